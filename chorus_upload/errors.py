@@ -1,0 +1,154 @@
+"""Every error that this program raises on purpose, and the exit code that a script can rely on.
+
+::
+
+    ChorusError                     1   anything of ours that has no code of its own
+    ├── ConfigError                 2   the configuration or the command line is wrong; nothing was done
+    ├── LayoutError                 4   a pattern or a name cannot be turned into a central key
+    ├── DeletionRefused             5   a source is missing, empty or lost too much; nothing was recorded
+    ├── JournalError               14   the journal is damaged, of an older tool, or breaks its own rules
+    │   ├── JournalLocked          10   somebody else holds the journal
+    │   ├── JournalNotCheckedOut   11   there is nothing here that could be worked on or checked in
+    │   ├── CheckinConflict        12   the cloud journal is no longer the one that was checked out
+    │   └── SchemaTooNew           13   written by a newer chorus-upload
+    └── StorageError               20   a store failed for good, for none of the reasons below
+        ├── AccessDenied           21   the credentials do not permit it
+        ├── CredentialsExpired     22   the credentials were good once
+        ├── ObjectNotFound         23   no such object, container or bucket
+        ├── ObjectExists           24   create-only, and the key is taken
+        ├── PreconditionFailed     25   the object is not the one that was expected
+        ├── TransientError         26   time-outs, resets, 429, 5xx: the only kind that is ever retried
+        ├── IntegrityError         27   what arrived is not what was sent
+        └── TlsError               28   the other end could not prove who it is
+
+Exit 0 is success; 3 is partial success (the run ended, but some files need a person: see the report);
+130 is an interruption by the user. Trouble with one file is an outcome in a report, never one of these.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_PARTIAL = 3
+EXIT_INTERRUPTED = 130
+
+
+class ChorusError(Exception):
+    """Base of the tree. `hint` says in one sentence what the user can do next."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(ChorusError):
+    """The configuration or the command line is wrong; nothing was done."""
+
+    exit_code = 2
+
+
+class LayoutError(ChorusError):
+    """A pattern or a name cannot be turned into a central key."""
+
+    exit_code = 4
+
+
+class DeletionRefused(ChorusError):
+    """A source root is missing, empty or lost more files than is plausible; nothing was recorded."""
+
+    exit_code = 5
+
+
+class JournalError(ChorusError):
+    """The journal is damaged, was made by an older tool, or would break its own rules."""
+
+    exit_code = 14
+
+
+class JournalLocked(JournalError):
+    """Somebody else holds the journal."""
+
+    exit_code = 10
+
+
+class JournalNotCheckedOut(JournalError):
+    """There is no checked-out journal here to work on or to check in."""
+
+    exit_code = 11
+
+
+class CheckinConflict(JournalError):
+    """The cloud journal is no longer the one that was checked out."""
+
+    exit_code = 12
+
+
+class SchemaTooNew(JournalError):
+    """The journal was written by a newer chorus-upload."""
+
+    exit_code = 13
+
+
+class StorageError(ChorusError):
+    """A store failed for good, for none of the reasons that have a class of their own."""
+
+    exit_code = 20
+
+
+class AccessDenied(StorageError):
+    """The credentials do not permit the operation."""
+
+    exit_code = 21
+
+
+class CredentialsExpired(StorageError):
+    """The credentials were good once and are not any more."""
+
+    exit_code = 22
+
+
+class ObjectNotFound(StorageError):
+    """No such object, container, bucket or directory."""
+
+    exit_code = 23
+
+
+class ObjectExists(StorageError):
+    """A create-only write met a key that is taken."""
+
+    exit_code = 24
+
+
+class PreconditionFailed(StorageError):
+    """The object is not the one that the caller had in mind (its etag differs)."""
+
+    exit_code = 25
+
+
+class TransientError(StorageError):
+    """A time-out, a reset, a throttled or failing service: the only kind that is ever retried.
+
+    `retry_after` is the number of seconds that the service asked for, if it did.
+    """
+
+    exit_code = 26
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class IntegrityError(StorageError):
+    """What arrived is not what was sent."""
+
+    exit_code = 27
+
+
+class TlsError(StorageError):
+    """The other end could not prove who it is, or no secure connection could be agreed."""
+
+    exit_code = 28

@@ -1,0 +1,145 @@
+"""The nouns of the program: plain, frozen values that every layer shares. No I/O.
+
+Times are microseconds since the epoch, UTC (`…_us`); sizes are bytes; paths are POSIX, relative to the
+root of their source; checksums are raw bytes (16 for MD5 and for XXH3-128).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class JournalingMode(StrEnum):
+    """Whether the source holds everything (`full`) or only what is new since the last time (`append`)."""
+
+    FULL = "full"
+    APPEND = "append"
+
+
+class FingerprintTime(StrEnum):
+    """When a new file is read for the first time: at `journal update`, or only while it is sent."""
+
+    ON_UPDATE = "on-update"
+    ON_UPLOAD = "on-upload"
+
+
+class Change(StrEnum):
+    """How a file entered the journal."""
+
+    ADDED = "added"
+    MODIFIED = "modified"
+    RENAMED = "renamed"
+
+
+class Retirement(StrEnum):
+    """Why a file is active no longer."""
+
+    MODIFIED = "modified"
+    RENAMED = "renamed"
+    GONE = "gone"
+    MARKED = "marked"
+
+
+class Evidence(StrEnum):
+    """What proves that a file arrived, strongest first."""
+
+    SERVER = "server"
+    """The service computed an MD5 over what it stored, and it is ours."""
+    TRANSIT = "transit"
+    """The service checked a checksum of every block as it arrived."""
+    READBACK = "readback"
+    """The object was read back and hashed."""
+    SIZE = "size"
+    """Only the sizes agree. Counts as delivered only where the configuration says so."""
+
+
+class ProblemKind(StrEnum):
+    """Why something in a source needs a person."""
+
+    UNREADABLE_DIRECTORY = "unreadable-directory"
+    UNREADABLE_FILE = "unreadable-file"
+    NOT_A_FILE = "not-a-file"
+    LINK_TO_DIRECTORY = "link-to-directory"
+    LINK_LOOP = "link-loop"
+    INVALID_NAME = "invalid-name"
+    SAME_KEY = "same-key"
+    NAMES_DIFFER_ONLY_IN_CASE = "names-differ-only-in-case"
+    CHANGED_WHILE_READ = "changed-while-read"
+    VANISHED = "vanished"
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a file that ought to be in the journal may be missing from it (then the run ends with 3)."""
+        return self not in (ProblemKind.LINK_TO_DIRECTORY, ProblemKind.NAMES_DIFFER_ONLY_IN_CASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing in a source that could not be journaled, or that a person should know of."""
+
+    kind: ProblemKind
+    path: str
+    detail: str = ""
+
+
+class FailureKind(StrEnum):
+    """Why a file was not delivered. It stays pending in every case."""
+
+    VANISHED = "vanished"
+    CHANGED = "changed"
+    UNREADABLE = "unreadable"
+    KEY_TAKEN = "key-taken"
+    """The central key holds other content; it is never overwritten silently."""
+    NOT_PROVEN = "not-proven"
+    """It was sent, but nothing the service says proves it."""
+    TRANSIENT = "transient"
+    """The service or the network failed for longer than the configured patience."""
+    REFUSED = "refused"
+    """The service refuses this one object (its name or its size)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One file to deliver: plain data, so that it can be handed to a thread, a process or another machine.
+
+    `fingerprint` and `md5` are what the journal knows of the content; either may be missing (a file that is
+    first read while it is sent has neither, one from an old journal has only an MD5).
+    """
+
+    file_id: int
+    modality: str
+    path: str
+    key: str
+    size: int
+    mtime_us: int
+    fingerprint: bytes | None = None
+    md5: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The outcome of a transfer that is proven."""
+
+    transfer: Transfer
+    fingerprint: bytes
+    md5: bytes
+    evidence: Evidence
+    etag: str
+    at_us: int
+    seconds: float
+    sent: bool = True
+    """False when the object was there already (an earlier run sent it and was killed before recording it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The outcome of a transfer that is not proven; the file stays pending."""
+
+    transfer: Transfer
+    kind: FailureKind
+    detail: str
+    seconds: float = 0.0
+
+
+Outcome = Delivered | Failed

@@ -1,0 +1,75 @@
+"""Where files come from: the contract of a source, which is walked and read but never written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple, Protocol, Self
+
+from chorus_upload.model import Problem
+
+
+class Entry(NamedTuple):
+    """One regular file of a directory. `mtime_us` is microseconds since the epoch, UTC, rounded down."""
+
+    name: str
+    size: int
+    mtime_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """One directory as it was found: `path` is POSIX, relative to the root, "" for the root itself.
+
+    `problems` names what is in this directory but not in `entries`. An unreadable directory comes as a
+    Directory without entries whose problems say so: whatever the journal has below it is left alone.
+    """
+
+    path: str
+    entries: list[Entry]
+    problems: list[Problem]
+
+
+class FileStat(NamedTuple):
+    """What identifies a state of a file without reading it."""
+
+    size: int
+    mtime_us: int
+
+
+class Source(Protocol):
+    """A tree of files. Methods may be called from several threads at once.
+
+    `SourceMissing` situations (no such root, root is not a directory, root unreadable) raise
+    DeletionRefused from `walk`; trouble below the root is a Problem in what is yielded, never an exception.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where this source is, for people: never contains a credential."""
+        ...
+
+    def walk(self) -> Iterator[Directory]:
+        """Yield every directory below and including the root once, in any order."""
+        ...
+
+    def stat(self, path: str) -> FileStat | None:
+        """Size and time of a regular file; None when there is none (absent, or of another type).
+
+        Raises OSError when that cannot be told (permissions, an unreachable share).
+        """
+        ...
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a regular file for reading, unbuffered. Raises OSError."""
+        ...
+
+    def open_stat(self, stream: BinaryIO) -> FileStat:
+        """Size and time of the file behind a stream that `open` gave."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,127 @@
+"""The one contract that every central store, journal home and (through `source.py`) cloud source keeps.
+
+A *store* holds objects: immutable byte strings under keys. A key is a non-empty POSIX path without a
+leading slash and without `.`, `..` or empty parts, relative to the prefix at which the store was opened.
+
+What callers may rely on, and what `tests/contract/test_store.py` holds every implementation to:
+
+- Only the classes of `chorus_upload.errors` leave a store. What is transient is `TransientError` and has
+  been retried already, as patiently as the store was told to be; everything else is final.
+- `put` is atomic: a reader sees the whole new object or what was there before, also when the writer dies.
+- `create_only` and `if_match` are decided by the service in one step, never by look-then-write.
+- `scan` is complete or raises; it never ends early in silence.
+- `stat` answers None only when the object is certainly absent; a missing container is an error.
+- Methods may be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO, Protocol, Self
+
+
+class ComputedBy(StrEnum):
+    """Who vouches for a checksum."""
+
+    SERVICE = "service"
+    """The service computed it over the bytes that it stored."""
+    UNKNOWN = "unknown"
+    """A property that any client may have written: a claim, never evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """An MD5 that a store reports for an object, and who computed it."""
+
+    md5: bytes
+    computed_by: ComputedBy
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a store says of one object. `time_us` is its last change, microseconds UTC.
+
+    `transit_checked` is only ever true in the answer to a `put`: the service checked a checksum of every
+    part of the body as it arrived.
+    """
+
+    key: str
+    size: int
+    etag: str
+    time_us: int
+    checksum: Checksum | None = None
+    transit_checked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What differs between services and matters to callers."""
+
+    atomic_create: bool
+    """`create_only` and `if_match` are honoured; without it a store cannot hold a journal."""
+    service_checksum: bool
+    """The answer to a one-request `put` carries an MD5 that the service computed."""
+    transit_checksum: bool
+    """The service checks every part of a large body as it arrives."""
+    one_request_limit: int
+    """Bodies up to this many bytes are sent with one request (and so get a `service_checksum`)."""
+
+
+class Store(Protocol):
+    """See the module's contract."""
+
+    @property
+    def url(self) -> str:
+        """Where this store is, for people: never contains a credential."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield every object whose key starts with `prefix`, in any order, listing lazily."""
+        ...
+
+    def stat(self, key: str) -> StoredObject | None:
+        """Describe one object; None when it is certainly absent."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """A readable, closable binary stream of the object's bytes. Raises ObjectNotFound at once."""
+        ...
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> StoredObject:
+        """Store `size` bytes under `key` and describe what the service then holds.
+
+        A stream is read once, from where it stands to exactly `size` bytes; an exception that it raises
+        leaves the store as it was and is passed on unchanged, so a reader can veto the write up to its last
+        byte. A stream that ends early or goes on is an IntegrityError, and nothing is stored.
+
+        `create_only` raises ObjectExists when the key is taken; `if_match` raises PreconditionFailed when
+        the object's etag is another one or the object is gone. `metadata` has ASCII letters, digits and
+        underscores in its names and ASCII values; a store that has no place for it ignores it.
+        """
+        ...
+
+    def delete(self, key: str, *, if_match: str | None = None) -> None:
+        """Remove an object; absent is success, unless `if_match` is given (then PreconditionFailed)."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections. The store is not used afterwards."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
