@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class JournalingMode(StrEnum):
@@ -52,6 +53,8 @@ class Evidence(StrEnum):
     """The object was read back and hashed."""
     SIZE = "size"
     """Only the sizes agree. Counts as delivered only where the configuration says so."""
+    IMPORTED = "imported"
+    """An older tool recorded the upload; this one has not proven it. Never written for a new delivery."""
 
 
 class ProblemKind(StrEnum):
@@ -99,12 +102,26 @@ class FailureKind(StrEnum):
     """The service refuses this one object (its name or its size)."""
 
 
+class Reading(NamedTuple):
+    """What reading a file gave: its state, the same before and after, and its content.
+
+    A file that was only looked at has neither fingerprint nor MD5; an MD5 is computed only where it is needed.
+    """
+
+    size: int
+    mtime_us: int
+    read_us: int
+    fingerprint: bytes | None = None
+    md5: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """One file to deliver: plain data, so that it can be handed to a thread, a process or another machine.
 
     `fingerprint` and `md5` are what the journal knows of the content; either may be missing (a file that is
-    first read while it is sent has neither, one from an old journal has only an MD5).
+    first read while it is sent has neither, one from an old journal has only an MD5). `replaces` is the etag of
+    an object of ours that this one supersedes under the same key; None means that the key must be free.
     """
 
     file_id: int
@@ -115,6 +132,7 @@ class Transfer:
     mtime_us: int
     fingerprint: bytes | None = None
     md5: bytes | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +161,58 @@ class Failed:
 
 
 Outcome = Delivered | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One file of the journal as `file list` shows it. The last four are None while it is not delivered."""
+
+    path: str
+    modality: str
+    patient: str | None
+    version: str
+    change: Change
+    size: int
+    mtime_us: int
+    key: str
+    fingerprint: bytes | None = None
+    md5: bytes | None = None
+    evidence: Evidence | None = None
+    etag: str | None = None
+    delivered_us: int | None = None
+    submission: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """One row of `journal list`: a version and a modality. `pending` is what is active and not delivered.
+
+    A version without files has one row whose modality is None.
+    """
+
+    version: str
+    mode: JournalingMode
+    begun_us: int
+    completed_us: int | None
+    modality: str | None
+    persons: int
+    files: int
+    bytes: int
+    active_files: int
+    active_bytes: int
+    pending_files: int
+    pending_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """One row of `history`. `arguments` never holds a credential."""
+
+    begun_us: int
+    command: str
+    arguments: str
+    host: str
+    user: str
+    tool_version: str
+    seconds: float | None
+    exit_code: int | None

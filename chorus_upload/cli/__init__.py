@@ -1,0 +1,1 @@
+"""The command line: the only package that knows a terminal, and the only one that imports typer or rich."""

@@ -1,0 +1,116 @@
+"""The command line: its groups, its global options, and the way from any ending to an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from chorus_upload import __version__
+from chorus_upload.cli.arguments import hoist_global_options
+from chorus_upload.cli.commands import config, file, history, journal, usage
+from chorus_upload.cli.failures import failure_of
+from chorus_upload.cli.groups import PROGRAM, examples, make_group, require_command
+from chorus_upload.cli.invocation import GlobalOptions, Invocation
+from chorus_upload.cli.render.stream import Stream, make_tolerant
+from chorus_upload.errors import EXIT_OK
+
+app = make_group(
+    "Keep a journal of research data, upload what is new, and prove that it arrived.",
+    epilog=examples(
+        ("Take down what is new or changed in the sources, then send it", "journal update"),
+        ("", "file upload"),
+        ("Check what the central store holds against the journal", "file verify"),
+        ("The common ways of working, and help on config.toml", "usage"),
+        ("", "config-help"),
+        ("Another configuration, and every event as a line of JSON", "-c /data/site.toml --json file upload"),
+    ),
+)
+
+app.add_typer(journal.group)
+app.add_typer(file.group)
+app.add_typer(config.group)
+config.add_to(app)
+history.add_to(app)
+usage.add_to(app)
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer calls it
+    if value:
+        sys.stdout.write(f"{PROGRAM} {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    context: typer.Context,
+    *,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="The configuration. Default: config.toml in this directory."
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log to standard error what is done; tracebacks for errors.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Write every event and result as one line of JSON to standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings, errors and what was asked for.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    context.ensure_object(Invocation).configure(
+        GlobalOptions(config=config_file, verbose=verbose, json=json, quiet=quiet)
+    )
+    require_command(context)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: that of the process) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        make_tolerant(stream)
+    invocation = Invocation()
+    try:
+        return _run(invocation, hoist_global_options(sys.argv[1:] if arguments is None else arguments))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: whatever ends a run becomes words
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return EXIT_OK
+        failure = failure_of(error, verbose=invocation.options.verbose, redact=invocation.redact)
+        invocation.sink.failure(failure)
+        return failure.exit_code
+    finally:
+        invocation.sink.close()
+
+
+def build_command() -> TyperGroup:
+    """Return the whole program as one command, the groups before the single commands."""
+    command = typer.main.get_command(app)
+    if not isinstance(command, TyperGroup):
+        raise TypeError("the program has to be a group of commands")
+    command.commands = dict(sorted(command.commands.items(), key=lambda item: not isinstance(item[1], TyperGroup)))
+    return command
+
+
+def _run(invocation: Invocation, arguments: list[str]) -> int:
+    # Not `command.main()`: it would turn an interruption, and a broken connection, into a bare exit code.
+    command = build_command()
+    try:
+        with command.make_context(PROGRAM, arguments, obj=invocation) as context:
+            code = command.invoke(context)
+    except typer.Exit as ending:
+        return ending.exit_code
+    return EXIT_OK if code is None else int(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether it was standard output that broke: a connection to a store can break in the same way."""
+    out = Stream(sys.stdout)
+    out.flush()
+    return out.gone

@@ -1,0 +1,88 @@
+"""What users type, made regular: the place of global options, lists of files, names of modalities."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chorus_upload.errors import ConfigError
+
+if TYPE_CHECKING:
+    from chorus_upload.config.settings import Settings
+
+_FLAGS = frozenset({"--json", "--quiet", "-v", "--verbose"})
+_WITH_VALUE = frozenset({"-c", "--config"})
+
+
+def hoist_global_options(arguments: Sequence[str]) -> list[str]:
+    """Move the global options to the front, so that they may stand after the command as well as before it.
+
+    What follows `--` is left alone. A file that is called `--json` has to be given as `--file=--json`.
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--":
+            rest += [argument, *remaining]
+        elif argument in _FLAGS or argument.startswith("--config="):
+            front.append(argument)
+        elif argument in _WITH_VALUE:
+            front += [argument, *([value] if (value := next(remaining, None)) is not None else [])]
+        else:
+            rest.append(argument)
+    return front + rest
+
+
+def choose_modalities(settings: Settings, text: str | None) -> tuple[str, ...] | None:
+    """Return the configured names that `--modalities` asks for; None when it was not given.
+
+    Case does not matter. ConfigError names all configured ones when one of them is unknown.
+    """
+    if text is None:
+        return None
+    known = {name.casefold(): name for name in settings.modalities}
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in wanted if name.casefold() not in known]
+    if unknown or not wanted:
+        what = f"unknown in --modalities: {', '.join(unknown)}" if unknown else "--modalities names none"
+        raise ConfigError(what, hint=f"configured are {', '.join(settings.modalities)}")
+    return tuple(dict.fromkeys(known[name.casefold()] for name in wanted))
+
+
+def chosen_paths(given: Sequence[str] | None, file_list: Path | None) -> list[str] | None:
+    """Return the paths of `--file` and `--file-list` together, each once; None when neither was given."""
+    if not given and file_list is None:
+        return None
+    listed = [] if file_list is None else parse_file_list(_read(file_list))
+    paths = list(dict.fromkeys([*(given or ()), *listed]))
+    if not paths:
+        raise ConfigError(f"{file_list} names no file")
+    return paths
+
+
+def parse_file_list(data: bytes) -> list[str]:
+    """Return the paths of a list: separated by NUL bytes if there is one, else one a line.
+
+    A byte order mark decides the encoding, as Windows editors and shells write it; else it is UTF-8, and bytes
+    that are not are kept.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = data.decode("utf-16", "surrogatepass")
+    else:
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    if "\0" in text:
+        return [path for path in text.split("\0") if path]
+    # Not splitlines(): a name may hold one of the rarer separators that it splits at.
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line]
+
+
+def _read(file_list: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(file_list) == "-" else file_list.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the file list {file_list}: {error.strerror}") from error

@@ -1,0 +1,193 @@
+"""`chorus-upload file …`: what is to be sent, sending it, checking it, and marking by hand."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chorus_upload.cli import listing
+from chorus_upload.cli.arguments import choose_modalities
+from chorus_upload.cli.commands import marking
+from chorus_upload.cli.groups import examples, make_group
+from chorus_upload.cli.invocation import Invocation, current
+from chorus_upload.cli.options import MaxFiles, Modalities
+from chorus_upload.cli.render.formats import files as files_text
+from chorus_upload.cli.render.formats import size
+from chorus_upload.cli.render.stream import Stream
+from chorus_upload.cli.render.tables import Report
+from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
+from chorus_upload.events import Level, Notice
+
+group = make_group(
+    "Send files, check them, mark them by hand.",
+    name="file",
+    epilog=examples(
+        ("What would be sent?", "file list"),
+        ("Send it", "file upload"),
+        ("Is it all there?", "file verify"),
+    ),
+)
+
+
+class OutputType(StrEnum):
+    """What `file list` writes."""
+
+    LIST = "list"
+
+
+@group.command(
+    "list",
+    epilog=examples(
+        ("Everything that is still to upload", "file list"),
+        (
+            "The first hundred images, into a file",
+            "file list --modalities Images --max-num-files 100 --output-file images.txt",
+        ),
+        (
+            "What was uploaded of one version, with key, checksum and time",
+            "file list --version 20260301120000 --uploaded --json",
+        ),
+        ("For a program, safe for any file name", "file list --null | xargs -0 -n 1 echo"),
+    ),
+)
+def list_(
+    context: typer.Context,
+    *,
+    version: Annotated[str | None, typer.Option("--version", metavar="V", help="Only files of this version.")] = None,
+    modalities: Modalities = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output-file", metavar="FILE", help="Write to this file, not to standard output.")
+    ] = None,
+    output_type: Annotated[
+        OutputType, typer.Option("--output-type", help="What to write: 'list' is one path a line.")
+    ] = OutputType.LIST,
+    max_num_files: MaxFiles = None,
+    uploaded: Annotated[bool, typer.Option("--uploaded", help="What was uploaded, instead of what would be.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="End each path with a NUL byte, so that names may hold line breaks.")
+    ] = False,
+) -> int:
+    """List what would be uploaded.
+
+    One path below the source's root a line on standard output, totals on standard error.
+    """
+    from chorus_upload.operations.listing import list_files
+
+    run = current(context)
+    chosen = choose_modalities(run.settings, modalities)
+    out = Stream(sys.stdout)
+    encode = _encoder(run, null=null, to_screen=output_file is None and out.is_terminal)
+    with run.session(context, read_only=True) as session, ExitStack() as opened:
+        write = listing.to_stream(out) if output_file is None else opened.enter_context(listing.to_file(output_file))
+        found = list_files(
+            session.journal,
+            run.settings,
+            version=version,
+            modalities=chosen,
+            max_files=max_num_files,
+            uploaded=uploaded,
+        )
+        listed = listing.write_listing(found, encode, write)
+    _tell_totals(run, listed, uploaded=uploaded, escaped=encode is listing.as_line and listed.escaped > 0)
+    return EXIT_OK
+
+
+def _encoder(run: Invocation, *, null: bool, to_screen: bool) -> listing.Encode:
+    if run.options.json:
+        return listing.as_json_line
+    if null:
+        return listing.as_null_terminated
+    return listing.as_screen_line if to_screen else listing.as_line
+
+
+def _tell_totals(run: Invocation, listed: listing.Listed, *, uploaded: bool, escaped: bool) -> None:
+    if run.options.json:
+        run.sink.result("list-finished", [listing.ListFinished(listed.files, listed.bytes)], Report)
+        return
+    if escaped:
+        run.emit(
+            Notice(
+                f"{files_text(listed.escaped)} with line breaks in the name: --null gives the names as they are",
+                Level.WARNING,
+            )
+        )
+    run.emit(Notice(f"{files_text(listed.files)}, {size(listed.bytes)} {'uploaded' if uploaded else 'to upload'}"))
+
+
+@group.command(
+    "upload",
+    epilog=examples(
+        ("Send everything that is new since the last submission", "file upload"),
+        ("What would be sent, and under which keys?", "file upload --dry-run"),
+        ("A first try with ten files", "file upload --max-num-files 10"),
+        ("Images of one version only", "file upload --version 20260301120000 --modalities Images"),
+        ("Over night, with a log", "file upload > upload.log 2>&1"),
+    ),
+)
+def upload(
+    context: typer.Context,
+    *,
+    version: Annotated[str | None, typer.Option("--version", metavar="V", help="Only files of this version.")] = None,
+    modalities: Modalities = None,
+    max_num_files: MaxFiles = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the files and their keys, send nothing.")] = False,
+) -> int:
+    """Send what is new, and prove that it arrived.
+
+    Every file that arrived is recorded. It may be interrupted at any time: what is recorded is never sent again.
+    Ends with 3 when files could not be delivered; they are named and stay to be uploaded.
+    """
+    from chorus_upload.operations.upload import UploadRequest
+    from chorus_upload.operations.upload import upload as run_upload
+
+    run = current(context)
+    request = UploadRequest(
+        version=version,
+        modalities=choose_modalities(run.settings, modalities),
+        max_files=max_num_files,
+        dry_run=dry_run,
+    )
+    with run.session(context) as session:
+        finished = run_upload(session.journal, run.settings, request, emit=run.emit)
+        code = session.exit_code = EXIT_PARTIAL if finished.failed else EXIT_OK
+    return code
+
+
+@group.command(
+    "verify",
+    epilog=examples(
+        ("Check the last version", "file verify"),
+        ("An earlier one, OMOP only", "file verify --version 20260301120000 --modalities OMOP"),
+        ("A report for a program", "file verify --json > report.jsonl"),
+    ),
+)
+def verify(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="V", help="The version to check. Default: the last one.")
+    ] = None,
+    modalities: Modalities = None,
+) -> int:
+    """Check the central store against the journal.
+
+    Names what is missing, differs, was written again since, or is not in the journal. Nothing is downloaded:
+    sizes and checksums come with the store's own listing. Ends with 3 when anything is not as the journal says.
+    """
+    from chorus_upload.operations.verify import VerifyRequest
+    from chorus_upload.operations.verify import verify as run_verify
+
+    run = current(context)
+    request = VerifyRequest(version=version, modalities=choose_modalities(run.settings, modalities))
+    with run.session(context, read_only=True) as session:
+        finished = run_verify(session.journal, run.settings, request, emit=run.emit)
+        code = session.exit_code = EXIT_OK if finished.is_good else EXIT_PARTIAL
+    return code
+
+
+marking.add_to(group)

@@ -1,0 +1,40 @@
+"""Turning what ended a command into words and an exit code."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+import typer
+
+from chorus_upload.cli.render.sink import Failure
+from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError
+
+EXIT_UNEXPECTED = 1
+
+_AFTER_INTERRUPTION = (
+    "everything recorded so far is kept; type the same command again to go on. If it says that the journal is locked,"
+    " type 'chorus-upload journal checkin' first"
+)
+_PLEASE_REPORT = "this is a defect of chorus-upload: please report it, with the output of the same command and -v"
+
+
+def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], str]) -> Failure:
+    """Describe what ended a command. A traceback comes with `verbose` only; nothing of it holds a secret."""
+    shown = redact("".join(traceback.format_exception(error))) if verbose else None
+    match error:
+        case ChorusError():
+            hint = redact(error.hint) if error.hint else None
+            return Failure(type(error).__name__, error.exit_code, redact(error.message), hint, shown)
+        case typer.TyperException():
+            return Failure("UsageError", error.exit_code, redact(error.format_message()), _usage_hint(error))
+        case KeyboardInterrupt() | typer.Abort():
+            return Failure("Interrupted", EXIT_INTERRUPTED, "interrupted", _AFTER_INTERRUPTION, shown)
+        case _:
+            what = redact(f"{type(error).__name__}: {error}".rstrip(": "))
+            return Failure("Unexpected", EXIT_UNEXPECTED, f"unexpected {what}", _PLEASE_REPORT, shown)
+
+
+def _usage_hint(error: typer.TyperException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"'{context.command_path} -h' explains the command" if context is not None else None

@@ -1,0 +1,112 @@
+"""One run of the program: the global options, the settings, the sink, and the journal of a command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from chorus_upload.cli.groups import PROGRAM
+from chorus_upload.cli.logs import set_up_logging
+from chorus_upload.cli.render.choose import choose_sink
+from chorus_upload.cli.render.sink import Sink
+from chorus_upload.cli.secrets import Redactor, secrets_in
+from chorus_upload.events import Event, Level, Notice, ProblemFound
+
+if TYPE_CHECKING:
+    from chorus_upload.config.settings import Settings
+    from chorus_upload.operations.custody import JournalSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlobalOptions:
+    """What stands before the command."""
+
+    config: Path | None = None
+    verbose: bool = False
+    json: bool = False
+    quiet: bool = False
+
+
+class Invocation:
+    """What all commands of this run share. It is made before the command line is read and configured by it."""
+
+    def __init__(self) -> None:
+        self.redact = Redactor()
+        self.needs_attention = 0
+        """How many problems were reported that may keep a file out of the journal."""
+        self.configure(GlobalOptions())
+
+    def configure(self, options: GlobalOptions) -> None:
+        """Take over the global options."""
+        self.options = options
+        self.sink: Sink = choose_sink(json=options.json, quiet=options.quiet, verbose=options.verbose)
+        set_up_logging(self.sink, verbose=options.verbose, redact=self.redact)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, loaded when first asked for; what loading noticed is shown. Raises ConfigError."""
+        from chorus_upload.config.loading import load
+
+        settings = load(self.options.config, environ=os.environ)
+        self.redact.learn(secrets_in(settings.model_dump()))
+        for warning in settings.warnings:
+            self.emit(Notice(warning, Level.WARNING))
+        return settings
+
+    def emit(self, event: Event) -> None:
+        """Show an event, and count what a person has to look at."""
+        if isinstance(event, ProblemFound) and event.problem.kind.needs_attention:
+            self.needs_attention += 1
+        self.sink.emit(event)
+
+    @contextmanager
+    def session(
+        self,
+        context: typer.Context,
+        *,
+        local_journal: Path | None = None,
+        local_only: bool = False,
+        read_only: bool = False,
+    ) -> Iterator[JournalSession]:
+        """Hold the journal for the command of `context`, which goes into the history with its arguments."""
+        from chorus_upload.operations.custody import journal_session
+
+        arguments = {name: self.redact(text) for name, text in given_arguments(context).items()}
+        with journal_session(
+            self.settings,
+            command=command_name(context),
+            arguments=arguments,
+            emit=self.emit,
+            local_journal=local_journal,
+            local_only=local_only,
+            read_only=read_only,
+        ) as session:
+            yield session
+
+
+def command_name(context: typer.Context) -> str:
+    """Return e.g. `journal update`."""
+    return context.command_path.removeprefix(PROGRAM).strip()
+
+
+def given_arguments(context: typer.Context) -> dict[str, str]:
+    """Return the options of a command that say something, in words."""
+    arguments = {}
+    for name, value in context.params.items():
+        if value is None or value is False or value == []:
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        arguments[name.replace("_", "-")] = text
+    return arguments
+
+
+def current(context: typer.Context) -> Invocation:
+    """Return the run that a command belongs to."""
+    return context.ensure_object(Invocation)

@@ -1,0 +1,54 @@
+"""Options that several commands share, spelled and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Modalities = Annotated[
+    str | None,
+    typer.Option(
+        "--modalities", metavar="A,B", help="Only these modalities, separated by commas. Default: all configured ones."
+    ),
+]
+
+MaxFiles = Annotated[
+    int | None,
+    typer.Option("--max-num-files", metavar="N", min=1, help="At most N files, counted over all modalities."),
+]
+
+LocalJournal = Annotated[
+    Path | None,
+    typer.Option(
+        "--local-journal", metavar="FILE", help="The checked-out journal. Default: the local path of the configuration."
+    ),
+]
+
+Files = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file",
+        metavar="PATH",
+        help="A file, by its path below the source's root as 'file list' prints it. May be given several times.",
+    ),
+]
+
+FileList = Annotated[
+    Path | None,
+    typer.Option(
+        "--file-list",
+        metavar="FILE",
+        help="A file with such paths, one a line or separated by NUL bytes; '-' reads standard input.",
+    ),
+]
+
+UploadDatetime = Annotated[
+    str,
+    typer.Option(
+        "--upload-datetime",
+        metavar="WHEN",
+        help="When the files were uploaded: YYYYMMDDHHMMSS or YYYY-MM-DDTHH:MM:SS; local time if no offset follows.",
+    ),
+]

@@ -1,0 +1,198 @@
+"""The sink for people: sentences, lists and tables. How they are drawn is up to its two views."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from chorus_upload.cli.render.formats import count, files, size
+from chorus_upload.cli.render.progress import ProgressView
+from chorus_upload.cli.render.reports import report_of, verdict
+from chorus_upload.cli.render.sink import Failure, Style
+from chorus_upload.cli.render.stream import Stream
+from chorus_upload.cli.render.tables import Report, Table
+from chorus_upload.cli.render.text import printable, printable_lines
+from chorus_upload.events import (
+    Event,
+    FileDelivered,
+    FileFailed,
+    FileOutsidePatterns,
+    FilePlanned,
+    FilesMarked,
+    FileVerified,
+    JournalCheckedIn,
+    JournalCheckedOut,
+    Level,
+    Notice,
+    ProblemFound,
+    ReadProgressed,
+    ScanProgressed,
+    UpdateFinished,
+    UploadFinished,
+    UploadPlanned,
+    UploadProgressed,
+    VerifyFinished,
+    VerifyProgressed,
+)
+
+DrawTable = Callable[[Table], Iterable[str]]
+
+
+class HumanSink:
+    """Results to `out`; progress, notices and warnings through `progress`.
+
+    `at_most` limits how many lines of one kind of trouble are shown (0: all of them): a person reads the first
+    of them and a number, a log file keeps all. `quiet` leaves warnings, failures and what was asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        out: Stream,
+        progress: ProgressView,
+        draw_table: DrawTable,
+        quiet: bool = False,
+        verbose: bool = False,
+        at_most: int = 0,
+    ) -> None:
+        self._out = out
+        self._progress = progress
+        self._draw_table = draw_table
+        self._quiet = quiet
+        self._verbose = verbose
+        self._at_most = at_most
+        self._shown: Counter[str] = Counter()
+
+    def emit(self, event: Event) -> None:
+        match event:
+            case ScanProgressed() | ReadProgressed() | UploadProgressed() | VerifyProgressed():
+                self._progress.show(event)
+            case FileDelivered():
+                self._delivered(event)
+            case Notice():
+                self._notice(event)
+            case ProblemFound() | FileFailed():
+                self._trouble(event)
+            case FileOutsidePatterns():
+                self._data(f"outside  {printable(event.root)}: {printable(event.path)}")
+            case UploadPlanned():
+                self._planned(event)
+            case FilePlanned():
+                self._data(f"{size(event.size):>9}  {printable(event.path)}  ->  {printable(event.key)}")
+            case FileVerified():
+                self._verified(event)
+            case JournalCheckedOut() | JournalCheckedIn():
+                self._custody(event)
+            case UpdateFinished() | UploadFinished() | VerifyFinished() | FilesMarked():
+                self._what_was_not_shown()
+                self._report(report_of(event))
+
+    def result(self, kind: str, values: Iterable[object], report: Callable[[], Report]) -> None:
+        self._report(report())
+
+    def failure(self, failure: Failure) -> None:
+        self._progress.pause()
+        self._what_was_not_shown()
+        first, *rest = printable_lines(failure.message)
+        self._progress.line(f"error: {first}", Style.ERROR)
+        for line in rest:
+            self._progress.line(f"  {line}", Style.PLAIN)
+        if failure.hint:
+            self._progress.line(f"hint: {' '.join(printable_lines(failure.hint))}", Style.PLAIN)
+        for line in (failure.traceback or "").splitlines():
+            self._progress.line(printable(line), Style.LOG)
+
+    def log(self, line: str) -> None:
+        for part in printable_lines(line):
+            self._progress.line(part, Style.LOG)
+
+    def pause(self) -> None:
+        self._progress.pause()
+
+    def close(self) -> None:
+        self._progress.pause()
+        self._out.flush()
+
+    def _data(self, text: str) -> None:
+        if self._out.is_terminal:
+            self._progress.pause()
+        self._out.line(text)
+
+    def _info(self, text: str) -> None:
+        if not self._quiet:
+            self._progress.line(text, Style.PLAIN)
+
+    def _warning(self, text: str) -> None:
+        self._progress.line(f"warning: {text}", Style.WARNING)
+
+    def _notice(self, notice: Notice) -> None:
+        lines = printable_lines(notice.text)
+        if notice.level is Level.WARNING:
+            self._warning("\n  ".join(lines))
+        else:
+            for line in lines:
+                self._info(line)
+
+    def _delivered(self, event: FileDelivered) -> None:
+        if self._verbose:
+            how = (
+                f"sent, proven by {event.evidence}" if event.sent else f"was there already, proven by {event.evidence}"
+            )
+            self._info(f"{printable(event.key)}: {how}")
+
+    def _trouble(self, event: ProblemFound | FileFailed) -> None:
+        if isinstance(event, FileFailed):
+            kind, path, detail = str(event.kind), event.path, event.detail
+        else:
+            kind, path, detail = str(event.problem.kind), event.problem.path, event.problem.detail
+        self._shown[kind] += 1
+        if self._at_most and self._shown[kind] > self._at_most:
+            return
+        self._warning(f"{kind}: {printable(path)}" + (f": {printable(detail)}" if detail else ""))
+
+    def _what_was_not_shown(self) -> None:
+        for kind, number in self._shown.items():
+            if self._at_most and number > self._at_most:
+                self._warning(f"{kind}: {count(number - self._at_most)} more (--json or a log file holds all of them)")
+        self._shown.clear()
+
+    def _verified(self, event: FileVerified) -> None:
+        if event.result.is_good:
+            if self._verbose:
+                self._info(f"{printable(event.key)}: {verdict(event.result)}")
+            return
+        self._data(f"{verdict(event.result)}: {printable(event.key)}" + _detail(event.detail))
+
+    def _planned(self, event: UploadPlanned) -> None:
+        verb = "Would send" if event.dry_run else "Sending"
+        pending = f"{files(event.pending.files)}, {size(event.pending.bytes)}"
+        self._info(f"{verb} {pending} to {printable(event.destination)}")
+
+    def _custody(self, event: JournalCheckedOut | JournalCheckedIn) -> None:
+        # Around another command it is a side remark; who typed `journal checkout` reads it as the answer.
+        report = report_of(event)
+        for line in (report.heading, *report.remarks):
+            self._info(printable(line))
+
+    def _report(self, report: Report) -> None:
+        self._progress.pause()
+        if report.data or not self._quiet:
+            blocks = [
+                [printable(report.heading)] if report.heading else [],
+                list(self._draw_table(report.table)) if report.table else [],
+                [printable(remark) for remark in report.remarks],
+            ]
+            for index, block in enumerate(block for block in blocks if block):
+                if index:
+                    self._out.write("\n")
+                for line in block:
+                    self._out.write(line + "\n")
+            self._out.flush()
+        for warning in report.warnings:
+            self._warning(printable(warning))
+        if report.next_step and not self._quiet:
+            self._info(f"Next: {report.next_step}")
+
+
+def _detail(detail: str) -> str:
+    return f" ({printable(detail)})" if detail else ""

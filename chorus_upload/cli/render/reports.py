@@ -1,0 +1,195 @@
+"""The results of operations in words: one function for each event that ends one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from chorus_upload.cli.render.formats import count, counted, duration, files, rate, size
+from chorus_upload.cli.render.tables import Column, Report, Row, Table
+from chorus_upload.events import (
+    FilesMarked,
+    JournalCheckedIn,
+    JournalCheckedOut,
+    ModalityUpdate,
+    Tally,
+    UpdateFinished,
+    UploadFinished,
+    VerifyFinished,
+    VerifyResult,
+)
+
+Result = UpdateFinished | UploadFinished | VerifyFinished | FilesMarked | JournalCheckedOut | JournalCheckedIn
+
+_FILES_AND_SIZE = (Column("Files", numeric=True), Column("Size", numeric=True))
+
+
+def report_of(result: Result) -> Report:
+    """Describe the result of an operation."""
+    match result:
+        case UpdateFinished():
+            return _update(result)
+        case UploadFinished():
+            return _upload(result)
+        case VerifyFinished():
+            return _verify(result)
+        case FilesMarked():
+            return _marked(result)
+        case JournalCheckedOut():
+            return _checked_out(result)
+        case JournalCheckedIn():
+            return _checked_in(result)
+
+
+def _update(result: UpdateFinished) -> Report:
+    rows: list[Row] = []
+    for name, found in result.modalities.items():
+        rows += _named_rows(name, _kinds(found))
+    total = result.total
+    if len(result.modalities) > 1:
+        rows += _named_rows("All", _kinds(total), emphasis="total")
+    remarks = [
+        f"Outside every pattern below {root}: {_tally(tally)} (--list-outside names them)."
+        for root, tally in result.outside.items()
+        if tally.files
+    ]
+    if not total.changed:
+        remarks.append("Nothing has changed since the last update.")
+    remarks.append(f"Took {duration(result.seconds)}.")
+    warnings = [f"{counted(result.problems, 'problem')} in the sources, named above."] if result.problems else []
+    resumed = ", continued after an interruption" if result.resumed else ""
+    return Report(
+        heading=f"Version {result.version} ({result.mode} mode{resumed})",
+        table=Table((Column("Modality"), Column("What"), *_FILES_AND_SIZE), tuple(rows)) if rows else None,
+        remarks=tuple(remarks),
+        warnings=tuple(warnings),
+        next_step="chorus-upload file upload" if total.changed else "",
+    )
+
+
+def _kinds(found: ModalityUpdate) -> list[tuple[str, str, str]]:
+    """What there is to tell of one modality; `unchanged` always, so that there is a row."""
+    tallies = {
+        "added": found.added,
+        "modified": found.modified,
+        "renamed": found.renamed,
+        "touched": found.touched,
+        "retired": found.retired,
+    }
+    kinds = [(what, count(tally.files), size(tally.bytes)) for what, tally in tallies.items() if tally.files]
+    kinds.append(("unchanged", count(found.unchanged.files), size(found.unchanged.bytes)))
+    if found.unreadable:
+        kinds.append(("unreadable", count(found.unreadable), ""))
+    return kinds
+
+
+def _named_rows(name: str, kinds: Iterable[tuple[str, str, str]], *, emphasis: str = "") -> list[Row]:
+    """Rows of one modality; the name stands only in the first."""
+    rows = []
+    for index, (what, number, volume) in enumerate(kinds):
+        row_emphasis = "bad" if what == "unreadable" else emphasis
+        rows.append(Row((name if index == 0 else "", what, number, volume), row_emphasis))
+    return rows
+
+
+def _upload(result: UploadFinished) -> Report:
+    done = result.delivered
+    rows = [Row(("delivered", count(done.files), size(done.bytes)))]
+    if result.already_there.files:
+        rows.append(Row(("already there", count(result.already_there.files), size(result.already_there.bytes))))
+    if result.failed:
+        rows.append(Row(("failed", count(result.failed), ""), "bad"))
+    rows.append(Row(("still to upload", count(result.remaining.files), size(result.remaining.bytes)), "total"))
+    took = f"Took {duration(result.seconds)}"
+    if done.bytes and result.seconds >= 1:
+        took += f", {rate(done.bytes / result.seconds)}"
+    remarks = []
+    if result.evidence:
+        remarks.append(f"Proven by: {_counts({str(kind): number for kind, number in result.evidence.items()})}.")
+    remarks += [f"Manifest: {manifest}" for manifest in result.manifests]
+    remarks.append(took + ".")
+    heading = f"Submission {result.submission} to" if result.submission else "Nothing was sent to"
+    return Report(
+        heading=f"{heading} {result.destination}",
+        table=Table((Column("What"), *_FILES_AND_SIZE), tuple(rows)),
+        remarks=tuple(remarks),
+        warnings=(f"{files(result.failed)} could not be delivered, named above.",) if result.failed else (),
+        next_step=_after_upload(result),
+    )
+
+
+def _after_upload(result: UploadFinished) -> str:
+    if result.remaining.files:
+        return "chorus-upload file upload"
+    return "chorus-upload file verify" if result.submission else ""
+
+
+_VERDICTS = {
+    VerifyResult.MATCHED: "as the journal says",
+    VerifyResult.MISSING: "missing",
+    VerifyResult.SIZE_DIFFERS: "another size",
+    VerifyResult.CHECKSUM_DIFFERS: "another checksum",
+    VerifyResult.CHANGED: "written again since",
+    VerifyResult.NOT_IN_JOURNAL: "not in the journal",
+}
+
+
+def verdict(result: VerifyResult) -> str:
+    """Return what was found for one object, in words."""
+    return _VERDICTS[result]
+
+
+def _verify(result: VerifyFinished) -> Report:
+    rows = [
+        Row((verdict(kind), count(number)), "" if kind.is_good else "bad")
+        for kind, number in result.results.items()
+        if number or kind is VerifyResult.MATCHED
+    ]
+    bad = sum(number for kind, number in result.results.items() if not kind.is_good)
+    remarks = []
+    if result.pending.files:
+        remarks.append(f"Still to upload: {_tally(result.pending)}.")
+    if not bad:
+        remarks.append("Everything that the journal calls delivered is in the central store.")
+    remarks.append(f"Took {duration(result.seconds)}.")
+    versions = ", ".join(result.versions) or "no version"
+    return Report(
+        heading=f"Checked {versions} in {result.destination}",
+        table=Table((Column("Found"), Column("Files", numeric=True)), tuple(rows)) if rows else None,
+        remarks=tuple(remarks),
+        warnings=(f"{files(bad)} need attention, named above." if bad > 1 else "1 file needs attention, named above.",)
+        if bad
+        else (),
+        next_step="chorus-upload file upload" if result.pending.files else "",
+    )
+
+
+def _marked(result: FilesMarked) -> Report:
+    rows = tuple(Row((path, reason), "bad") for path, reason in result.refused.items())
+    return Report(
+        heading=f"{files(result.marked)} marked as {result.what}",
+        table=Table((Column("Not marked"), Column("Because")), rows) if rows else None,
+        warnings=(f"{files(len(rows))} not marked.",) if rows else (),
+    )
+
+
+def _checked_out(result: JournalCheckedOut) -> Report:
+    if result.created:
+        how = "There was no journal yet: a new one was made and locked"
+    elif result.resumed:
+        how = "The journal was checked out by you before: going on with"
+    else:
+        how = "The journal is checked out and locked"
+    return Report(heading=f"{how}: {result.local}", remarks=(f"In the cloud: {result.cloud}",))
+
+
+def _checked_in(result: JournalCheckedIn) -> Report:
+    how = "unlocked; there was nothing to write back" if result.unchanged else "checked in and unlocked"
+    return Report(heading=f"The journal is {how}: {result.cloud}")
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count(number)}" for name, number in numbers.items() if number)
+
+
+def _tally(tally: Tally) -> str:
+    return f"{files(tally.files)}, {size(tally.bytes)}"

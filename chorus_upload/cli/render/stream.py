@@ -1,0 +1,98 @@
+"""An output stream that no text can break and whose reader may go away."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TextIO
+
+
+class Stream:
+    """A text stream to a terminal, a file or a pipe.
+
+    What its encoding cannot express is written as an escape. When the reader of a pipe has gone (`| head`),
+    `gone` becomes true and everything further is dropped silently: who stops reading the report of an upload
+    does not mean to stop the upload.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.gone = False
+
+    @property
+    def text(self) -> TextIO:
+        """The stream itself, for a library that has to write to it."""
+        return self._stream
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._stream.isatty()
+
+    @property
+    def is_unicode(self) -> bool:
+        """Whether characters beyond ASCII can be drawn."""
+        return (getattr(self._stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+    def line(self, text: str) -> None:
+        """Write one line and flush it."""
+        self.write(text + "\n")
+        self.flush()
+
+    def write(self, text: str) -> None:
+        """Write text that is safe already (see `printable`)."""
+        if self.gone:
+            return
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        safe = text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            self._stream.write(safe)
+        except OSError as error:
+            self._reader_left(error)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write data as it is, past the encoding and past any translation of line ends."""
+        if self.gone:
+            return
+        try:
+            self._stream.flush()
+            buffer = getattr(self._stream, "buffer", None)
+            if buffer is None:
+                self._stream.write(data.decode("utf-8", "backslashreplace"))
+            else:
+                buffer.write(data)
+        except OSError as error:
+            self._reader_left(error)
+
+    def flush(self) -> None:
+        if self.gone:
+            return
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._reader_left(error)
+
+    def _reader_left(self, error: OSError) -> None:
+        if not is_broken_pipe(error):
+            raise error
+        self.gone = True
+        try:
+            descriptor = self._stream.fileno()
+        except (OSError, ValueError):
+            return
+        # Python flushes its streams once more at exit; what is left in them must have somewhere to go.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
+
+
+def is_broken_pipe(error: OSError) -> bool:
+    """Whether the reader of a pipe has closed it. Windows reports this as an invalid argument."""
+    return error.errno == errno.EPIPE or (sys.platform == "win32" and error.errno == errno.EINVAL)
+
+
+def make_tolerant(stream: TextIO) -> None:
+    """Let a standard stream escape what it cannot encode, for libraries that write to it by themselves."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")

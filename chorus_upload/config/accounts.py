@@ -1,0 +1,70 @@
+"""Azure storage accounts: a name and an address that follow from each other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_NUMERIC_HOST = re.compile(r"localhost|[0-9.]+|\[?[0-9a-f:]+\]?")
+
+
+def is_numeric_host(host: str) -> bool:
+    """Whether a host is an IP address or this machine: then the account is in the path, as with emulators."""
+    return bool(_NUMERIC_HOST.fullmatch(host))
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A storage account; both are None when nothing is known."""
+
+    name: str | None
+    url: str | None
+
+    @property
+    def is_unprotected(self) -> bool:
+        """Whether the address is plain http and not on this machine."""
+        parts = urlsplit(self.url or "")
+        host = parts.hostname or ""
+        return parts.scheme == "http" and host not in ("localhost", "::1") and not host.startswith("127.")
+
+
+def account_of(name: str | None, url: str | None) -> Account:
+    """Both from either. ValueError when they contradict each other or the address has more than the account."""
+    if url is None:
+        return Account(name, name and f"https://{name}.blob.core.windows.net")
+    if "://" not in url:
+        url = f"https://{url}"
+    parts = urlsplit(url)
+    host, directories = parts.hostname or "", [part for part in parts.path.split("/") if part]
+    if is_numeric_host(host):
+        if len(directories) != 1:
+            raise ValueError(f"{parts.scheme}://{parts.netloc} must be followed by the account's name, and no more")
+        named = directories[0]
+    else:
+        if directories:
+            raise ValueError("must be the account only; the container belongs in path")
+        named = host.partition(".")[0].removesuffix("-secondary")
+        # A host of one's own (a private endpoint, a proxy) need not begin with the account's name.
+        if ".blob." not in host and name is not None:
+            named = name
+    if parts.query:
+        raise ValueError("must be the account only; what follows the ? belongs in azure_sas_token")
+    if name is not None and name != named:
+        raise ValueError(f"is the address of {named}, but azure_account_name is {name}")
+    return Account(named, f"{parts.scheme}://{parts.netloc}" + "".join(f"/{part}" for part in directories))
+
+
+def account_of_connection_string(text: str) -> Account:
+    """What a connection string says of the account; empty for one that says nothing."""
+    pairs = (part.partition("=") for part in text.split(";"))
+    values = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    name = values.get("accountname")
+    url = values.get("blobendpoint", "").rstrip("/").partition("?")[0]
+    if not url and name:
+        protocol = values.get("defaultendpointsprotocol", "https")
+        url = f"{protocol}://{name}.blob.{values.get('endpointsuffix', 'core.windows.net')}"
+    if url and not name:
+        host = urlsplit(url).hostname or ""
+        name = url.rpartition("/")[2] if is_numeric_host(host) else host.partition(".")[0]
+    return Account(name or None, url or None)

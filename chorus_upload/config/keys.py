@@ -1,0 +1,224 @@
+"""The vocabulary in which the keys of `config.toml` are declared, and the keys that every place has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SecretStr, StringConstraints
+
+from chorus_upload.config.settings import AuthMode
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What may stand behind a key: a type for pydantic, the same in words, and the choices if there are some."""
+
+    annotation: Any
+    expects: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def is_secret(self) -> bool:
+        return self.annotation is SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of one section.
+
+    `slot` is the dotted place in `Settings` ("*" is the modality) that the value is for. `default` is Markdown,
+    "" if there is none. `current` is False for what only older files have. `variables` are the environment
+    variables of the cloud that stand in when the key is absent.
+    """
+
+    name: str
+    slot: str
+    value: Value
+    text: str
+    example: str
+    default: str = ""
+    current: bool = True
+    variables: tuple[str, ...] = ()
+
+    @property
+    def field(self) -> str:
+        """The last part of the slot: the field's name in the model that holds it."""
+        return self.slot.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of the file; `*` in the name stands for a modality."""
+
+    name: str
+    text: str
+    keys: tuple[Key, ...]
+
+    def find(self, name: str) -> Key | None:
+        """The key of that name, if this section has it."""
+        return next((key for key in self.keys if key.name == name), None)
+
+
+def choice(enum: type[StrEnum]) -> Value:
+    """A value that is a member of `enum`."""
+    members = tuple(str(member) for member in enum)
+    return Value(enum, "one of " + ", ".join(f'"{member}"' for member in members), members)
+
+
+def _split_names(value: object) -> object:
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(name.strip() for name in value if name.strip())
+    return value
+
+
+TEXT = Value(Annotated[str, StringConstraints(strip_whitespace=True)], "text in quotes")
+SECRET = Value(SecretStr, "text in quotes")
+SWITCH = Value(bool, "true or false")
+NAMES = Value(Annotated[tuple[str, ...], BeforeValidator(_split_names)], 'names with commas between, "OMOP,Images"')
+
+CONTAINER_KEYS = {"az": "azure_container", "s3": "s3_container"}
+
+
+def in_place(keys: Iterable[Key], place: str, *, current: bool = True) -> tuple[Key, ...]:
+    """`keys`, whose slots are relative, for the place of that slot."""
+    return tuple(replace(key, slot=f"{place}.{key.slot}", current=current and key.current) for key in keys)
+
+
+CONTAINERS = (
+    Key(
+        "azure_container",
+        "container.az",
+        TEXT,
+        "The Azure container, for a `path` that does not name it.",
+        '"chorus-mgh"',
+        default="the first part of `path`",
+    ),
+    Key(
+        "s3_container",
+        "container.s3",
+        TEXT,
+        "The S3 bucket, for a `path` that does not name it.",
+        '"chorus-mgh"',
+        default="the first part of `path`",
+    ),
+)
+
+CREDENTIALS = (
+    Key(
+        "auth_mode",
+        "auth.mode",
+        choice(AuthMode),
+        "How to authenticate. `login` uses the identity of the machine or user, `az login` included; `sas` is"
+        " another spelling of `sas_token`.",
+        '"sas_token"',
+        default="follows from the credential that is there; `login` without any",
+    ),
+    Key(
+        "azure_account_name",
+        "auth.azure_account_name",
+        TEXT,
+        "The storage account. Its address follows from it, and the other way round.",
+        '"chorusmgh"',
+        variables=("AZURE_STORAGE_ACCOUNT",),
+    ),
+    Key(
+        "azure_account_url",
+        "auth.azure_account_url",
+        TEXT,
+        "The account's address, where it is not the usual one.",
+        '"https://chorusmgh.blob.core.windows.net"',
+    ),
+    Key(
+        "azure_sas_token",
+        "auth.azure_sas_token",
+        SECRET,
+        "A shared access signature, with or without its leading `?`.",
+        '"sv=2024-11-04&se=2027-01-31T00%3A00%3A00Z&sr=c&sp=racwdl&sig=REPLACE"',
+        variables=("AZURE_STORAGE_SAS_TOKEN",),
+    ),
+    Key(
+        "azure_connection_string",
+        "auth.azure_connection_string",
+        SECRET,
+        "A connection string of the account.",
+        '"DefaultEndpointsProtocol=https;AccountName=chorusmgh;AccountKey=REPLACE"',
+        variables=("AZURE_STORAGE_CONNECTION_STRING",),
+    ),
+    Key(
+        "azure_storage_connection_string",
+        "auth.azure_connection_string",
+        SECRET,
+        "Another spelling of `azure_connection_string`.",
+        '"DefaultEndpointsProtocol=https;AccountName=chorusmgh;AccountKey=REPLACE"',
+        current=False,
+    ),
+    Key(
+        "azure_account_key",
+        "auth.azure_account_key",
+        SECRET,
+        "A key of the account. It opens the whole account: prefer a SAS token.",
+        '"REPLACE"',
+        variables=("AZURE_STORAGE_KEY",),
+    ),
+    Key(
+        "aws_access_key_id",
+        "auth.aws_access_key_id",
+        TEXT,
+        "The first half of an AWS key pair.",
+        '"AKIAIOSFODNN7EXAMPLE"',
+        variables=("AWS_ACCESS_KEY_ID",),
+    ),
+    Key(
+        "aws_secret_access_key",
+        "auth.aws_secret_access_key",
+        SECRET,
+        "The second half of an AWS key pair.",
+        '"REPLACE"',
+        variables=("AWS_SECRET_ACCESS_KEY",),
+    ),
+    Key(
+        "aws_session_token",
+        "auth.aws_session_token",
+        SECRET,
+        "What belongs to a temporary AWS key pair.",
+        '"REPLACE"',
+        variables=("AWS_SESSION_TOKEN",),
+    ),
+    Key(
+        "aws_profile",
+        "auth.aws_profile",
+        TEXT,
+        "A profile in `~/.aws`, instead of a key pair.",
+        '"hospital"',
+        variables=("AWS_PROFILE",),
+    ),
+    Key(
+        "aws_endpoint_url",
+        "auth.aws_endpoint_url",
+        TEXT,
+        "The address of an S3-compatible service that is not Amazon's.",
+        '"https://s3.hospital.org:9000"',
+        variables=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    ),
+    Key(
+        "endpoint_url",
+        "auth.aws_endpoint_url",
+        TEXT,
+        "Another spelling of `aws_endpoint_url`.",
+        '"https://s3.hospital.org:9000"',
+        current=False,
+    ),
+    Key(
+        "google_application_credentials",
+        "auth.google_application_credentials",
+        TEXT,
+        "A Google credentials file (JSON).",
+        '"~/chorus-service-account.json"',
+        variables=("GOOGLE_APPLICATION_CREDENTIALS",),
+    ),
+)

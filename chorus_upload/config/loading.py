@@ -1,0 +1,256 @@
+"""Load the settings: the file, its environment and the defaults become one `Settings`, or one ConfigError."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from chorus_upload.config.addresses import Address, in_container, parse_address
+from chorus_upload.config.credentials import auth_of, overlay, resolve
+from chorus_upload.config.generations import (
+    CENTRAL_UPLOAD_METHOD,
+    DEFAULT_PLACE,
+    FOLLOW_LINKS,
+    JOURNAL_UPLOAD_METHOD,
+    find_section,
+)
+from chorus_upload.config.keys import CONTAINER_KEYS
+from chorus_upload.config.modalities import choose_modalities
+from chorus_upload.config.overrides import overrides_for, warn_of_unknown
+from chorus_upload.config.reading import Complaints, Entry, Given, read_document, read_entries
+from chorus_upload.config.settings import (
+    CentralSettings,
+    JournalSettings,
+    Location,
+    Settings,
+    SiteSettings,
+    UploadMethod,
+)
+from chorus_upload.errors import LayoutError
+from chorus_upload.layout import Pattern, default_pattern
+
+DEFAULT_FILE = Path("config.toml")
+_PLAIN_SLOTS = (
+    "mode",
+    "num_threads",
+    "page_size",
+    "fingerprint",
+    "deletion_limit",
+    "accept_size_evidence",
+    "retry_seconds",
+)
+
+_STAND_IN = Location(path="not understood")
+
+
+def load(path: Path | None, *, environ: Mapping[str, str]) -> Settings:
+    """The settings of the file `path` (`config.toml` in the current directory) in this environment.
+
+    Raises ConfigError whose message lists everything that is wrong, one a line, and never a secret.
+    """
+    file = path or DEFAULT_FILE
+    document = read_document(file)
+    complaints = Complaints(file)
+    settings = _Loader(read_entries(document, complaints), document, environ, complaints).settings()
+    complaints.raise_if_any()
+    return settings
+
+
+@dataclass(slots=True)
+class _Loader:
+    """One run of `load`: what was read, what is wrong so far, and where each value came from.
+
+    Nothing raises before the end: whatever cannot be understood is complained of and gets a stand-in.
+    """
+
+    entries: dict[str, Entry]
+    document: Mapping[str, Any]
+    environ: Mapping[str, str]
+    complaints: Complaints
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def settings(self) -> Settings:
+        """The settings; after complaints, with stand-ins for what could not be understood."""
+        modalities = self._modalities()
+        journal = self._journal()
+        central = self._location("central.location", where="[central_path]")
+        sites = {modality: self._site(modality) for modality in modalities}
+        self._warn_of_methods()
+        self._warn_of_open_permissions()
+        warn_of_unknown(self.environ, modalities, self.complaints)
+        values = {slot: self._take(slot) for slot in _PLAIN_SLOTS if slot in self.entries}
+        method = self._take(CENTRAL_UPLOAD_METHOD, "upload_method") or self._take("upload_method")
+        return Settings(
+            file=self.complaints.file,
+            modalities=modalities,
+            journal=journal,
+            central=CentralSettings(location=central, patient_first=self._take("central.patient_first") is not False),
+            sites=sites,
+            upload_method=method or UploadMethod.BUILTIN,
+            warnings=tuple(self.complaints.warnings),
+            origins=self.origins,
+            **values,
+        )
+
+    def _take(self, slot: str, final: str | None = None) -> Any:  # noqa: ANN401 - of the key's own type
+        """The value of a slot, None if there is none; notes its origin."""
+        entry = self.entries.get(slot)
+        if entry is None:
+            return None
+        self.origins.setdefault(final or slot, entry.origin)
+        return entry.value
+
+    def _modalities(self) -> tuple[str, ...]:
+        written = self._take("modalities")
+        sites = self.document.get("site_path")
+        tables = sites if isinstance(sites, dict) else {}
+        return choose_modalities(
+            written,
+            origin=self.origins.get("modalities", "[configuration] supported_modalities"),
+            sections=[name for name, table in tables.items() if name != "default" and isinstance(table, dict)],
+            has_default_path=self._has_place(DEFAULT_PLACE),
+            complaints=self.complaints,
+        )
+
+    def _journal(self) -> JournalSettings:
+        table = self.document.get("journal")
+        is_current = isinstance(table, dict) and not {"source", "local"}.isdisjoint(table)
+        where = "[journal.source]" if is_current else "[journal]"
+        cloud = self._location("journal.cloud", where=where)
+        local = Path(self._take("journal.local_path") or "journal.db").expanduser()
+        try:
+            if parse_address(str(local)).scheme != "file":
+                self.complaints.error(self.origins["journal.local_path"], "must be a file on this machine")
+            cloud.split()
+        except ValueError:
+            self.complaints.error(f"{where} path", f"{cloud} must name the journal file, as {cloud}/journal.db does")
+        if cloud.is_local and cloud.local_path.resolve() == local.resolve():
+            self.complaints.error(f"{where} path", "the cloud journal and the local journal are the same file")
+        return JournalSettings(local_path=local, cloud=cloud)
+
+    def _site(self, modality: str) -> SiteSettings:
+        slot, where = f"sites.{modality}", f"[site_path.{modality}]"
+        location = self._location(f"{slot}.location", where=where, modality=modality)
+        omop_per_patient = self._take(f"{slot}.omop_per_patient") is True
+        versioned = self._take(f"{slot}.versioned") is True
+        text = self._take(f"{slot}.pattern")
+        if text is None:
+            text = default_pattern(modality, omop_per_patient=omop_per_patient, versioned=versioned)
+        try:
+            has_version = "version" in Pattern.parse(text).fields
+        except LayoutError as error:
+            self.complaints.error(f"{where} pattern", error.message)
+            has_version = versioned
+        if versioned and not has_version:
+            self.complaints.warning(f"{where} versioned", "without effect: the pattern has no {version:w}")
+        follow_links = self._take(f"{slot}.follow_links")
+        if follow_links is None:
+            follow_links = self._take(FOLLOW_LINKS, f"{slot}.follow_links")
+        return SiteSettings(
+            modality=modality,
+            location=location,
+            pattern=text,
+            versioned=has_version,
+            omop_per_patient=omop_per_patient,
+            follow_links=follow_links is True,
+        )
+
+    def _location(self, slot: str, *, where: str, modality: str = "") -> Location:
+        """The place of a slot with its credentials; a stand-in after a complaint."""
+        given, overrides = self._given(slot), self._overrides(slot, modality)
+        place, place_label = slot, where
+        if modality and not self._has_place(slot):
+            # The path of the default section, and so its credentials; for another path they are never used.
+            place, place_label = DEFAULT_PLACE, "[site_path.default]"
+        if not self._has_place(place):
+            self._complain_of_missing_path(where, modality)
+            return _STAND_IN
+        if place != slot:
+            inherited = overlay(self._given(DEFAULT_PLACE), self._overrides(DEFAULT_PLACE, ""))
+            where = where if given or overrides else place_label
+            given = overlay(inherited, given)
+        address = self._address(place, where=place_label)
+        if address is None:
+            return _STAND_IN
+        fields = resolve(
+            given,
+            overrides=overrides,
+            address=address,
+            where=where,
+            environ=self.environ,
+            complaints=self.complaints,
+        )
+        self.origins[f"{slot}.path"] = self.entries.get(f"{place}.path", Entry("", place_label)).origin
+        self.origins |= {f"{slot}.auth.{name}": entry.origin for name, entry in fields.items() if entry.origin}
+        return Location(path=address.path, auth=auth_of(fields))
+
+    def _complain_of_missing_path(self, where: str, modality: str) -> None:
+        if modality:
+            problem = "is missing, and there is no [site_path.default] path that it could take"
+        else:
+            section = find_section(tuple(where.strip("[]").split(".")))
+            key = section.find("path") if section else None
+            problem = f"is missing; it is, for example, {key.example}" if key else "is missing"
+        self.complaints.error(f"{where} path", problem)
+
+    def _address(self, slot: str, *, where: str) -> Address | None:
+        entry = self.entries.get(f"{slot}.path")
+        try:
+            address = parse_address(entry.value) if entry else Address("file", "")
+        except ValueError as error:
+            self.complaints.error(f"{where} path", str(error))
+            return None
+        for scheme, key in CONTAINER_KEYS.items():
+            if container := self.entries.get(f"{slot}.container.{scheme}"):
+                try:
+                    address = in_container(address, scheme=scheme, container=container.value)
+                except ValueError as error:
+                    self.complaints.error(container.origin, str(error))
+                if address.scheme != scheme:
+                    self.complaints.warning(container.origin, f"not used: the path is not one for {key}")
+        if address.has_no_container:
+            self.complaints.error(f"{where} path", f"{address.path} names no container")
+            return None
+        return address
+
+    def _overrides(self, slot: str, modality: str) -> Given:
+        place = slot.replace(f"sites.{modality}.", "sites.*.")
+        return overrides_for(place, modality, environ=self.environ, complaints=self.complaints)
+
+    def _given(self, slot: str) -> Given:
+        start = f"{slot}.auth."
+        return {name.removeprefix(start): entry for name, entry in self.entries.items() if name.startswith(start)}
+
+    def _has_place(self, slot: str) -> bool:
+        return f"{slot}.path" in self.entries or any(name.startswith(f"{slot}.container.") for name in self.entries)
+
+    def _warn_of_methods(self) -> None:
+        entry = self.entries.get(JOURNAL_UPLOAD_METHOD)
+        if entry is not None and entry.value is not UploadMethod.BUILTIN:
+            self.complaints.warning(entry.origin, "without effect: the program always moves the journal itself")
+
+    def _warn_of_open_permissions(self) -> None:
+        if os.name != "posix" or not self._has_secret():
+            return
+        file = self.complaints.file
+        if stat.S_IMODE(file.stat().st_mode) & 0o077:
+            self.complaints.warning("it holds credentials, and others can read it", f"chmod 600 '{file}'")
+
+    def _has_secret(self) -> bool:
+        for slot, entry in self.entries.items():
+            if isinstance(entry.value, SecretStr):
+                return True
+            if slot.endswith(".path") and isinstance(entry.value, str):
+                try:
+                    address = parse_address(entry.value)
+                except ValueError:
+                    continue
+                if address.sas_token or address.password or address.query:
+                    return True
+        return False

@@ -1,0 +1,150 @@
+"""The reference of `config.toml`, made from the declaration of its keys: as a document and as help."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from chorus_upload.config.generations import SECTIONS
+from chorus_upload.config.keys import CREDENTIALS, Key, Section
+from chorus_upload.config.overrides import variable_for
+
+_INTRODUCTION = """\
+The configuration is one TOML file: `config.toml` in the current directory, or the file that `-c` names. Copy
+`config.toml.template` and fill it in. A key that nothing reads is an error that names the nearest known key.
+`chorus-upload config check` looks for mistakes without touching the cloud, and `chorus-upload config show` prints
+what file and environment come to, with secrets masked.
+"""
+
+_PLACES = """\
+A `path` is a local directory (`/data/chorus`, `D:/chorus`, `\\\\\\\\server\\\\share`, `~/chorus`, relative to the current
+directory, or `file://…`), `az://container/prefix`, `s3://bucket/prefix`, `gs://bucket/prefix`, or another address
+such as `sftp://host/path`. A SAS URL of Azure may be pasted as it was received
+(`https://account.blob.core.windows.net/container/prefix?sv=…&sig=…`): account, container and token are taken from it.
+"""
+
+_CREDENTIALS = """\
+The same keys may stand in each section that ends in `.auth`. Credentials are for the `path` of their own section and
+are never used for another one; only a modality without a `path` takes those of `[site_path.default]`, together with
+its path. Of several credentials in one section one is used, and a warning names the others.
+
+A file with credentials should be yours alone (`chmod 600 config.toml`). Better still, keep them out of the file:
+"""
+
+_ENVIRONMENT = """\
+1. `CHORUS_UPLOAD_<PLACE>_<KEY>` replaces what the file says of one place. A credential given like this replaces all
+   credentials that the file has for the place. For example:
+
+{examples}
+
+2. The variables of the cloud in the last column above are used for a place of that cloud for which the file has no
+   credential, and not if they are for another storage account than the file names.
+3. Without any of these, the identity of the machine or user is used, as with `auth_mode = "login"`.
+"""
+
+_PATTERNS = """\
+A pattern says which files below a `path` belong to a modality, and what the parts of their names mean. It describes
+the whole path of a file, with `/` between directories; upper and lower case are the same.
+
+| field | stands for |
+|---|---|
+| `{patient_id:w}` | the patient: ASCII letters, digits and underscores |
+| `{patient_id:d}` | the patient: digits only |
+| `{version:w}`, `{version:d}` | the version of the file, instead of the journal's |
+| `{filepath}` | the rest, slashes included; every pattern has it once |
+
+`{patient_id}` means `{patient_id:w}`, and `{version}` means `{version:w}`. Examples:
+`Person{patient_id:w}/Images/{filepath}`, `{version:w}/{patient_id:w}/OMOP_tables/{filepath}`.
+
+A file goes to `<version>/<patient>/<Modality>/<filepath>` below the central path, or to
+`<version>/<Modality>/<patient>/<filepath>` with `patient_first = false`; without a patient in the pattern, to
+`<version>/<Modality>/<filepath>`.
+"""
+
+_OLDER = """\
+Files for earlier releases load unchanged. These keys and places are read, and mean the same as the ones above:
+"""
+
+
+def markdown() -> str:
+    """The reference as a Markdown document."""
+    parts = ["# Configuration", _INTRODUCTION, "## Paths", _PLACES]
+    for section in SECTIONS:
+        if not section.name.endswith(".auth"):
+            parts += [f"## `[{_written(section.name)}]`", section.text, _table(_current(section.keys))]
+    auth = ", ".join(f"`[{_written(section.name)}]`" for section in SECTIONS if section.name.endswith(".auth"))
+    parts += [f"## Credentials: {auth}", _CREDENTIALS, _ENVIRONMENT.format(examples=_variable_examples())]
+    parts += [_table(_current(CREDENTIALS), with_variables=True)]
+    parts += ["## Patterns", _PATTERNS, "## Older files", _OLDER, "\n".join(_older())]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def help_text(*, width: int = 100) -> str:
+    """The reference for a terminal: every section and key, in lines of at most `width` characters."""
+    lines = _wrapped(_INTRODUCTION, width=width) + [""]
+    for section in SECTIONS:
+        if not section.name.endswith(".auth"):
+            lines += [f"[{_written(section.name)}]", *_wrapped(section.text, width=width)]
+            lines += [line for key in _current(section.keys) for line in _key_lines(key, width=width)] + [""]
+    lines += [f"[{_written(section.name)}]" for section in SECTIONS if section.name.endswith(".auth")]
+    lines += _wrapped("Credentials, for the path of the section before the dot only.", width=width)
+    lines += [line for key in _current(CREDENTIALS) for line in _key_lines(key, width=width)] + [""]
+    return "\n".join(lines) + "\n"
+
+
+def _current(keys: Iterable[Key]) -> list[Key]:
+    return [key for key in keys if key.current]
+
+
+def _written(section: str) -> str:
+    return section.replace("*", "<Modality>")
+
+
+def _table(keys: list[Key], *, with_variables: bool = False) -> str:
+    rows = [["key", "meaning", "value", "default", *(["in the environment"] if with_variables else [])]]
+    rows.append(["---"] * len(rows[0]))
+    for key in keys:
+        row = [f"`{key.name}`", key.text, f"{key.value.expects}, e.g. `{key.example}`", key.default or "none"]
+        if with_variables:
+            row.append(", ".join(f"`{variable}`" for variable in key.variables))
+        rows.append(row)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _variable_examples() -> str:
+    places = (("central.location", ""), ("journal.cloud", ""), ("sites.*.location", "Images"))
+    return "\n".join(f"   - `{variable_for(place, name, 'azure_sas_token')}`" for place, name in places)
+
+
+def _older() -> Iterator[str]:
+    for section in SECTIONS:
+        if keys := [key for key in section.keys if not key.current and not _is_inline(section, key)]:
+            names = "; ".join(f"`{key.name}` ({_lower_first(key.text)})" for key in keys)
+            yield f"- in `[{_written(section.name)}]`: {names.replace('.)', ')')}"
+    inline = ", ".join(f"`[{_written(section.name)}]`" for section in SECTIONS if _has_inline(section))
+    yield f"- in {inline}: the keys of the section's credentials, and the container, without a section of their own"
+
+
+def _is_inline(section: Section, key: Key) -> bool:
+    """Whether a key is a credential or container that the current form has elsewhere."""
+    is_alias = section.name.endswith(".auth") and ".auth." in key.slot
+    return (".auth." in key.slot or ".container." in key.slot) and not is_alias
+
+
+def _has_inline(section: Section) -> bool:
+    return any(".auth." in key.slot for key in section.keys) and not section.name.endswith(".auth")
+
+
+def _lower_first(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def _key_lines(key: Key, *, width: int) -> list[str]:
+    default = f" Default: {key.default}." if key.default else ""
+    text = _wrapped(f"{key.text}{default}", width=width, indent="      ")
+    return [f"  {key.name} = {key.example}", *text]
+
+
+def _wrapped(text: str, *, width: int, indent: str = "") -> list[str]:
+    plain = " ".join(text.replace("`", "").split())
+    return textwrap.wrap(plain, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False)

@@ -1,0 +1,100 @@
+"""What a shared access signature says of itself: how long it lives, what it permits, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs
+
+from pydantic import SecretStr
+
+SOON = timedelta(days=7)
+_WORDS = {"r": "read", "w": "write", "l": "list", "d": "delete"}
+READING = "rl"
+# Not `c`: whoever may write may create as well.
+SENDING = "rwl"
+KEEPING_THE_JOURNAL = "rwld"
+
+
+@dataclass(frozen=True, slots=True)
+class Sas:
+    """A token's own words; None where it has none (a stored policy may decide then)."""
+
+    has_signature: bool
+    starts: datetime | None
+    expires: datetime | None
+    permissions: str | None
+    resource: str | None
+    """`sr`: c a container, b one blob, d a directory."""
+    policy: str | None
+    services: str | None
+    """`ss`, only in a token for an account."""
+    resource_types: str | None
+    """`srt`, only in a token for an account."""
+
+
+def read_sas(token: SecretStr) -> Sas:
+    """The parts of a token that are no secret."""
+    values = parse_qs(token.get_secret_value())
+
+    def word(name: str) -> str | None:
+        return values[name][0] if name in values else None
+
+    return Sas(
+        has_signature="sig" in values,
+        starts=_moment(word("st")),
+        expires=_moment(word("se")),
+        permissions=word("sp"),
+        resource=word("sr"),
+        policy=word("si"),
+        services=word("ss"),
+        resource_types=word("srt"),
+    )
+
+
+def errors_of(sas: Sas, *, needs: str, now: datetime) -> Iterator[str]:
+    """Why the token cannot do what it is for; `needs` are letters of Azure's permissions."""
+    if not sas.has_signature:
+        yield "the SAS token has no signature (sig=…): it is not complete, or not a SAS token"
+        return
+    if sas.expires is None and sas.policy is None:
+        yield "the SAS token says nothing of when it expires: it is not complete"
+    if sas.expires is not None and sas.expires <= now:
+        yield f"the SAS token expired on {_day(sas.expires)}; ask for a new one"
+    if sas.starts is not None and sas.starts > now:
+        yield f"the SAS token is not valid before {_day(sas.starts)}"
+    if sas.permissions is not None and (missing := [letter for letter in needs if letter not in sas.permissions]):
+        words = ", ".join(f"{_WORDS[letter]} ({letter})" for letter in missing)
+        yield f"the SAS token does not permit to {words}; it has sp={sas.permissions}"
+    if sas.resource == "b":
+        yield "the SAS token is for a single blob (sr=b); one for the container is needed"
+    if sas.services is not None and "b" not in sas.services:
+        yield f"the SAS token is not for blobs (ss={sas.services})"
+    if sas.resource_types is not None and not {"c", "o"} <= set(sas.resource_types):
+        yield f"the SAS token must be for containers and objects (srt=co), and has srt={sas.resource_types}"
+
+
+def warnings_of(sas: Sas, *, now: datetime) -> Iterator[str]:
+    """What is in order still and will not be for long, or cannot be told."""
+    if sas.expires is None:
+        yield "the SAS token follows a policy of the container, so its expiry cannot be told from here"
+    elif sas.expires - now <= SOON:
+        yield f"the SAS token expires on {_day(sas.expires)}; ask for a new one in time"
+
+
+def expiry_in_words(sas: Sas) -> str:
+    """For a token in order."""
+    return f"the SAS token is valid until {_day(sas.expires)}" if sas.expires else "the SAS token is complete"
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _day(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,222 @@
+"""The settings, merged and checked: immutable, and safe to print (a secret shows as asterisks)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from chorus_upload.config.addresses import SCHEMES, parse_address
+from chorus_upload.model import FingerprintTime, JournalingMode
+
+ThreadCount = Annotated[int, Field(ge=1, le=256)]
+PageSize = Annotated[int, Field(ge=1, le=1_000_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, le=604_800)]
+
+
+class AuthMode(StrEnum):
+    """How a program shows a service who it is."""
+
+    LOGIN = "login"
+    """The identity of this machine or user: the Azure identity chain, an AWS role, Google's default credentials."""
+    SAS_TOKEN = "sas_token"  # noqa: S105 - the name of a mode
+    SAS = "sas"
+    """As `sas_token`; loading turns it into that."""
+    ACCOUNT_KEY = "account_key"
+    CONNECTION_STRING = "connection_string"
+    ACCESS_KEY = "access_key"
+    """An AWS key pair."""
+    PROFILE = "profile"
+    """A named AWS profile."""
+    APPLICATION_CREDENTIALS = "application_credentials"
+    """A Google credentials file."""
+    ANONYMOUS = "anonymous"
+
+
+class UploadMethod(StrEnum):
+    """Who sends the files: this program, or a generated script that calls another one."""
+
+    BUILTIN = "builtin"
+    AZCLI = "azcli"
+    AZCOPY = "azcopy"
+
+
+class _Frozen(BaseModel):
+    # Inputs are hidden in errors because an input may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Auth(_Frozen):
+    """The credentials of one place. After loading it holds only those that `mode` uses.
+
+    `mode` is None where nothing was given: a local path, or a service that needs none.
+    """
+
+    mode: AuthMode | None = None
+    azure_account_name: str | None = None
+    azure_account_url: str | None = None
+    azure_sas_token: SecretStr | None = None
+    azure_account_key: SecretStr | None = None
+    azure_connection_string: SecretStr | None = None
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+    aws_profile: str | None = None
+    aws_endpoint_url: str | None = None
+    google_application_credentials: str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    url_query: SecretStr | None = None
+    """The query of a plain `https://` address, which may hold a signature."""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
+        return [(name, value) for name, value in self if value is not None]
+
+
+class Location(_Frozen):
+    """A place and how to get in.
+
+    `path` may be given as people paste it; it becomes `az://container/prefix`, `s3://…`, `gs://…`, another
+    URL, or stays a local path, and credentials in it move to `auth`. ValueError (of pydantic) if it cannot.
+    """
+
+    path: str
+    auth: Auth = Auth()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_apart(cls, data: object) -> object:
+        if not isinstance(data, dict) or not isinstance(data.get("path"), str):
+            return data
+        address = parse_address(data["path"])
+        pasted = {
+            "azure_account_name": address.account_name,
+            "azure_account_url": address.account_url,
+            "azure_sas_token": address.sas_token,
+            "username": address.username,
+            "password": address.password,
+            "url_query": address.query,
+        }
+        known = {name: value for name, value in pasted.items() if value}
+        if not known:
+            return {**data, "path": address.path}
+        auth = Auth.model_validate(data.get("auth", Auth()))
+        # Through validation and not model_copy, which would leave a plain string where a SecretStr belongs.
+        given = {name: value for name, value in auth if value is not None}
+        if address.sas_token and auth.mode is None:
+            known["mode"] = AuthMode.SAS_TOKEN
+        return {**data, "path": address.path, "auth": Auth.model_validate({**known, **given})}
+
+    @property
+    def scheme(self) -> str:
+        """One of `file`, `az`, `s3`, `gs`, `https`, …"""
+        scheme, separator, _ = self.path.partition("://")
+        return scheme if separator and (scheme in SCHEMES or "::" in self.path) else "file"
+
+    @property
+    def is_local(self) -> bool:
+        return self.scheme == "file"
+
+    @property
+    def local_path(self) -> Path:
+        """The path on this machine, `~` expanded; relative ones are relative to the current directory."""
+        if not self.is_local:
+            raise ValueError(f"{self} is not a local path")
+        return Path(self.path).expanduser()
+
+    @property
+    def container(self) -> str:
+        """The container or bucket (for other services the host); "" for a local path."""
+        return "" if self.is_local else self._rest.partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """What follows the container, without slashes at its ends; "" for a local path."""
+        return "" if self.is_local else self._rest.partition("/")[2].strip("/")
+
+    @property
+    def _rest(self) -> str:
+        return self.path.partition("://")[2]
+
+    def split(self) -> tuple[Self, str]:
+        """The place that holds this one, with the same credentials, and this one's name in it.
+
+        Raises ValueError when there is no name: a container or the root of a disk.
+        """
+        if self.is_local:
+            path = self.local_path
+            parent, name = str(path.parent), path.name
+        else:
+            inside = PurePosixPath(self.prefix)
+            parent, name = f"{self.scheme}://{self.container}", inside.name
+            if len(inside.parts) > 1:
+                parent += f"/{inside.parent}"
+        if not name:
+            raise ValueError(f"{self} has no name of a file in it")
+        return self.model_copy(update={"path": parent}), name
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class JournalSettings(_Frozen):
+    """Where the journal is worked on, and where it is kept."""
+
+    local_path: Path
+    cloud: Location
+    """The journal object itself, e.g. `az://container/dir/journal.db`, or a local file."""
+
+    @property
+    def cloud_directory(self) -> Location:
+        """Where the cloud journal and its lock are."""
+        return self.cloud.split()[0]
+
+    @property
+    def cloud_name(self) -> str:
+        """The name of the cloud journal in `cloud_directory`."""
+        return self.cloud.split()[1]
+
+
+class CentralSettings(_Frozen):
+    """Where the files go."""
+
+    location: Location
+    patient_first: bool = True
+
+
+class SiteSettings(_Frozen):
+    """Where the files of one modality are, and which they are."""
+
+    modality: str
+    location: Location
+    pattern: str
+    versioned: bool = False
+    """Whether `pattern` finds a version in the path, which then is the version of the file."""
+    omop_per_patient: bool = False
+    follow_links: bool = False
+
+
+class Settings(_Frozen):
+    """Everything that `config.toml` and the environment say, with the defaults for what they do not say."""
+
+    file: Path
+    mode: JournalingMode = JournalingMode.FULL
+    modalities: tuple[str, ...]
+    journal: JournalSettings
+    central: CentralSettings
+    sites: Mapping[str, SiteSettings]
+    upload_method: UploadMethod = UploadMethod.BUILTIN
+    num_threads: ThreadCount = 16
+    page_size: PageSize = 1_000
+    fingerprint: FingerprintTime = FingerprintTime.ON_UPDATE
+    deletion_limit: Share = 0.2
+    accept_size_evidence: bool = False
+    retry_seconds: Seconds = 900.0
+    warnings: tuple[str, ...] = ()
+    """What loading noticed and a person should know of."""
+    origins: Mapping[str, str] = Field(default_factory=dict)
+    """Where each value that is no default comes from: `central.location.path` → `[central_path] path`."""

@@ -1,0 +1,142 @@
+"""What the configuration comes to, and what is wrong with it as far as this machine alone can tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+
+from chorus_upload.config.sas import (
+    KEEPING_THE_JOURNAL,
+    READING,
+    SENDING,
+    errors_of,
+    expiry_in_words,
+    read_sas,
+    warnings_of,
+)
+from chorus_upload.config.settings import Location, Settings
+
+MASK = "***"
+
+
+class Level(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `subject` is the section of the file."""
+
+    level: Level
+    subject: str
+    text: str
+
+
+def masked(settings: Settings) -> dict[str, object]:
+    """The settings as plain values for JSON: secrets as `***`, credentials that are not there left out.
+
+    `origins` says where each value that is no default comes from, by its dotted place in the rest.
+    """
+    plain = {name: _plain(value) for name, value in settings if name not in ("warnings", "origins")}
+    return {**plain, "warnings": list(settings.warnings), "origins": dict(settings.origins)}
+
+
+def check(settings: Settings, *, now: datetime | None = None) -> list[Finding]:
+    """What can be found out without a network: directories, patterns, files of credentials, SAS tokens."""
+    now = now or datetime.now(UTC)
+    findings = [*_check_local_journal(settings.journal.local_path)]
+    findings += _check_place("[journal]", settings.journal.cloud_directory, needs=KEEPING_THE_JOURNAL, now=now)
+    findings += _check_place("[central_path]", settings.central.location, needs=SENDING, now=now)
+    for site in settings.sites.values():
+        subject = f"[site_path.{site.modality}]"
+        findings += _check_place(subject, site.location, needs=READING, now=now)
+        if "\\" in site.pattern:
+            text = f"the pattern {site.pattern} has a backslash; between directories it takes /, also on Windows"
+            findings.append(Finding(Level.WARNING, subject, text))
+    return [*findings, *_check_overlaps(settings)]
+
+
+def _plain(value: object) -> object:
+    match value:
+        case SecretStr():
+            return MASK
+        case BaseModel():
+            return {name: _plain(inner) for name, inner in value if inner is not None}
+        case Mapping():
+            return {str(name): _plain(inner) for name, inner in value.items()}
+        case tuple():
+            return [_plain(inner) for inner in value]
+        case StrEnum() | Path():
+            return str(value)
+        case _:
+            return value
+
+
+def _check_local_journal(path: Path) -> Iterator[Finding]:
+    subject, directory = "[journal.local]", path.resolve().parent
+    if path.is_dir():
+        yield Finding(Level.ERROR, subject, f"{path} is a directory; the local journal is a file")
+    elif not directory.is_dir():
+        yield Finding(Level.ERROR, subject, f"the directory {directory} does not exist")
+    elif not os.access(directory, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
+        yield Finding(Level.ERROR, subject, f"{path.resolve()} cannot be written")
+    else:
+        yield Finding(Level.OK, subject, f"{path.resolve()} can be written")
+
+
+def _check_place(subject: str, location: Location, *, needs: str, now: datetime) -> Iterator[Finding]:
+    if location.is_local:
+        yield _check_directory(subject, location.local_path, needs=needs)
+    elif location.auth.azure_sas_token is not None:
+        sas = read_sas(location.auth.azure_sas_token)
+        if errors := [Finding(Level.ERROR, subject, text) for text in errors_of(sas, needs=needs, now=now)]:
+            yield from errors
+        elif warnings := [Finding(Level.WARNING, subject, text) for text in warnings_of(sas, now=now)]:
+            yield from warnings
+        else:
+            yield Finding(Level.OK, subject, f"{location}: {expiry_in_words(sas)}")
+    elif file := location.auth.google_application_credentials:
+        is_readable = os.access(Path(file).expanduser(), os.R_OK)
+        text = f"the credentials file {file} {'can' if is_readable else 'does not exist or cannot'} be read"
+        yield Finding(Level.OK if is_readable else Level.ERROR, subject, text)
+    else:
+        mode = location.auth.mode
+        yield Finding(Level.OK, subject, f"{location}, entered by {mode}" if mode else str(location))
+
+
+def _check_directory(subject: str, path: Path, *, needs: str) -> Finding:
+    wanted = os.R_OK | os.X_OK | (os.W_OK if "w" in needs else 0)
+    if not path.is_dir():
+        # A source that is missing looks like deleted data; a destination can still be made.
+        level = Level.WARNING if "w" in needs else Level.ERROR
+        return Finding(level, subject, f"{path} is not a directory" if path.exists() else f"{path} does not exist")
+    if not os.access(path, wanted):
+        return Finding(Level.ERROR, subject, f"{path} cannot be {'written' if os.access(path, os.R_OK) else 'read'}")
+    return Finding(Level.OK, subject, f"{path} is there and can be {'written' if 'w' in needs else 'read'}")
+
+
+def _check_overlaps(settings: Settings) -> Iterator[Finding]:
+    """Modalities that find the same files, and a central store inside a source."""
+    seen: dict[tuple[str, str | None, str], str] = {}
+    for site in settings.sites.values():
+        subject = f"[site_path.{site.modality}]"
+        place = (str(site.location), site.location.auth.azure_account_name, site.pattern.lower())
+        other = seen.setdefault(place, site.modality)
+        if other != site.modality:
+            text = f"has the same path and pattern as {other}: every file is sent twice"
+            yield Finding(Level.WARNING, subject, text)
+        central = settings.central.location
+        if site.location.is_local and central.is_local:
+            inner, outer = central.local_path.resolve(), site.location.local_path.resolve()
+            if inner.is_relative_to(outer):
+                yield Finding(Level.WARNING, subject, f"the central path {inner} is inside this source")

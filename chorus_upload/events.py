@@ -1,0 +1,294 @@
+"""What operations tell the world while they work: frozen values, sent to one `emit` function.
+
+The terminal, the JSON lines and the tests are all sinks of these same events, so they cannot drift apart.
+An operation emits from one thread only. Progress events are sent a few times a second at most; every other
+event is sent once for each thing that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from chorus_upload.model import Evidence, FailureKind, JournalingMode, Problem
+
+
+class Level(StrEnum):
+    """How much a notice matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence for the user that belongs to no result."""
+
+    text: str
+    level: Level = Level.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class ScanProgressed:
+    """A source is being listed."""
+
+    root: str
+    directories: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProgressed:
+    """New and suspect files are being read and fingerprinted. `path` is one of the latest."""
+
+    files: int
+    files_total: int
+    bytes: int
+    bytes_total: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemFound:
+    """Something in a source was not journaled, or a person should know of it. `modality` may be unknown."""
+
+    problem: Problem
+    root: str
+    modality: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutsidePatterns:
+    """A file of a source that no modality's pattern matches (sent only when asked for)."""
+
+    path: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A number of files and their bytes."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.files + other.files, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityUpdate:
+    """What one update found for one modality."""
+
+    added: Tally = Tally()
+    modified: Tally = Tally()
+    touched: Tally = Tally()
+    renamed: Tally = Tally()
+    retired: Tally = Tally()
+    unchanged: Tally = Tally()
+    unreadable: int = 0
+
+    @property
+    def changed(self) -> int:
+        """How many files entered or left the journal."""
+        return self.added.files + self.modified.files + self.renamed.files + self.retired.files
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFinished:
+    """The result of `journal update`. `outside` counts, by source root, files that no pattern matches."""
+
+    version: str
+    mode: JournalingMode
+    resumed: bool
+    modalities: Mapping[str, ModalityUpdate]
+    outside: Mapping[str, Tally]
+    problems: int
+    seconds: float
+
+    @property
+    def total(self) -> ModalityUpdate:
+        """The sum over all modalities."""
+        parts = list(self.modalities.values())
+        return ModalityUpdate(
+            added=sum((p.added for p in parts), Tally()),
+            modified=sum((p.modified for p in parts), Tally()),
+            touched=sum((p.touched for p in parts), Tally()),
+            renamed=sum((p.renamed for p in parts), Tally()),
+            retired=sum((p.retired for p in parts), Tally()),
+            unchanged=sum((p.unchanged for p in parts), Tally()),
+            unreadable=sum(p.unreadable for p in parts),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPlanned:
+    """What is about to be sent."""
+
+    submission: str
+    destination: str
+    pending: Tally
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlanned:
+    """One file of a dry run."""
+
+    path: str
+    key: str
+    modality: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadProgressed:
+    """Files and bytes done so far, bytes of unfinished files included, and what is being sent right now."""
+
+    files: int
+    files_total: int
+    bytes: int
+    bytes_total: int
+    current: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileDelivered:
+    """One file is proven to be in the central store, and the journal says so."""
+
+    path: str
+    key: str
+    modality: str
+    size: int
+    evidence: Evidence
+    seconds: float
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed:
+    """One file was not delivered and stays pending."""
+
+    path: str
+    key: str
+    modality: str
+    kind: FailureKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFinished:
+    """The result of `file upload`. `remaining` is what is still pending in the journal afterwards."""
+
+    submission: str | None
+    destination: str
+    delivered: Tally
+    already_there: Tally
+    failed: int
+    remaining: Tally
+    evidence: Mapping[Evidence, int] = field(default_factory=dict)
+    manifests: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class VerifyResult(StrEnum):
+    """What the central store says of one file that the journal calls delivered."""
+
+    MATCHED = "matched"
+    MISSING = "missing"
+    SIZE_DIFFERS = "size-differs"
+    CHECKSUM_DIFFERS = "checksum-differs"
+    CHANGED = "changed"
+    """The object was written again since it was proven; its size and checksum (if any) still agree."""
+    NOT_IN_JOURNAL = "not-in-journal"
+
+    @property
+    def is_good(self) -> bool:
+        return self in (VerifyResult.MATCHED,)
+
+
+@dataclass(frozen=True, slots=True)
+class FileVerified:
+    """What was found for one key (sent for everything but MATCHED, and for MATCHED when asked for)."""
+
+    key: str
+    result: VerifyResult
+    detail: str
+    path: str | None = None
+    modality: str | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyProgressed:
+    """Objects listed so far."""
+
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyFinished:
+    """The result of `file verify` and of `file mark_as_uploaded_*`."""
+
+    versions: tuple[str, ...]
+    destination: str
+    results: Mapping[VerifyResult, int]
+    pending: Tally
+    seconds: float
+
+    @property
+    def is_good(self) -> bool:
+        return all(result.is_good or not count for result, count in self.results.items())
+
+
+@dataclass(frozen=True, slots=True)
+class FilesMarked:
+    """The result of `mark_as_deleted` and `mark_as_uploaded_*`: what was marked and what could not be."""
+
+    what: str
+    marked: int
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalCheckedOut:
+    """The cloud journal is ours; `created` when there was none yet; `resumed` when it still was ours."""
+
+    cloud: str
+    local: str
+    created: bool
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JournalCheckedIn:
+    """The cloud holds our journal and is unlocked; `unchanged` when there was nothing to write back."""
+
+    cloud: str
+    local: str
+    unchanged: bool
+
+
+Event = (
+    Notice
+    | ScanProgressed
+    | ReadProgressed
+    | ProblemFound
+    | FileOutsidePatterns
+    | UpdateFinished
+    | UploadPlanned
+    | FilePlanned
+    | UploadProgressed
+    | FileDelivered
+    | FileFailed
+    | UploadFinished
+    | FileVerified
+    | VerifyProgressed
+    | VerifyFinished
+    | FilesMarked
+    | JournalCheckedOut
+    | JournalCheckedIn
+)
+
+Emit = Callable[[Event], None]

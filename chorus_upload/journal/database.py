@@ -1,0 +1,191 @@
+"""Opens the SQLite file of a journal: pragmas, the writer's lock, the schema's age, and whose errors escape.
+
+There is one writer at a time. It holds an operating system lock on `<journal>.lock`, which the system gives
+back however the process ends; readers need none, because SQLite shows them the last commit.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import StaticPool
+
+from chorus_upload.errors import JournalError, JournalLocked, SchemaTooNew
+from chorus_upload.journal.schema import SCHEMA_REVISION
+
+OLD_TABLES = frozenset({"journal", "journal_v2"})
+"""What the journals of the older tool of the same name have, and ours has not."""
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs"}
+)
+"""Linux names of file systems on which SQLite's write-ahead log does not work (it needs shared memory)."""
+
+
+@contextmanager
+def journal_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and SQLAlchemy raise into errors of ours."""
+    try:
+        yield
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        cause = error.orig if isinstance(error, DatabaseError) else error
+        raise translate(cause, path) from error
+
+
+def translate(cause: BaseException | None, path: Path) -> JournalError:
+    """The one place where an SQLite error becomes ours."""
+    code = getattr(cause, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return JournalLocked(
+            f"another process is writing to the journal {path}", hint="Wait for it to end, then try again."
+        )
+    if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return JournalError(
+            f"{path} is not a journal, or it is damaged ({cause})", hint="docs/recovery.md says how to go on."
+        )
+    if code.startswith("SQLITE_FULL"):
+        return JournalError(
+            f"the disk is full: the journal {path} could not be written",
+            hint="Everything recorded so far is safe. Make room and repeat the command.",
+        )
+    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR")):
+        return JournalError(
+            f"the journal {path} cannot be written or read ({cause})", hint="Check the directory and its permissions."
+        )
+    if code.startswith("SQLITE_CONSTRAINT"):
+        return JournalError(f"the journal {path} refused a change that would break its rules ({cause})")
+    return JournalError(f"the journal {path} cannot be used ({cause})")
+
+
+class WriterLock:
+    """Exclusive use of one local journal, for as long as this object is open.
+
+    Raises JournalLocked at once when another process has it.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._path = journal.with_name(journal.name + ".lock")
+        try:
+            self._file: IO[str] = self._path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise JournalError(f"the journal {journal} cannot be written ({error.strerror})") from error
+        try:
+            _lock(self._file)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise JournalLocked(
+                f"the journal {journal} is in use by {holder} on this machine",
+                hint="Wait until it has ended. `journal list` and `file list` work meanwhile.",
+            ) from None
+        except OSError as error:
+            self._file.close()
+            raise JournalError(
+                f"the file system of {journal} does not support locks ({error.strerror})",
+                hint="Put the local journal on a local disk.",
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()}")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let others in. The file stays: removing it would let two processes lock two files of one name."""
+        self._file.close()
+
+
+if sys.platform == "win32":  # pragma: no cover - the suite runs on POSIX
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        # The byte lies far behind the text: on Windows a locked byte cannot be read by others.
+        file.seek(1 << 20)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+        finally:
+            file.seek(0)
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def on_network_file_system(path: Path) -> bool:
+    """Whether `path` lies on a file system that several machines can write to (known on Linux only)."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return False
+    resolved = path.resolve()
+    best, kind = -1, ""
+    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        _, mount, type_, *_ = line.split(" ")
+        point = Path(mount.encode("utf-8", "surrogateescape").decode("unicode_escape"))
+        if resolved.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), type_
+    return kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse.")
+
+
+def connect(path: Path, *, read_only: bool) -> Connection:
+    """A connection with transactions begun explicitly; an existing file must be an SQLite database."""
+    mode = "ro" if read_only else "rwc"
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    write_ahead = not read_only and not on_network_file_system(path)
+
+    def open_file() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+
+    engine: Engine = create_engine("sqlite://", creator=open_file, poolclass=StaticPool)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -65536")
+        if not read_only:
+            connection.execute(f"PRAGMA journal_mode = {'WAL' if write_ahead else 'DELETE'}")
+            connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine.connect()
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """The connection below SQLAlchemy's, for what must happen outside a transaction."""
+    return cast(sqlite3.Connection, connection.connection.driver_connection)
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The revision of the schema; None for an empty database. Raises JournalError for a foreign one."""
+    tables = set(connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
+    if "alembic_version" in tables:
+        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+    if tables & OLD_TABLES:
+        raise JournalError(
+            "this journal was written by an older chorus-upload",
+            hint="Keep it as it is: converting it (`journal upgrade`) is not part of this version yet.",
+        )
+    if tables:
+        raise JournalError("this SQLite file is not a journal")
+    return None
+
+
+def require_known(revision: str, known: set[str]) -> None:
+    """Raise SchemaTooNew unless this tool knows the revision."""
+    if revision not in known:
+        raise SchemaTooNew(
+            f"the journal has schema {revision}, this chorus-upload knows {SCHEMA_REVISION} and older",
+            hint="Install the version of chorus-upload that wrote it, or a newer one.",
+        )

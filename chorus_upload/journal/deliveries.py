@@ -1,0 +1,252 @@
+"""Deliveries: what still has to go to a destination, and the proof of what arrived there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import select, text
+
+from chorus_upload.events import Tally
+from chorus_upload.journal.diff import is_unsettled
+from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.schema import destination
+from chorus_upload.journal.submissions import Submission
+from chorus_upload.model import Delivered, Evidence
+
+PAGE = 2_000
+
+
+class PendingFile(NamedTuple):
+    """An active file that the destination has not got, with the version that it belongs to."""
+
+    id: int
+    modality: str
+    path: str
+    patient: str | None
+    version: str
+    size: int
+    mtime_us: int
+    fingerprint: bytes | None
+    md5: bytes | None
+
+
+class DeliveryRecord(NamedTuple):
+    """A file with its delivery, as the manifest, `file verify` and `file list --uploaded` need it."""
+
+    file_id: int
+    modality: str
+    path: str
+    patient: str | None
+    version: str
+    change: str
+    size: int
+    mtime_us: int
+    fingerprint: bytes | None
+    key: str
+    md5: bytes
+    evidence: Evidence
+    etag: str | None
+    delivered_us: int
+    submission: str
+
+
+_PATH = "CASE k.path WHEN '' THEN f.name ELSE k.path || '/' || f.name END"
+
+_PENDING_ROWS = """
+    FROM file f
+    JOIN directory k ON k.id = f.directory_id
+    JOIN modality m ON m.id = f.modality_id
+    JOIN version v ON v.id = f.introduced_by
+    WHERE f.retired_by IS NULL
+        AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.file_id = f.id AND d.destination_id = :destination)
+        AND (:version IS NULL OR v.label = :version)
+        AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which files are meant; None means all."""
+
+    version: str | None = None
+    modalities: tuple[str, ...] | None = None
+
+    def parameters(self, destination_id: int) -> dict[str, object]:
+        return {
+            "destination": destination_id,
+            "version": self.version,
+            "modalities": None if self.modalities is None else json.dumps(self.modalities),
+        }
+
+
+def destination_id(journal: Journal, url: str) -> int:
+    """The id of a destination; 0 when nothing was ever submitted to it."""
+    with journal.transaction() as connection:
+        found = connection.execute(select(destination.c.id).where(destination.c.url == url)).scalar_one_or_none()
+    return int(found or 0)
+
+
+def pending_tally(journal: Journal, *, url: str, selection: Selection) -> Tally:
+    """How many files, and bytes, the destination has not got."""
+    parameters = selection.parameters(destination_id(journal, url))
+    with journal.transaction() as connection:
+        row = connection.execute(text(f"SELECT count(*), coalesce(sum(f.size), 0) {_PENDING_ROWS}"), parameters).one()
+    return Tally(row[0], row[1])
+
+
+def plan(journal: Journal, *, url: str, selection: Selection, limit: int | None = None) -> Tally:
+    """Fix what is to be sent, largest first, at most `limit` files: the answer of `planned` from now on.
+
+    The plan is a temporary table, so that memory stays flat and deliveries can be recorded meanwhile.
+    """
+    parameters = selection.parameters(destination_id(journal, url)) | {"limit": -1 if limit is None else limit}
+    with journal.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS temp.planned")
+        connection.exec_driver_sql("CREATE TEMP TABLE planned (id INTEGER PRIMARY KEY, file_id INTEGER)")
+        connection.execute(
+            text(f"INSERT INTO planned (file_id) SELECT f.id {_PENDING_ROWS} ORDER BY f.size DESC, f.id LIMIT :limit"),
+            parameters,
+        )
+        row = connection.execute(
+            text("SELECT count(*), coalesce(sum(f.size), 0) FROM planned p JOIN file f ON f.id = p.file_id")
+        ).one()
+    return Tally(row[0], row[1])
+
+
+def planned(journal: Journal) -> Iterator[list[PendingFile]]:
+    """Yield the files of the plan in its order, a page at a time."""
+    statement = text(f"""
+        SELECT p.id, f.id, m.name, {_PATH}, f.patient, v.label, f.size, f.mtime_us, f.fingerprint, f.md5
+        FROM planned p
+        JOIN file f ON f.id = p.file_id
+        JOIN directory k ON k.id = f.directory_id
+        JOIN modality m ON m.id = f.modality_id
+        JOIN version v ON v.id = f.introduced_by
+        WHERE p.id > :after ORDER BY p.id LIMIT :page
+    """)
+    after = 0
+    while True:
+        with journal.transaction() as connection:
+            rows = connection.execute(statement, {"after": after, "page": PAGE}).all()
+        if not rows:
+            return
+        yield [PendingFile(*row[1:]) for row in rows]
+        after = rows[-1][0]
+
+
+def superseded_etags(journal: Journal, *, url: str, keys: Sequence[str]) -> dict[str, str]:
+    """The etags under which files that are retired now were delivered to these keys.
+
+    Only a version that was amended after it was uploaded, or a pattern with a version in it, leads to a key
+    that was delivered before. The object may then be replaced, on condition that it is still that one.
+    """
+    statement = text("""
+        SELECT d.key, d.etag FROM json_each(:keys) j
+        JOIN delivery d ON d.destination_id = :destination AND d.key = j.value
+        JOIN file f ON f.id = d.file_id
+        WHERE f.retired_by IS NOT NULL AND d.etag IS NOT NULL
+        ORDER BY d.delivered_us
+    """)
+    parameters = {"destination": destination_id(journal, url), "keys": json.dumps(list(keys))}
+    with journal.transaction() as connection:
+        return {row.key: row.etag for row in connection.execute(statement, parameters)}
+
+
+def delivered(
+    journal: Journal, *, url: str, selection: Selection, active_only: bool = True
+) -> Iterator[DeliveryRecord]:
+    """Yield what was delivered to a destination, ordered by key (as UTF-8), a page at a time."""
+    where = """
+        AND (:version IS NULL OR v.label = :version)
+        AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
+        AND (NOT :active_only OR f.retired_by IS NULL)
+    """
+    parameters = selection.parameters(destination_id(journal, url)) | {"active_only": active_only}
+    yield from _by_key(journal, where=where, parameters=parameters)
+
+
+def of_submission(journal: Journal, submission_: Submission, *, version: str) -> Iterator[DeliveryRecord]:
+    """Yield what a submission delivered into the folder of a version, ordered by key."""
+    parameters: dict[str, object] = {"destination": submission_.destination_id}
+    parameters |= {"submission": submission_.id, "version": version}
+    yield from _by_key(journal, where="AND d.submission_id = :submission AND v.label = :version", parameters=parameters)
+
+
+def _by_key(journal: Journal, *, where: str, parameters: dict[str, object]) -> Iterator[DeliveryRecord]:
+    statement = text(f"""
+        SELECT f.id, m.name, {_PATH}, f.patient, v.label, f.change, f.size, f.mtime_us, f.fingerprint,
+            d.key, d.md5, d.evidence, d.etag, d.delivered_us, s.label
+        FROM delivery d
+        JOIN file f ON f.id = d.file_id
+        JOIN directory k ON k.id = f.directory_id
+        JOIN modality m ON m.id = f.modality_id
+        JOIN version v ON v.id = f.introduced_by
+        JOIN submission s ON s.id = d.submission_id
+        WHERE d.destination_id = :destination {where}
+            AND (d.key, d.file_id) > (:key, :id) ORDER BY d.key, d.file_id LIMIT :page
+    """)
+    position: dict[str, object] = {"key": "", "id": 0, "page": PAGE}
+    while True:
+        with journal.transaction() as connection:
+            page = [DeliveryRecord(*row) for row in connection.execute(statement, parameters | position)]
+        yield from (record._replace(evidence=Evidence(record.evidence)) for record in page)
+        if len(page) < PAGE:
+            return
+        position |= {"key": page[-1].key, "id": page[-1].file_id}
+
+
+def last_version_delivered(journal: Journal, *, url: str) -> str | None:
+    """The label of the latest version of which anything was delivered to a destination."""
+    statement = text("""
+        SELECT v.label FROM version v
+        WHERE EXISTS (
+            SELECT 1 FROM file f JOIN delivery d ON d.file_id = f.id
+            WHERE f.introduced_by = v.id AND d.destination_id = :destination)
+        ORDER BY v.begun_us DESC, v.id DESC LIMIT 1
+    """)
+    parameters = {"destination": destination_id(journal, url)}
+    with journal.transaction() as connection:
+        return connection.execute(statement, parameters).scalar_one_or_none()
+
+
+def record(journal: Journal, submission_: Submission, outcomes: Sequence[Delivered]) -> None:
+    """Record proven deliveries in one transaction: all of them or none.
+
+    What was read for the first time while it was sent gets its fingerprint and MD5 now.
+    """
+    with journal.transaction() as connection:
+        connection.exec_driver_sql(
+            "UPDATE file SET unsettled = CASE WHEN fingerprint IS NULL THEN ? ELSE unsettled END,"
+            " fingerprint = coalesce(fingerprint, ?), md5 = ? WHERE id = ?",
+            [
+                (
+                    int(is_unsettled(done.transfer.mtime_us, read_us=done.at_us - int(done.seconds * 1e6))),
+                    done.fingerprint,
+                    done.md5,
+                    done.transfer.file_id,
+                )
+                for done in outcomes
+            ],
+        )
+        # Delivered before by another way (marked by hand, say): the later proof is as true as the first.
+        connection.exec_driver_sql(
+            "INSERT INTO delivery (file_id, destination_id, submission_id, key, md5, evidence, etag, delivered_us,"
+            " seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [
+                (
+                    done.transfer.file_id,
+                    submission_.destination_id,
+                    submission_.id,
+                    done.transfer.key,
+                    done.md5,
+                    done.evidence.value,
+                    done.etag,
+                    done.at_us,
+                    done.seconds,
+                )
+                for done in outcomes
+            ],
+        )

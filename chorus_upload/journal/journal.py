@@ -1,0 +1,141 @@
+"""The journal itself: one SQLite file, opened, migrated, copied and closed here.
+
+What is in it is read and written by the functions of the neighbouring modules, each of which takes a
+Journal: `versions`, `observation`, `deliveries`, `commands`, `custody`. A Journal belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from chorus_upload.errors import JournalError, JournalNotCheckedOut
+from chorus_upload.journal.database import (
+    WriterLock,
+    connect,
+    driver,
+    journal_errors,
+    require_known,
+    schema_revision,
+)
+from chorus_upload.journal.migrate import known_revisions, migrate
+from chorus_upload.journal.schema import SCHEMA_REVISION
+
+
+def now_us() -> int:
+    """Microseconds since the epoch, UTC."""
+    return time.time_ns() // 1000
+
+
+class Journal:
+    """An open journal. Use `Journal.open` or `Journal.create`, and close it (it is a context manager)."""
+
+    def __init__(self, path: Path, connection: Connection, lock: WriterLock | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make a new, empty journal and open it for writing. Raises JournalError when the file exists."""
+        if path.exists():
+            raise JournalError(f"{path} exists already")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cls._open(path, read_only=False)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+        """Open an existing journal. The schema of an older version of this tool is migrated, after a backup.
+
+        Raises JournalNotCheckedOut when there is none, JournalLocked when another process writes to it,
+        SchemaTooNew, and JournalError when it is damaged or of the older tool.
+        """
+        if not path.exists():
+            raise JournalNotCheckedOut(f"there is no journal at {path}", hint="`journal checkout` fetches it.")
+        return cls._open(path, read_only=read_only)
+
+    @classmethod
+    def _open(cls, path: Path, *, read_only: bool) -> Self:
+        lock = None if read_only else WriterLock(path)
+        try:
+            with journal_errors(path):
+                connection = connect(path, read_only=read_only)
+                try:
+                    _bring_up_to_date(path, connection, read_only=read_only)
+                except BaseException:
+                    _close(connection)
+                    raise
+        except BaseException:
+            if lock:
+                lock.close()
+            raise
+        return cls(path, connection, lock)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back when an exception leaves it."""
+        with journal_errors(self.path), self._connection.begin():
+            yield self._connection
+
+    def copy_to(self, target: Path) -> None:
+        """Write a consistent, compacted copy to `target`, which must not exist."""
+        with journal_errors(self.path):
+            driver(self._connection).execute("VACUUM INTO ?", (str(target),))
+
+    def problems(self) -> list[str]:
+        """What SQLite finds wrong with the file, and dangling references; empty when it is sound."""
+        with self.transaction() as connection:
+            found = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+            dangling = connection.execute(text("PRAGMA foreign_key_check")).all()
+        return found + [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in dangling]
+
+    def close(self) -> None:
+        """Close the file and let other writers in."""
+        try:
+            _close(self._connection)
+        finally:
+            if self._lock:
+                self._lock.close()
+                self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except SQLAlchemyError:
+        # The connection is broken (a full disk, say); what is committed is safe, the rest is lost anyway.
+        connection.invalidate()
+    connection.engine.dispose()
+
+
+def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) -> None:
+    with connection.begin():
+        revision = schema_revision(connection)
+    if revision == SCHEMA_REVISION:
+        return
+    if revision is not None:
+        require_known(revision, known_revisions())
+        if read_only:
+            raise JournalError(
+                f"the journal {path} has the older schema {revision}",
+                hint="Any command that writes to the journal brings it up to date.",
+            )
+        shutil.copyfile(path, path.with_name(f"{path.name}.schema-{revision}.backup"))
+    # A pragma has no effect inside a transaction, and SQLAlchemy would begin one.
+    driver(connection).execute("PRAGMA foreign_keys = OFF")
+    with connection.begin():
+        migrate(connection)
+    driver(connection).execute("PRAGMA foreign_keys = ON")

@@ -1,0 +1,41 @@
+"""Creates and upgrades the schema with Alembic, which is imported only when there is something to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from chorus_upload.journal.schema import metadata
+
+
+def migrations_directory() -> Path:
+    """Where the migrations are: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "_migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def migrate(connection: Connection, *, revision: str = "head") -> None:
+    """Bring the schema up to `revision` inside the caller's transaction.
+
+    Foreign keys must be off on the connection: SQLite rewrites a table by making it anew.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["target_metadata"] = metadata
+    command.upgrade(config, revision)
+
+
+def known_revisions() -> set[str]:
+    """Every revision that this version of the tool can migrate from."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
+    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}

@@ -1,0 +1,161 @@
+"""Walks the sources of the modalities and streams what they hold into an Observation."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from chorus_upload.config.settings import Settings, SiteSettings
+from chorus_upload.errors import DeletionRefused, LayoutError
+from chorus_upload.events import Emit, FileOutsidePatterns, Notice, ProblemFound, ScanProgressed, Tally
+from chorus_upload.journal.observation import Observation
+from chorus_upload.layout import Parts, Pattern, central_key
+from chorus_upload.model import Problem, ProblemKind
+from chorus_upload.operations.pace import Pace
+from chorus_upload.storage.open import open_source
+from chorus_upload.storage.source import Directory, Entry, Source
+
+_HIDES_A_DIRECTORY = frozenset({ProblemKind.UNREADABLE_DIRECTORY, ProblemKind.LINK_LOOP})
+_HIDES_A_FILE = frozenset({ProblemKind.UNREADABLE_FILE, ProblemKind.VANISHED})
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSource:
+    """One tree with the modalities that live in it; it is walked once for all of them.
+
+    `patterns` has those that are not asked for, too: their files are not "outside the patterns".
+    """
+
+    source: Source
+    patterns: Mapping[str, Pattern]
+    asked_for: frozenset[str]
+
+
+@contextmanager
+def open_sources(
+    settings: Settings, modalities: Sequence[str]
+) -> Iterator[tuple[list[SharedSource], dict[str, Source]]]:
+    """Open the sources of these modalities: each tree once, and by modality."""
+    trees: dict[tuple[object, ...], list[SiteSettings]] = {}
+    for site in settings.sites.values():
+        trees.setdefault((site.location.path, site.location.auth, site.follow_links), []).append(site)
+    shared: list[SharedSource] = []
+    by_modality: dict[str, Source] = {}
+    with ExitStack() as stack:
+        for sites in trees.values():
+            asked_for = frozenset(site.modality for site in sites) & set(modalities)
+            if asked_for:
+                source = stack.enter_context(open_source(sites[0]))
+                patterns = {site.modality: Pattern.parse(site.pattern) for site in sites}
+                shared.append(SharedSource(source, patterns, asked_for))
+                by_modality |= dict.fromkeys(asked_for, source)
+        yield shared, by_modality
+
+
+class Scan:
+    """The walk through one shared source.
+
+    `problems` counts what needs a person by modality; "" where it could concern any of them.
+    """
+
+    def __init__(
+        self, tree: SharedSource, observation: Observation, *, patient_first: bool, list_outside: bool, emit: Emit
+    ) -> None:
+        self._tree = tree
+        self._observation = observation
+        self._patient_first = patient_first
+        self._list_outside = list_outside
+        self._emit = emit
+        self.outside = Tally()
+        self.problems: dict[str, int] = {}
+
+    def run(self, *, missing_is_empty: bool) -> None:
+        """Walk the whole tree. Raises DeletionRefused when the root is not there, unless that is accepted."""
+        root = self._tree.source.url
+        pace = Pace(0.2)
+        directories = files = 0
+        try:
+            for directory in self._tree.source.walk():
+                directories += 1
+                files += len(directory.entries)
+                self._take(directory)
+                if pace.is_due():
+                    self._emit(ScanProgressed(root, directories, files))
+        except DeletionRefused as refusal:
+            if not missing_is_empty or directories:
+                raise
+            self._emit(Notice(f"{refusal.message}; taken for empty, as confirmed"))
+        self._emit(ScanProgressed(root, directories, files))
+
+    def _take(self, directory: Directory) -> None:
+        claimed: set[str] = set()
+        concerned: list[str] = []
+        for modality, pattern in self._tree.patterns.items():
+            matcher = pattern.matcher(directory.path)
+            if matcher is None:
+                continue
+            asked_for = modality in self._tree.asked_for
+            if asked_for:
+                concerned.append(modality)
+            if matcher.constant is not None:
+                claimed.update([entry[0] for entry in directory.entries])
+                if asked_for and directory.entries:
+                    self._observe(modality, directory.path, matcher.constant, directory.entries)
+                continue
+            groups: dict[tuple[str | None, str | None], list[Entry]] = {}
+            for entry in directory.entries:
+                if parts := matcher.match(entry[0]):
+                    claimed.add(entry[0])
+                    groups.setdefault((parts.version, parts.patient_id), []).append(entry)
+            if asked_for:
+                for (version, patient), entries in groups.items():
+                    self._observe(modality, directory.path, Parts(version, patient, ""), entries, same_place=False)
+        if len(claimed) < len(directory.entries):
+            self._leave_outside(directory, claimed)
+        for problem in directory.problems:
+            self._report(problem, concerned)
+
+    def _observe(
+        self, modality: str, path: str, parts: Parts, entries: Sequence[Entry], *, same_place: bool = True
+    ) -> None:
+        central = self._place(modality, parts) if same_place else None
+        number = self._observation.directory(
+            modality, path, patient=parts.patient_id, version=parts.version, central=central
+        )
+        self._observation.files(modality, number, entries)
+
+    def _place(self, modality: str, parts: Parts) -> str | None:
+        """What the central keys of a directory have in common: all but the version and the name."""
+        sample = Parts(None, parts.patient_id, parts.filepath + "x")
+        try:
+            key = central_key(modality=modality, version="v", parts=sample, patient_first=self._patient_first)
+        except LayoutError:
+            # No key at all: the upload says so, file by file.
+            return None
+        return key.removeprefix("v/").removesuffix("x")
+
+    def _leave_outside(self, directory: Directory, claimed: set[str]) -> None:
+        for name, size, _ in directory.entries:
+            if name not in claimed:
+                self.outside += Tally(1, size)
+                if self._list_outside:
+                    path = posixpath.join(directory.path, name)
+                    self._emit(FileOutsidePatterns(path, self._tree.source.url))
+
+    def _report(self, problem: Problem, concerned: Sequence[str]) -> None:
+        """Pass a problem on, and keep what it hides from being taken for deleted."""
+        if problem.kind in _HIDES_A_DIRECTORY:
+            # Patterns are not asked: what is below such a directory could belong to any modality.
+            for modality in self._tree.asked_for:
+                self._observation.unreadable(modality, problem.path)
+            concerned = concerned or [""]
+        if problem.kind in _HIDES_A_FILE:
+            for modality in concerned:
+                self._observation.unreadable(modality, *posixpath.split(problem.path))
+        for modality in concerned:
+            self.problems[modality] = self.problems.get(modality, 0) + problem.kind.needs_attention
+        if concerned:
+            sole = concerned[0] if len(concerned) == 1 else ""
+            self._emit(ProblemFound(problem, self._tree.source.url, sole or None))

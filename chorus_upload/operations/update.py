@@ -1,0 +1,318 @@
+"""`journal update`: record the present state of the source trees as a version.
+
+::
+
+    sources ──walk──▶ observation ──one query──▶ NEW, SUSPECT, GONE
+                                                     │ refuse what looks like an unmounted share
+                                                     ▼
+                           read and hash (pool) ──▶ apply in batches ──▶ retire GONE ──▶ version complete
+
+Nothing is written before the scan is complete and its result plausible. An interruption after that leaves
+the version open; whatever was applied is the same at the next scan, so the next update goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.errors import ConfigError, DeletionRefused
+from chorus_upload.events import (
+    Emit,
+    ModalityUpdate,
+    Notice,
+    ProblemFound,
+    ReadProgressed,
+    Tally,
+    UpdateFinished,
+)
+from chorus_upload.journal import scans, versions
+from chorus_upload.journal.apply import Applied
+from chorus_upload.journal.diff import Candidate, Decision
+from chorus_upload.journal.journal import Journal, now_us
+from chorus_upload.journal.observation import Observation
+from chorus_upload.journal.who import Who
+from chorus_upload.layout import check_version_label, new_version_label
+from chorus_upload.model import Change, FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
+from chorus_upload.operations.pace import Pace
+from chorus_upload.operations.scanning import Scan, open_sources
+from chorus_upload.operations.selecting import selected_modalities
+from chorus_upload.storage.source import Source
+from chorus_upload.transfer.pool import Pool, ThreadPool
+from chorus_upload.transfer.reader import read_file
+
+PIECE_FILES = 64
+PIECE_BYTES = 4 << 20
+BATCH_FILES = 5_000
+BATCH_SECONDS = 1.0
+
+Piece = list[Candidate]
+PieceRead = list[tuple[Candidate, Reading | Problem]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRequest:
+    """What the user asked for. `modalities` None means all that are configured."""
+
+    version: str | None = None
+    amend: bool = False
+    modalities: tuple[str, ...] | None = None
+    confirm_deletions: bool = False
+    list_outside: bool = False
+
+
+def update(
+    journal: Journal, settings: Settings, request: UpdateRequest, *, emit: Emit, pool: Pool | None = None
+) -> UpdateFinished:
+    """Bring the journal up to date with the sources.
+
+    Raises ConfigError for an unknown modality or a bad label, and DeletionRefused when a source is missing,
+    empty or has lost more than `deletion_limit` of a modality (nothing is recorded then).
+    """
+    begun = time.monotonic()
+    begun_us = now_us()
+    modalities = selected_modalities(settings, request.modalities)
+    label, resumed = _choose_version(journal, request)
+    if resumed:
+        emit(Notice(f"version {label} was not finished: going on with it"))
+    ids = scans.modality_ids(journal, modalities)
+    with open_sources(settings, modalities) as (trees, sources), Observation(journal, ids) as observation:
+        outside: dict[str, Tally] = {}
+        problems: dict[str, int] = {}
+        for tree in trees:
+            scan = Scan(
+                tree,
+                observation,
+                patient_first=settings.central.patient_first,
+                list_outside=request.list_outside,
+                emit=emit,
+            )
+            scan.run(missing_is_empty=request.confirm_deletions)
+            outside[tree.source.url] = scan.outside
+            for modality, count in scan.problems.items():
+                problems[modality] = problems.get(modality, 0) + count
+        for same in observation.compare(complete=settings.mode is JournalingMode.FULL):
+            detail = f"has the same central key as {same.kept}; only one of them can be uploaded, rename one"
+            found = Problem(ProblemKind.SAME_KEY, same.path, detail)
+            emit(ProblemFound(found, sources[same.modality].url, same.modality))
+            problems[same.modality] = problems.get(same.modality, 0) + 1
+        if not request.confirm_deletions:
+            _refuse_implausible(observation, settings, sources)
+        version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
+        application = _Application(journal, settings, observation, sources, version_id=version_id, emit=emit)
+        application.run(pool or ThreadPool(settings.num_threads))
+        for modality, count in application.problems.items():
+            problems[modality] = problems.get(modality, 0) + count
+        retired = observation.retire_gone(version_id)
+        results = {
+            modality: ModalityUpdate(
+                added=application.tally(modality, Change.ADDED),
+                modified=application.tally(modality, Change.MODIFIED),
+                touched=application.tally(modality, None),
+                renamed=application.tally(modality, Change.RENAMED),
+                retired=retired[modality],
+                unchanged=_less(observation.seen[modality], application.changed[modality].tally()),
+                unreadable=problems.get(modality, 0),
+            )
+            for modality in modalities
+        }
+        roots = {modality: source.url for modality, source in sources.items()}
+        scans.record(
+            journal, version_id, results, modality_ids=ids, roots=roots, seen=observation.seen, begun_us=begun_us
+        )
+    versions.complete(journal, version_id)
+    return UpdateFinished(
+        version=label,
+        mode=settings.mode,
+        resumed=resumed,
+        modalities=results,
+        outside=outside,
+        problems=sum(problems.values()),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _choose_version(journal: Journal, request: UpdateRequest) -> tuple[str, bool]:
+    """The label to record under, and whether that goes on with an update that was interrupted."""
+    if request.version is not None:
+        check_version_label(request.version)
+        known = versions.find(journal, request.version)
+        return request.version, known is not None and known.completed_us is None
+    unfinished = versions.unfinished(journal)
+    if unfinished is not None:
+        return unfinished.label, True
+    if request.amend:
+        last = versions.last(journal)
+        if last is None:
+            raise ConfigError("--amend: the journal has no version yet", hint="Leave it out: this update makes one.")
+        return last.label, False
+    moment = datetime.now().astimezone()
+    while versions.find(journal, new_version_label(moment)):
+        moment += timedelta(seconds=1)
+    return new_version_label(moment), False
+
+
+def _refuse_implausible(observation: Observation, settings: Settings, sources: Mapping[str, Source]) -> None:
+    """Raise DeletionRefused when what is gone looks like an unmounted share rather than like deletions."""
+    refused = []
+    for modality, gone in observation.gone.items():
+        active = observation.active[modality].files
+        if not gone.files:
+            continue
+        if not observation.seen[modality].files:
+            refused.append(f"{modality}: no file at all was found in {sources[modality].url}, {active:,} are active")
+        elif gone.files > settings.deletion_limit * active:
+            share = gone.files / active
+            refused.append(f"{modality}: {gone.files:,} of {active:,} active files are gone ({share:.0%})")
+    if refused:
+        raise DeletionRefused(
+            "too many files have disappeared, nothing was recorded: " + "; ".join(refused),
+            hint="Is the source mounted and complete? If they were deleted on purpose, add --confirm-deletions"
+            " (for some modalities only: --modalities).",
+        )
+
+
+def _less(whole: Tally, part: Tally) -> Tally:
+    return Tally(whole.files - part.files, whole.bytes - part.bytes)
+
+
+class _Count:
+    """A Tally in the making: counting a million files must not make a million objects."""
+
+    __slots__ = ("bytes", "files")
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.bytes = 0
+
+    def add(self, size: int) -> None:
+        self.files += 1
+        self.bytes += size
+
+    def tally(self) -> Tally:
+        return Tally(self.files, self.bytes)
+
+
+class _Application:
+    """Reads the candidates and applies what was read, in batches that are each one transaction."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        settings: Settings,
+        observation: Observation,
+        sources: Mapping[str, Source],
+        *,
+        version_id: int,
+        emit: Emit,
+    ) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._observation = observation
+        self._names = {key: name for name, key in observation.modalities.items()}
+        self._sources = {key: sources[name] for key, name in self._names.items()}
+        self._version_id = version_id
+        self._path_versions: dict[str, int] = {}
+        self._emit = emit
+        self._changes: defaultdict[tuple[int, Change | None], _Count] = defaultdict(_Count)
+        self.changed: defaultdict[str, _Count] = defaultdict(_Count)
+        """What is not unchanged, as it was observed."""
+        self.problems: dict[str, int] = {}
+
+    def tally(self, modality: str, change: Change | None) -> Tally:
+        """How much has entered the journal by that change; None: was only touched."""
+        return self._changes[self._observation.modalities[modality], change].tally()
+
+    def run(self, pool: Pool) -> None:
+        """Read and apply everything."""
+        total = self._observation.work
+        done = _Count()
+        batch: list[tuple[Candidate, Reading]] = []
+        commit_pace, report_pace = Pace(BATCH_SECONDS), Pace(0.2)
+        path = ""
+        for piece in pool.run(self._read, self._pieces()):
+            for candidate, reading in piece or ():
+                done.add(candidate.size)
+                path = candidate.path
+                if isinstance(reading, Problem):
+                    self._report(candidate, reading)
+                else:
+                    batch.append((candidate, reading))
+            if batch and (len(batch) >= BATCH_FILES or commit_pace.is_due()):
+                self._apply(batch)
+                batch = []
+            if report_pace.is_due():
+                self._emit(ReadProgressed(done.files, total.files, done.bytes, total.bytes, path))
+        if batch:
+            self._apply(batch)
+        if total.files:
+            self._emit(ReadProgressed(done.files, total.files, done.bytes, total.bytes, path))
+
+    def _pieces(self) -> Iterator[Piece]:
+        """Group the candidates so that handing them to a thread costs little beside reading them."""
+        piece: Piece = []
+        size = 0
+        for candidate in self._candidates():
+            piece.append(candidate)
+            size += candidate.size
+            if len(piece) >= PIECE_FILES or size >= PIECE_BYTES:
+                yield piece
+                piece, size = [], 0
+        if piece:
+            yield piece
+
+    def _candidates(self) -> Iterable[Candidate]:
+        for page in self._observation.candidates():
+            yield from page
+
+    def _read(self, piece: Piece) -> PieceRead:
+        """Runs in the threads of the pool."""
+        return [(candidate, self._read_one(candidate)) for candidate in piece]
+
+    def _read_one(self, candidate: Candidate) -> Reading | Problem:
+        if not self._needs_reading(candidate):
+            return Reading(candidate.size, candidate.mtime_us, now_us())
+        source = self._sources[candidate.modality_id]
+        return read_file(source, candidate.path, with_md5=candidate.needs_md5)
+
+    def _needs_reading(self, candidate: Candidate) -> bool:
+        if self._settings.fingerprint is FingerprintTime.ON_UPDATE:
+            return True
+        if candidate.is_new:
+            # Reading it may save sending it.
+            return bool(candidate.may_be_renamed)
+        known = candidate.known_fingerprint is not None or candidate.known_md5 is not None
+        return known and candidate.size == candidate.known_size
+
+    def _report(self, candidate: Candidate, problem: Problem) -> None:
+        modality = self._names[candidate.modality_id]
+        self.problems[modality] = self.problems.get(modality, 0) + problem.kind.needs_attention
+        self.changed[modality].add(candidate.size)
+        self._emit(ProblemFound(problem, self._sources[candidate.modality_id].url, modality))
+
+    def _apply(self, batch: list[tuple[Candidate, Reading]]) -> None:
+        applied = self._observation.apply(batch, introduced_by=self._introducer)
+        for (candidate, _), result in zip(batch, applied, strict=True):
+            self._count(candidate, result)
+
+    def _introducer(self, connection: Connection, candidate: Candidate) -> int:
+        """The version of a file: the one in its path, if its pattern has one, else this update's."""
+        if candidate.version is None:
+            return self._version_id
+        if candidate.version not in self._path_versions:
+            self._path_versions[candidate.version] = versions.ensure(
+                connection, candidate.version, mode=self._settings.mode, who=Who.here()
+            )
+        return self._path_versions[candidate.version]
+
+    def _count(self, candidate: Candidate, applied: Applied) -> None:
+        if applied.decision is Decision.SETTLE:
+            return
+        self.changed[self._names[candidate.modality_id]].add(candidate.size)
+        self._changes[candidate.modality_id, applied.change].add(applied.size)

@@ -1,0 +1,210 @@
+"""A container of Azure Blob Storage as a store.
+
+What the service proves, and how it is used here:
+
+- A body up to `one_request_limit` is one Put Blob. The service computes the MD5 of what it received, refuses
+  it when it differs from the Content-MD5 header of the request, and answers with it.
+- A larger body is staged in blocks, each checked by the service in the same way, and then committed. Of the
+  whole the service computes nothing: the MD5 property is what we wrote, for those who download it.
+- What a listing or a HEAD shows as MD5 may be either, and is therefore only ever a claim.
+
+When the answer to a write is lost, the request is repeated like any other. A repeated `create_only` then
+meets its own object and raises ObjectExists, a repeated `if_match` raises PreconditionFailed: the caller reads
+back what is there and decides. A repeated `delete` that finds nothing has succeeded.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, Self
+
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.blob import BlobClient, BlobProperties
+
+from chorus_upload.errors import ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.storage.azure_client import AzureCredential, ConnectionString, SasToken, connect
+from chorus_upload.storage.azure_download import Download
+from chorus_upload.storage.azure_errors import error_code
+from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag
+from chorus_upload.storage.azure_upload import Upload, block_size_for, microseconds
+from chorus_upload.storage.bodies import blocks_of
+from chorus_upload.storage.keys import check_key, clean_prefix, join_key
+from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, StoredObject
+
+_MIB = 1 << 20
+_LONGEST_NAME = 1024
+_LONGEST_PART = 254
+
+
+class AzureStore:
+    """The objects of `container` whose names begin with `prefix` and a slash.
+
+    `account_url` is not needed with a ConnectionString. The container has to exist. A put holds one block of
+    `block_size` bytes in memory, a stream that was opened one as well.
+    """
+
+    def __init__(
+        self,
+        account_url: str | None,
+        container: str,
+        *,
+        credential: AzureCredential,
+        prefix: str = "",
+        retry: Retry | None = None,
+        connections: int = 16,
+        block_size: int = 8 * _MIB,
+        page_size: int = 5000,
+    ) -> None:
+        self._prefix = clean_prefix(prefix)
+        self._block_size = block_size
+        self._page_size = page_size
+        expires = credential.expires if isinstance(credential, (SasToken, ConnectionString)) else None
+        self._requests = Requests(retry or Retry(), expires)
+        self._connection = connect(account_url, container, credential, connections=connections, one_request=block_size)
+        self._container = self._connection.client
+        host = f"{self._container.scheme}://{self._container.primary_hostname}"
+        self._url = join_key(f"{host}/{container}", self._prefix)
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            atomic_create=True, service_checksum=True, transit_checksum=True, one_request_limit=self._block_size
+        )
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """See `Store.scan`. Directories of accounts with a hierarchical namespace are no objects."""
+        lead = f"{self._prefix}/" if self._prefix else ""
+        marker: str | None = ""
+        while marker is not None:
+            found, marker = self._page(lead + prefix, marker)
+            for blob in found:
+                key = blob.name[len(lead) :]
+                if key and (blob.metadata or {}).get("hdi_isfolder") != "true":
+                    yield _describe(key, blob)
+
+    def stat(self, key: str) -> StoredObject | None:
+        blob = self._blob(key)
+
+        def look() -> BlobProperties | None:
+            try:
+                return blob.get_blob_properties()
+            except ResourceNotFoundError as error:
+                if error_code(error) != "BlobNotFound":
+                    raise
+                return None
+
+        found = self._requests.run(f"looking at {key}", look)
+        return None if found is None else _describe(key, found)
+
+    def open(self, key: str) -> BinaryIO:
+        """See `Store.open`. Reading raises PreconditionFailed when the object is replaced meanwhile."""
+        download = Download(self._requests, self._blob(key), key=key, chunk=self._block_size)
+        return io.BufferedReader(download, _MIB)
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> StoredObject:
+        """See `Store.put`, and above for what it means when the answer was lost."""
+        upload = Upload(self._requests, self._blob(key), key, Conditions(create_only, if_match), metadata)
+        block_size = block_size_for(size, at_least=self._block_size)
+        blocks = blocks_of(body, size=size, block_size=block_size)
+        try:
+            if size <= self._block_size:
+                return upload.at_once(next(blocks, b""))
+            return upload.in_blocks(blocks, size=size)
+        except PreconditionFailed as error:
+            if not create_only:
+                raise
+            failure = ObjectExists(error.message)
+        raise failure
+
+    def delete(self, key: str, *, if_match: str | None = None) -> None:
+        blob, conditions = self._blob(key), Conditions(if_match=if_match)
+        attempts = 0
+
+        def remove() -> None:
+            nonlocal attempts
+            attempts += 1
+            try:
+                blob.delete_blob("include", etag=conditions.etag, match_condition=conditions.match)
+            except ResourceNotFoundError as error:
+                if error_code(error) != "BlobNotFound":
+                    raise
+                if if_match is not None:
+                    raise PreconditionFailed(f"{key} is gone") from None
+
+        try:
+            self._requests.run(f"deleting {key}", remove)
+        except PreconditionFailed:
+            # Gone in the second attempt: the first one did it, only its answer was lost.
+            if attempts == 1 or self.stat(key) is not None:
+                raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _blob(self, key: str) -> BlobClient:
+        """The client for one object; StorageError when the service would refuse the name or bend it."""
+        name = join_key(self._prefix, check_key(key))
+        if any(character < " " or "\x7f" <= character <= "\x9f" or character in "\ufffe\uffff" for character in name):
+            raise StorageError(f"{key!r} cannot be stored in Azure: it holds a control character")
+        if "\\" in name:
+            raise StorageError(f"{key!r} cannot be stored in Azure: it would turn the backslash into a slash")
+        if _length(name) > _LONGEST_NAME or max(map(_length, name.split("/"))) > _LONGEST_PART:
+            raise StorageError(
+                f"{key!r} cannot be stored in Azure: names have at most {_LONGEST_NAME} characters, "
+                f"and at most {_LONGEST_PART} between two slashes"
+            )
+        return self._container.get_blob_client(name)
+
+    def _page(self, prefix: str, marker: str) -> tuple[list[BlobProperties], str | None]:
+        """One page of a listing, and what to ask for the next one with.
+
+        Every attempt asks anew with the marker: the SDK's own iterator, when it fails while it reads an
+        answer, takes the page for delivered, and the listing would end early without a word.
+        """
+
+        def fetch() -> tuple[list[BlobProperties], str | None]:
+            pages = self._container.list_blobs(
+                name_starts_with=prefix or None, include=["metadata"], results_per_page=self._page_size
+            ).by_page(marker)
+            found = list(next(pages, ()))
+            following: str | None = getattr(pages, "continuation_token")  # noqa: B009 - the type has no such field
+            return found, following or None
+
+        return self._requests.run(f"listing {self._url}", fetch)
+
+
+def _describe(key: str, blob: BlobProperties) -> StoredObject:
+    md5 = blob.content_settings.content_md5
+    return StoredObject(
+        key=key,
+        size=blob.size,
+        etag=bare_etag(blob.etag),
+        time_us=microseconds(blob.last_modified),
+        checksum=Checksum(bytes(md5), ComputedBy.UNKNOWN) if md5 else None,
+    )
+
+
+def _length(name: str) -> int:
+    """As the service counts: in units of UTF-16."""
+    return len(name.encode("utf-16-le")) // 2

@@ -1,0 +1,61 @@
+"""Reading one object of Azure as a stream that survives broken connections."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from azure.core import MatchConditions
+from azure.storage.blob import BlobClient
+
+from chorus_upload.storage.azure_requests import Requests
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class Download(io.RawIOBase):
+    """The bytes of one object, fetched `chunk` at a time; what broke off is fetched again from there on.
+
+    All chunks are of the object as it was when this was made: when it is replaced meanwhile, reading raises
+    PreconditionFailed. Making it raises ObjectNotFound.
+    """
+
+    def __init__(self, requests: Requests, blob: BlobClient, *, key: str, chunk: int) -> None:
+        super().__init__()
+        self._requests = requests
+        self._blob = blob
+        self._doing = f"reading {key}"
+        self._chunk = chunk
+        # Without a range: that is the only way to ask for an empty object, too. One chunk is all it fetches.
+        self._etag, self._size, first = requests.run(self._doing, self._fetch_first)
+        self._got = len(first)
+        self._buffer = memoryview(first)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if not self._buffer and self._got < self._size:
+            data = self._requests.run(self._doing, self._fetch_next)
+            self._got += len(data)
+            self._buffer = memoryview(data)
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._buffer))
+        target[:count] = self._buffer[:count]
+        self._buffer = self._buffer[count:]
+        return count
+
+    def _fetch_first(self) -> tuple[str, int, bytes]:
+        found = self._blob.download_blob(max_concurrency=1)
+        return str(found.properties.etag), found.size, found.read(min(found.size, self._chunk))
+
+    def _fetch_next(self) -> bytes:
+        found = self._blob.download_blob(
+            offset=self._got,
+            length=min(self._chunk, self._size - self._got),
+            max_concurrency=1,
+            etag=self._etag,
+            match_condition=MatchConditions.IfNotModified,
+        )
+        return found.readall()

@@ -1,0 +1,211 @@
+"""What Azure's SDK raises, in the words of this program: the one place that translates it.
+
+Nothing of a foreign exception is quoted unseen: the texts of HTTP libraries hold whole URLs, and with them
+the signature of a SAS token. A message here is built from the status, the service's own error code, its first
+line, or the innermost reason of a broken connection; and is scrubbed even then.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
+
+from chorus_upload.errors import (
+    AccessDenied,
+    CredentialsExpired,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    PreconditionFailed,
+    StorageError,
+    TlsError,
+    TransientError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_MISMATCH = frozenset({"Md5Mismatch", "Crc64Mismatch"})
+_BAD_SIGNATURE = frozenset({"AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo", ""})
+_LEASED = frozenset({"LeaseIdMissing", "LeaseIdMismatchWithBlobOperation", "LeaseLost"})
+
+_NEW_TOKEN = "Ask whoever runs the central store for a new SAS token and put it into the configuration."  # noqa: S105
+_COPY_AGAIN = "Is the token or key complete, and does it belong to this account and container?"
+_OTHER_WRITER = "Another program has begun to write this object; the service forgets what it sent in a week."
+_BAD_NAME = "The service does not take this name."
+_HINTS = {
+    "AuthorizationPermissionMismatch": (
+        "A SAS token needs the permissions read, add, create, write, delete and list (racwdl); "
+        "a login needs the role Storage Blob Data Contributor."
+    ),
+    "AuthorizationSourceIPMismatch": "The SAS token may not be used from this network address.",
+    "AuthorizationFailure": f"{_COPY_AGAIN} Does the account's firewall admit this network?",
+    "AuthenticationFailed": _COPY_AGAIN,
+    "NoAuthenticationInformation": "The configuration has no credentials for this container.",
+    "PublicAccessNotPermitted": "The configuration has no credentials for this container.",
+    "LeaseIdMissing": "Another program holds a lease on this object, which has to be broken first.",
+    "InvalidBlockId": _OTHER_WRITER,
+    "InvalidBlockList": _OTHER_WRITER,
+    "InvalidBlobOrBlock": _OTHER_WRITER,
+    "InvalidUri": _BAD_NAME,
+    "InvalidResourceName": _BAD_NAME,
+    "OutOfRangeInput": _BAD_NAME,
+    "BlobImmutableDueToPolicy": "A policy of the container forbids to change this object.",
+}
+
+# TLS failures that say nothing about who the other end is: the connection broke, or was garbled on the way.
+_BROKEN_TLS = ("EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+_SECRET = re.compile(r"(?i)\b(sig|signature|accountkey|sharedaccesssignature)=[^&;\s\"'<>)]+")
+_TIME_FRAME = re.compile(r"Expiry \[(?P<expiry>[^]]+)\] - Current \[(?P<current>[^]]+)\]")
+
+
+def scrub(text: str) -> str:
+    """`text` without the values of signatures and keys."""
+    return _SECRET.sub(r"\1=***", text)
+
+
+def error_code(error: BaseException) -> str:
+    """The service's name for what went wrong ("BlobNotFound"); "" when it gave none."""
+    code = getattr(error, "error_code", None)
+    if code is None and isinstance(error, HttpResponseError):
+        code = _headers(error).get("x-ms-error-code")
+    return str(getattr(code, "value", code) or "")
+
+
+def translate(error: Exception, *, doing: str, expires: datetime | None) -> StorageError:
+    """`error`, which happened while `doing` (like "writing a/b.csv"), as an error of a store.
+
+    `expires` is when our SAS token does. The service does not always say that this is why it refuses.
+    """
+    status = error.status_code if isinstance(error, HttpResponseError) else None
+    if isinstance(error, HttpResponseError) and status is not None and status >= 300:
+        return _refused(error, status, doing=doing, expires=expires)
+    if type(error) is AzureError and "MD5 mismatch" in str(error):
+        return IntegrityError(f"{doing}: the service received other bytes than were sent")
+    if isinstance(error, ClientAuthenticationError):
+        return _no_identity(error, doing)
+    return _no_answer(error, doing)
+
+
+def _refused(error: HttpResponseError, status: int, *, doing: str, expires: datetime | None) -> StorageError:
+    """The service answered, and the answer is no."""
+    code = error_code(error)
+    text = f"{doing}: {_first_line(error)} ({status}{' ' + code if code else ''})"
+    if status in _TRANSIENT:
+        return TransientError(text, retry_after=_retry_after(_headers(error)))
+    if code in _MISMATCH:
+        return IntegrityError(f"{doing}: the service received other bytes than were sent ({code})")
+    if code in ("BlobAlreadyExists", "UnauthorizedBlobOverwrite"):
+        return ObjectExists(text)
+    if status in (401, 403) or code in ("PublicAccessNotPermitted", "BlobImmutableDueToPolicy"):
+        return _denied(error, code, text=text, expires=expires)
+    if status == 404:
+        return _missing(code, text)
+    if status == 412 and code not in _LEASED:
+        return PreconditionFailed(text)
+    return StorageError(text, hint=_HINTS.get(code))
+
+
+def _denied(error: HttpResponseError, code: str, *, text: str, expires: datetime | None) -> StorageError:
+    detail = _detail(error)
+    frame = _TIME_FRAME.search(detail)
+    if frame is not None:
+        expiry, current = parsedate_to_datetime(frame["expiry"]), parsedate_to_datetime(frame["current"])
+        if expiry > current:
+            return AccessDenied(f"{text}; the SAS token is not valid yet", hint="Is the clock of this machine right?")
+        expires = expiry
+    elif "token is expired" in detail.lower():
+        return CredentialsExpired(f"{text}; the login has expired", hint="Log in again: az login")
+    if expires is not None and expires <= datetime.now(UTC) and code in _BAD_SIGNATURE:
+        return CredentialsExpired(f"{text}; the SAS token expired on {expires:%Y-%m-%d at %H:%M UTC}", hint=_NEW_TOKEN)
+    return AccessDenied(text, hint=_HINTS.get(code))
+
+
+def _missing(code: str, text: str) -> ObjectNotFound:
+    if code == "ContainerNotFound":
+        return ObjectNotFound(text, hint="Is the container spelled right? It has to exist already.")
+    if code == "BlobNotFound":
+        return ObjectNotFound(text)
+    return ObjectNotFound(text, hint="Without credentials, a private container looks as if it were not there.")
+
+
+def _no_identity(error: ClientAuthenticationError, doing: str) -> StorageError:
+    """There is no login on this machine, or none that is still good."""
+    text = f"{doing}: {_first_line(error)}"
+    hint = "Log in first (az login), or configure a SAS token."
+    if re.search(r"AADSTS(70043|700082|50173)|token.{0,40}expired", str(error)):
+        return CredentialsExpired(text, hint="The login has expired. Log in again: az login")
+    return AccessDenied(text, hint=hint)
+
+
+def _no_answer(error: Exception, doing: str) -> StorageError:
+    """No answer, or one that broke off."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return TlsError(
+                f"{doing}: the certificate of the service is not trusted: {cause.verify_message or cause.reason}",
+                hint="If your institution inspects traffic, name its certificates in REQUESTS_CA_BUNDLE.",
+            )
+        if isinstance(cause, ssl.SSLError) and not any(word in str(cause) for word in _BROKEN_TLS):
+            return TlsError(f"{doing}: no secure connection could be agreed: {scrub(cause.reason or str(cause))}")
+    if any("CA certificate bundle" in str(cause) for cause in causes):
+        return TlsError(f"{doing}: the file that REQUESTS_CA_BUNDLE names does not exist")
+    reason = scrub(str(causes[-1]).partition("\n")[0]) or type(causes[-1]).__name__
+    if isinstance(error, (ValueError, TypeError)) and not isinstance(error, DecodeError):
+        return StorageError(f"{doing}: the client library refuses: {reason}")
+    return TransientError(f"{doing}: {reason}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and everything it was made from, the innermost last."""
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    while pending:
+        each = pending.pop()
+        if not isinstance(each, BaseException) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        pending += [each.__context__, *each.args, each.__cause__]
+        pending += [getattr(each, name, None) for name in ("reason", "inner_exception")]
+
+
+def _first_line(error: AzureError) -> str:
+    line = str(error.message).strip().partition("\n")[0]
+    # Answers without a body (HEAD) get this wording from the SDK around the service's own.
+    found = re.fullmatch(r"Operation returned an invalid status '(.*)'", line)
+    return scrub((found[1] if found else line).rstrip("."))
+
+
+def _detail(error: HttpResponseError) -> str:
+    """What the service says about a signature that it does not accept."""
+    more = getattr(error, "additional_info", None)
+    return str(more.get("authenticationerrordetail") or "") if isinstance(more, dict) else ""
+
+
+def _headers(error: HttpResponseError) -> Mapping[str, str]:
+    found: Mapping[str, str] | None = getattr(error.response, "headers", None)
+    return found or {}
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as the service asks for: a number, or a date."""
+    asked = headers.get("Retry-After")
+    if not asked:
+        return None
+    if asked.strip().isdecimal():
+        return float(asked)
+    try:
+        until = parsedate_to_datetime(asked)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,103 @@
+"""One process of this tool at a time may compare and replace inside a directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from chorus_upload.errors import StorageError
+from chorus_upload.storage.keys import LEFTOVER_PREFIX
+
+GUARD_NAME = f"{LEFTOVER_PREFIX}guard"
+
+# Some network file systems give a whole process one lock, so the threads of this one queue up here first.
+_threads = threading.Lock()
+
+
+class LocksUnsupported(StorageError):
+    """The file system cannot lock files at all."""
+
+
+@contextmanager
+def guarded(directory: Path) -> Iterator[None]:
+    """Hold the guard of `directory` while the body runs; waits for others as long as they need.
+
+    The guard is a lock of the operating system on a hidden file, not the existence of that file: when its
+    holder dies, the lock is gone with it. Raises LocksUnsupported where the file system has no locks, and
+    FileNotFoundError when there is no such directory.
+    """
+    path = directory / GUARD_NAME
+    with _threads:
+        descriptor = _take(path)
+        try:
+            yield
+        finally:
+            _give_back(descriptor, path)
+
+
+def _take(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            _lock(descriptor)
+            # The previous holder removes the file before letting go, and then this lock is on a file that
+            # nobody else will ever see: only the lock on the file that is there now counts.
+            if _is_still(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+            except OSError as error:  # LK_LOCK itself gives up after ten seconds
+                if error.errno not in (errno.EDEADLK, errno.EACCES):
+                    raise LocksUnsupported(f"files cannot be locked here: {error.strerror}") from error
+                time.sleep(0.01)
+            else:
+                return
+
+    def _give_back(descriptor: int, path: Path) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        os.close(descriptor)
+        # An open file cannot be removed on Windows: this succeeds only when nobody waits for the guard.
+        with suppress(OSError):
+            path.unlink()
+
+else:
+    import fcntl
+
+    _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+    def _lock(descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise LocksUnsupported(f"files cannot be locked here: {error.strerror}") from error
+            raise
+
+    def _give_back(descriptor: int, path: Path) -> None:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)

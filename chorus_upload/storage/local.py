@@ -1,0 +1,264 @@
+"""A directory as a store: what a cloud promises, made from links, renames and locks.
+
+An object is a regular file below the root; a link to a file counts as the file, links to directories are
+not part of the store. Three things need care:
+
+- *Atomic*: a body is written to a hidden file in the directory of its key, synced, and only then given its
+  name. `create_only` names it with a hard link, which fails when the name is taken, in one step.
+- *Compare and replace*: there is no such system call, so every replacement and deletion happens under a
+  lock on the directory (`guard.py`) that all processes of this tool take. Strangers who write into the
+  store by other means are noticed when they changed the file before, not while, it is compared.
+- *Etags* are the modification time in nanoseconds and the size. Clocks tick coarsely and inodes are used
+  again, so `put` sets the time itself: never the same, and later than that of the file it replaces.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import stat as modes
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StorageError
+from chorus_upload.storage.bodies import blocks_of
+from chorus_upload.storage.keys import LEFTOVER_PREFIX, check_key, is_text
+from chorus_upload.storage.local_errors import translated
+from chorus_upload.storage.publish import (
+    compare,
+    create,
+    etag_of,
+    exclusive,
+    replace,
+    settle,
+    status_of,
+    sync_directory,
+)
+from chorus_upload.storage.store import Capabilities, StoredObject
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BLOCK = 1 << 20
+_LEFTOVER_AGE = 24 * 3600.0
+_FORBIDDEN_ON_WINDOWS = frozenset('<>:"\\|?*') | {chr(code) for code in range(32)}
+
+
+class LocalStore:
+    """Objects as files below `root`, which has to exist: a share that is not mounted is not an empty store."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._swept: set[Path] = set()
+        self._sweeping = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return str(self._root)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(atomic_create=True, service_checksum=False, transit_checksum=False, one_request_limit=0)
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """See `Store.scan`. A file whose name is not UTF-8 has no key and is no object."""
+        start = check_key(prefix.rpartition("/")[0]) if "/" in prefix.lstrip("/") else ""
+        pending = [start]
+        while pending:
+            directory = pending.pop()
+            with translated(f"listing {directory or self.url}"):
+                found = self._list(directory, pending)
+            yield from (each for each in found if each.key.startswith(prefix))
+
+    def stat(self, key: str) -> StoredObject | None:
+        path = self._path(key)
+        with translated(f"looking at {key}"):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_root()
+                return None
+        return _describe(key, status) if modes.S_ISREG(status.st_mode) else None
+
+    def open(self, key: str) -> BinaryIO:
+        path = self._path(key)
+        if self.stat(key) is None:
+            raise ObjectNotFound(f"there is no {key} in {self.url}")
+        with translated(f"opening {key}"):
+            return io.BufferedReader(_Reader(path, key), _BLOCK)
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> StoredObject:
+        path = self._path(key)
+        with self._unfinished(path, key) as (unfinished, file):
+            for block in blocks_of(body, size=size, block_size=_BLOCK):
+                with translated(f"writing {key}"):
+                    _write(file, block)
+            with translated(f"writing {key}"):
+                settle(file)
+                file.close()  # Windows renames no open file
+                if path.is_dir():
+                    raise StorageError(f"{key} is a directory in {self.url}")
+                if create_only:
+                    status = create(unfinished, path, key)
+                else:
+                    status = replace(unfinished, path, if_match=if_match, key=key)
+                sync_directory(path.parent)
+        return _describe(key, status)
+
+    def delete(self, key: str, *, if_match: str | None = None) -> None:
+        path = self._path(key)
+        with translated(f"deleting {key}"):
+            try:
+                with exclusive(path.parent, needed=if_match is not None):
+                    if if_match is not None:
+                        compare(status_of(path), if_match, key)
+                    path.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_root()
+                if if_match is not None:
+                    raise PreconditionFailed(f"{key} is gone") from None
+                return
+            self._remove_empty(path.parent)
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _path(self, key: str) -> Path:
+        """Where `key` is, certainly below the root; StorageError when this store cannot hold such a key."""
+        parts = check_key(key).split("/")
+        if any(part.startswith(LEFTOVER_PREFIX) for part in parts):
+            raise StorageError(f"{key}: names that begin with {LEFTOVER_PREFIX} are used by the store itself")
+        if os.name == "nt" and any(_FORBIDDEN_ON_WINDOWS & set(part) or part[-1] in ". " for part in parts):
+            raise StorageError(f"{key}: Windows does not take this name")
+        path = self._root
+        for part in parts[:-1]:
+            path = path / part
+            if path.is_symlink():
+                raise StorageError(f"{key}: {path} is a link; links to directories are not part of a store")
+        return path / parts[-1]
+
+    def _check_root(self) -> None:
+        if not self._root.is_dir():
+            raise ObjectNotFound(
+                f"there is no directory {self.url}", hint="Create it, or mount the share that it is on."
+            )
+
+    def _list(self, directory: str, pending: list[str]) -> list[StoredObject]:
+        """The objects of one directory; adds its subdirectories to `pending`."""
+        found: list[StoredObject] = []
+        try:
+            with os.scandir(self._root / directory) as entries:
+                for entry in entries:
+                    key = f"{directory}/{entry.name}" if directory else entry.name
+                    if entry.name.startswith(LEFTOVER_PREFIX) or not is_text(key):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(key)
+                    elif entry.is_file():
+                        with suppress(FileNotFoundError):  # deleted since: not an object any more
+                            found.append(_describe(key, entry.stat()))
+        except (FileNotFoundError, NotADirectoryError):
+            # Also gone, or never there (a prefix that nothing begins with); unless everything is.
+            self._check_root()
+        return found
+
+    @contextmanager
+    def _unfinished(self, path: Path, key: str) -> Iterator[tuple[Path, io.FileIO]]:
+        """A new hidden file beside `path`, open for writing, and removed when it was not given its name."""
+        self._check_root()
+        with translated(f"writing {key}"):
+            unfinished, file = self._new_file(path.parent)
+        try:
+            with file:
+                yield unfinished, file
+        finally:
+            with suppress(FileNotFoundError):
+                unfinished.unlink()
+            if not path.exists():
+                self._remove_empty(path.parent)
+
+    def _new_file(self, directory: Path) -> tuple[Path, io.FileIO]:
+        unfinished = directory / f"{LEFTOVER_PREFIX}{secrets.token_hex(8)}.part"
+        while True:
+            self._make_directory(directory)
+            try:
+                return unfinished, io.FileIO(unfinished, "xb")
+            except FileNotFoundError:
+                # Somebody deleted the last object of this directory, and the directory with it, just now.
+                self._check_root()
+
+    def _make_directory(self, directory: Path) -> None:
+        missing, above = [], directory
+        while above != self._root and not above.is_dir():
+            missing.append(above)
+            above = above.parent
+        for each in reversed(missing):
+            # The parent may be gone again (see `_new_file`), which the caller finds out soon enough.
+            with suppress(FileExistsError, FileNotFoundError):
+                each.mkdir()
+                sync_directory(each.parent)
+        self._sweep(directory)
+
+    def _sweep(self, directory: Path) -> None:
+        """Remove what killed processes left in `directory`, once for each directory that is written to."""
+        with self._sweeping:
+            if directory in self._swept:
+                return
+            self._swept.add(directory)
+        with suppress(OSError):
+            for each in directory.glob(f"{LEFTOVER_PREFIX}*.part"):
+                if time.time() - each.stat().st_mtime > _LEFTOVER_AGE:
+                    each.unlink()
+
+    def _remove_empty(self, directory: Path) -> None:
+        """Remove `directory` and those above it, below the root, as far as they are empty."""
+        with suppress(OSError):
+            while directory != self._root:
+                directory.rmdir()
+                directory = directory.parent
+
+
+class _Reader(io.FileIO):
+    """A file whose errors are those of a store."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        super().__init__(path, "rb")
+        self._key = key
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        with translated(f"reading {self._key}"):
+            return super().readinto(buffer) or 0
+
+    def readall(self) -> bytes:
+        with translated(f"reading {self._key}"):
+            return super().readall() or b""
+
+
+def _write(file: io.FileIO, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _describe(key: str, status: os.stat_result) -> StoredObject:
+    return StoredObject(key=key, size=status.st_size, etag=etag_of(status), time_us=status.st_mtime_ns // 1000)

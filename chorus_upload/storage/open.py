@@ -1,0 +1,124 @@
+"""From a place in the configuration to what stores or gives its files: the only switch on the kind of place.
+
+An SDK is imported when the first of its stores is opened, and not before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from chorus_upload.config.settings import Auth, AuthMode, Location, SiteSettings
+from chorus_upload.errors import ConfigError
+from chorus_upload.storage.local import LocalStore
+from chorus_upload.storage.local_source import LocalSource
+from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.source import Source
+from chorus_upload.storage.store import Store
+
+if TYPE_CHECKING:
+    from chorus_upload.storage.azure_client import AzureCredential
+
+_STORES = "a local directory, az:// (Azure Blob Storage)"
+_SOURCES = "a local directory"
+
+
+def open_store(location: Location, *, patience: float = 900.0, connections: int = 16) -> Store:
+    """The store at `location`, to be closed by the caller. Nothing is read or sent yet.
+
+    `patience` is for how many seconds a failing service is asked again; `connections` is how many threads
+    will use the store at once. Raises ConfigError when this version cannot open such a place.
+    """
+    if location.is_local:
+        return LocalStore(location.local_path)
+    if location.scheme == "az":
+        return _azure(location, patience=patience, connections=connections)
+    raise _unsupported(location, "stored", _STORES)
+
+
+def open_source(site: SiteSettings) -> Source:
+    """The source of one modality, to be closed by the caller. ConfigError when this version cannot open it."""
+    if site.location.is_local:
+        return LocalSource(site.location.local_path, follow_links=site.follow_links)
+    raise _unsupported(site.location, "read", _SOURCES)
+
+
+def _unsupported(location: Location, verb: str, supported: str) -> ConfigError:
+    return ConfigError(
+        f"{location}: files cannot be {verb} at {location.scheme}:// places", hint=f"Supported are: {supported}."
+    )
+
+
+def _azure(location: Location, *, patience: float, connections: int) -> Store:
+    # The SDK takes a third of a second to import, which `--help` and local work need not wait for.
+    from chorus_upload.storage.azure import AzureStore
+
+    if not location.container:
+        raise ConfigError(f"{location} names no container", hint="Write az://CONTAINER or az://CONTAINER/PATH.")
+    return AzureStore(
+        _account_url(location),
+        location.container,
+        prefix=location.prefix,
+        credential=_azure_credential(location),
+        retry=Retry(patience=patience),
+        connections=connections,
+    )
+
+
+def _account_url(location: Location) -> str | None:
+    auth = location.auth
+    if auth.azure_account_url:
+        return auth.azure_account_url.rstrip("/")
+    if auth.azure_account_name:
+        return f"https://{auth.azure_account_name}.blob.core.windows.net"
+    if auth.azure_connection_string is not None:
+        return None
+    raise ConfigError(
+        f"{location}: the storage account is missing", hint="Set azure_account_name or azure_account_url for it."
+    )
+
+
+def _azure_credential(location: Location) -> AzureCredential:
+    from chorus_upload.storage.azure_client import (
+        AccountKey,
+        Anonymous,
+        ConnectionString,
+        Login,
+        SasToken,
+    )
+
+    auth = location.auth
+    match _mode(auth):
+        case AuthMode.LOGIN:
+            return Login()
+        case AuthMode.SAS_TOKEN | AuthMode.SAS if auth.azure_sas_token is not None:
+            return SasToken(auth.azure_sas_token.get_secret_value())
+        case AuthMode.ACCOUNT_KEY if auth.azure_account_key is not None:
+            return AccountKey(_account_name(location), auth.azure_account_key.get_secret_value())
+        case AuthMode.CONNECTION_STRING if auth.azure_connection_string is not None:
+            return ConnectionString(auth.azure_connection_string.get_secret_value())
+        case AuthMode.ANONYMOUS | None:
+            return Anonymous()
+        case mode:
+            raise ConfigError(f"{location}: auth_mode is {mode}, but there is no such credential for Azure")
+
+
+def _mode(auth: Auth) -> AuthMode | None:
+    """The mode that was chosen, or the one that what is given stands for."""
+    if auth.mode is not None:
+        return auth.mode
+    if auth.azure_connection_string is not None:
+        return AuthMode.CONNECTION_STRING
+    if auth.azure_sas_token is not None:
+        return AuthMode.SAS_TOKEN
+    return AuthMode.ACCOUNT_KEY if auth.azure_account_key is not None else None
+
+
+def _account_name(location: Location) -> str:
+    """The account that a key belongs to: as configured, else as the URL says it."""
+    auth = location.auth
+    if auth.azure_account_name:
+        return auth.azure_account_name
+    url = urlsplit(auth.azure_account_url or "")
+    # An emulator has the account in the path, the service in the host.
+    return url.path.strip("/") or (url.hostname or "").partition(".")[0]

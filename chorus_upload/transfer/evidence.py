@@ -1,0 +1,48 @@
+"""Judges what a store said of an object: does it prove that our bytes arrived, and how?"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+
+import xxhash
+
+from chorus_upload.model import Evidence
+from chorus_upload.storage.store import ComputedBy, Store, StoredObject
+from chorus_upload.transfer.reader import BLOCK
+
+
+class Verdict(Enum):
+    """What there is when there is no evidence yet."""
+
+    UNPROVEN = "unproven"
+    """Nothing speaks against it, but nothing that counts speaks for it: read it back."""
+    WRONG = "wrong"
+    """The store holds something else."""
+
+
+def judge(stored: StoredObject, *, size: int, md5: bytes) -> Evidence | Verdict:
+    """Weigh the answer to a `put`. A checksum that a client may have written weighs nothing."""
+    if stored.size != size:
+        return Verdict.WRONG
+    if stored.checksum is not None and stored.checksum.computed_by is ComputedBy.SERVICE:
+        return Evidence.SERVER if stored.checksum.md5 == md5 else Verdict.WRONG
+    return Evidence.TRANSIT if stored.transit_checked else Verdict.UNPROVEN
+
+
+def read_back(store: Store, key: str, *, size: int) -> tuple[bytes, bytes] | None:
+    """XXH3-128 and MD5 of what the store gives back; None when it is not of that size.
+
+    Raises what `Store.open` and its stream raise.
+    """
+    fingerprint = xxhash.xxh3_128()
+    md5 = hashlib.md5(usedforsecurity=False)
+    got = 0
+    with store.open(key) as stream:
+        while block := stream.read(BLOCK):
+            fingerprint.update(block)
+            md5.update(block)
+            got += len(block)
+            if got > size:
+                return None
+    return (fingerprint.digest(), md5.digest()) if got == size else None

@@ -1,0 +1,121 @@
+"""Reads files of a source and hashes them, and notices when they change meanwhile.
+
+XXH3-128 is the journal's fingerprint; MD5 is what the clouds speak. A file is trusted only when its size and
+time are the same before and after the last byte was read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+import xxhash
+
+from chorus_upload.model import Problem, ProblemKind, Reading
+from chorus_upload.storage.source import Source
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BLOCK = 1 << 20
+
+
+class SourceChanged(Exception):
+    """A file is not, or did not stay, what it was expected to be. Never leaves `transfer`."""
+
+
+class CheckedStream(io.RawIOBase):
+    """A file as the body of an upload: hashed as it is read, and vetoed at its end when it is not as expected.
+
+    The last read raises SourceChanged unless `verify` (called with this stream, all bytes hashed) is
+    content; so a store that publishes nothing before it has read everything never publishes a wrong file.
+    `on_bytes` is told of every read.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        *,
+        size: int,
+        verify: Callable[[CheckedStream], None],
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        super().__init__()
+        self._stream = stream
+        self._left = size
+        self._verify = verify
+        self._on_bytes = on_bytes
+        self._fingerprint = xxhash.xxh3_128()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        if not size:
+            verify(self)
+
+    @property
+    def fingerprint(self) -> bytes:
+        return self._fingerprint.digest()
+
+    @property
+    def md5(self) -> bytes:
+        return self._md5.digest()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer as far as the expected size goes; the end of the file before that is a change."""
+        if not self._left:
+            return 0
+        view = memoryview(buffer).cast("B")[: self._left]
+        count = self._stream.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise SourceChanged("it is shorter than it was")
+        self._fingerprint.update(view[:count])
+        self._md5.update(view[:count])
+        self._left -= count
+        self._on_bytes(count)
+        if not self._left:
+            self._verify(self)
+        return int(count)
+
+
+def read_file(source: Source, path: str, *, with_md5: bool) -> Reading | Problem:
+    """Read and hash one file; what is in the way of that is a Problem, not an exception."""
+    try:
+        with source.open(path) as stream:
+            read_us = time.time_ns() // 1000
+            before = source.open_stat(stream)
+            fingerprint, md5, size = _hash(stream, expected=before.size, with_md5=with_md5)
+            after = source.open_stat(stream)
+        if size != before.size or before != after:
+            return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")
+        return Reading(size, before.mtime_us, read_us, fingerprint, md5)
+    except FileNotFoundError:
+        return Problem(ProblemKind.VANISHED, path, "it was there during the scan")
+    except OSError as error:
+        return Problem(ProblemKind.UNREADABLE_FILE, path, error.strerror or str(error))
+
+
+def _hash(stream: BinaryIO, *, expected: int, with_md5: bool) -> tuple[bytes, bytes | None, int]:
+    """Hash the rest of a stream; gives the number of bytes, too, which may differ from what was expected."""
+    # Nearly all files: one read. Asking for much more than there is costs more than the reading.
+    if expected < BLOCK and len(data := stream.read(expected + 1)) == expected:
+        return xxhash.xxh3_128_digest(data), md5_of(data) if with_md5 else None, expected
+    stream.seek(0)
+    fingerprint = xxhash.xxh3_128()
+    md5 = hashlib.md5(usedforsecurity=False)
+    size = 0
+    buffer = memoryview(bytearray(BLOCK))
+    while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+        fingerprint.update(buffer[:count])
+        if with_md5:
+            md5.update(buffer[:count])
+        size += count
+    return fingerprint.digest(), md5.digest() if with_md5 else None, size
+
+
+def md5_of(data: bytes) -> bytes:
+    """MD5 as a checksum, not for security (so it also works where FIPS rules hold)."""
+    return hashlib.md5(data, usedforsecurity=False).digest()

@@ -1,0 +1,56 @@
+"""chorus-upload as a competitor: a site with a journal of its own for each measurement."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).with_name("chorus-upload")
+
+CONFIGURATION = """\
+[configuration]
+supported_modalities = "OMOP,Images,Waveforms,Metadata"
+[journal]
+journaling_mode = "{mode}"
+[journal.local]
+path = '{home}/journal.db'
+[journal.source]
+path = '{home}/central/journal.db'
+[central_path]
+path = '{home}/central'
+[site_path.default]
+path = '{source}'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A configuration in `home`, which is made, for the files in `source`."""
+
+    home: Path
+    source: Path
+    mode: str
+
+    def __post_init__(self) -> None:
+        (self.home / "central").mkdir(parents=True)
+        text = CONFIGURATION.format(mode=self.mode, home=self.home, source=self.source)
+        self.config.write_text(text, encoding="utf-8")
+
+    @property
+    def config(self) -> Path:
+        return self.home / "config.toml"
+
+    @property
+    def update(self) -> list[str | Path]:
+        return [PROGRAM, "-c", self.config, "journal", "update"]
+
+    def check(self, files: int) -> None:
+        """Raises RuntimeError unless the journal holds exactly `files` files and none of them was ever retired."""
+        journal = self.home / "central" / "journal.db"
+        with closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as connection:
+            rows, active = connection.execute("SELECT count(*), count(*) - count(retired_by) FROM file").fetchone()
+        if not rows == active == files:
+            raise RuntimeError(f"{journal}: {active} active files in {rows} rows, but the tree has {files}")

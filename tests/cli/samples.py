@@ -1,0 +1,92 @@
+"""One event of every kind, with names that try to break whatever shows them."""
+
+from __future__ import annotations
+
+from chorus_upload.events import (
+    Event,
+    FileDelivered,
+    FileFailed,
+    FileOutsidePatterns,
+    FilePlanned,
+    FilesMarked,
+    FileVerified,
+    JournalCheckedIn,
+    JournalCheckedOut,
+    Level,
+    ModalityUpdate,
+    Notice,
+    ProblemFound,
+    ReadProgressed,
+    ScanProgressed,
+    Tally,
+    UpdateFinished,
+    UploadFinished,
+    UploadPlanned,
+    UploadProgressed,
+    VerifyFinished,
+    VerifyProgressed,
+    VerifyResult,
+)
+from chorus_upload.model import Evidence, FailureKind, JournalingMode, Problem, ProblemKind
+
+HOSTILE = "1001/Images/[red]Größe-患者\x1b[2J\n\u202egpj.\udcff.dcm"
+GIB = 1024**3
+
+UPDATE = UpdateFinished(
+    version="20260301120000",
+    mode=JournalingMode.FULL,
+    resumed=True,
+    modalities={
+        "OMOP": ModalityUpdate(added=Tally(12, 3 * GIB), unchanged=Tally(100, GIB)),
+        "Images": ModalityUpdate(modified=Tally(1, 512), retired=Tally(2, 1024), unreadable=1),
+    },
+    outside={"/data/site": Tally(7, 2048)},
+    problems=3,
+    seconds=200.4,
+)
+UPLOAD = UploadFinished(
+    submission="20260301130000",
+    destination="az://central/site-01",
+    delivered=Tally(1_234, 5 * GIB),
+    already_there=Tally(2, 10),
+    failed=1,
+    remaining=Tally(1, 512),
+    evidence={Evidence.SERVER: 1_200, Evidence.TRANSIT: 36},
+    manifests=("20260301120000/manifest.csv",),
+    seconds=100.0,
+)
+VERIFY = VerifyFinished(
+    versions=("20260301120000",),
+    destination="az://central/site-01",
+    results={VerifyResult.MATCHED: 99, VerifyResult.MISSING: 1, VerifyResult.CHANGED: 0},
+    pending=Tally(4, 4096),
+    seconds=3.2,
+)
+
+EVENTS: tuple[Event, ...] = (
+    Notice("two\nlines"),
+    Notice("take care", Level.WARNING),
+    ScanProgressed(root="/data/site", directories=12, files=3_456),
+    ReadProgressed(files=1, files_total=3, bytes=512, bytes_total=GIB, path=HOSTILE),
+    ProblemFound(
+        Problem(ProblemKind.UNREADABLE_FILE, HOSTILE, "permission denied"), root="/data/site", modality="Images"
+    ),
+    FileOutsidePatterns(path=HOSTILE, root="/data/site"),
+    UPDATE,
+    UploadPlanned(submission="20260301130000", destination="az://central/site-01", pending=Tally(1_237, 5 * GIB)),
+    FilePlanned(path=HOSTILE, key=f"20260301120000/{HOSTILE}", modality="Images", size=5_000),
+    UploadProgressed(
+        files=10, files_total=1_237, bytes=GIB, bytes_total=5 * GIB, current=(HOSTILE, *("a", "b", "c", "d", "e"))
+    ),
+    FileDelivered(
+        path=HOSTILE, key=HOSTILE, modality="Images", size=5_000, evidence=Evidence.SERVER, seconds=0.1, sent=True
+    ),
+    FileFailed(path=HOSTILE, key=HOSTILE, modality="Images", kind=FailureKind.CHANGED, detail="the size is another"),
+    UPLOAD,
+    FileVerified(key=HOSTILE, result=VerifyResult.MISSING, detail="", path=HOSTILE, modality="Images"),
+    VerifyProgressed(objects=10_000),
+    VERIFY,
+    FilesMarked(what="deleted", marked=3, refused={HOSTILE: "not in the journal"}),
+    JournalCheckedOut(cloud="az://central/journal.db", local="/data/journal.db", created=False, resumed=False),
+    JournalCheckedIn(cloud="az://central/journal.db", local="/data/journal.db", unchanged=False),
+)

@@ -1,0 +1,256 @@
+"""What a person reads: in a log file, and (the same sentences) on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from chorus_upload.cli.render.human import HumanSink
+from chorus_upload.cli.render.listings import history_report, versions_report
+from chorus_upload.cli.render.plain import plain_sink
+from chorus_upload.cli.render.progress import NoProgress, ProgressLines
+from chorus_upload.cli.render.sink import Failure
+from chorus_upload.cli.render.stream import Stream
+from chorus_upload.cli.render.tables import Column, Row, Table, plain_table
+from chorus_upload.events import (
+    FileFailed,
+    FilesMarked,
+    JournalCheckedOut,
+    ModalityUpdate,
+    Tally,
+    UpdateFinished,
+    UploadFinished,
+    UploadProgressed,
+    VerifyFinished,
+    VerifyResult,
+)
+from chorus_upload.model import CommandRecord, FailureKind, JournalingMode, VersionSummary
+from tests.cli.samples import EVENTS, GIB, UPDATE, UPLOAD, VERIFY
+from tests.cli.streams import Pretended
+
+
+class Screen:
+    """A plain sink and what it wrote."""
+
+    def __init__(self, *, encoding: str = "utf-8", quiet: bool = False, verbose: bool = False) -> None:
+        self._out, self._err = Pretended(encoding=encoding), Pretended(encoding=encoding)
+        self.sink = plain_sink(out=Stream(self._out), err=Stream(self._err), quiet=quiet, verbose=verbose)
+
+    @property
+    def out(self) -> str:
+        return self._out.shown
+
+    @property
+    def err(self) -> str:
+        return self._err.shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-8"])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_every_event_can_be_shown_everywhere(encoding: str, quiet: bool) -> None:  # noqa: FBT001
+    screen = Screen(encoding=encoding, quiet=quiet, verbose=True)
+
+    for event in EVENTS:
+        screen.sink.emit(event)
+    screen.sink.close()
+
+    assert "\x1b" not in screen.out + screen.err
+    assert r"\x1b[2J\n\u202egpj" in screen.out
+
+
+def test_an_update() -> None:
+    screen = Screen()
+
+    screen.sink.emit(UPDATE)
+
+    assert screen.out == (
+        "Version 20260301120000 (full mode, continued after an interruption)\n"
+        "\n"
+        "Modality  What        Files      Size\n"
+        "--------  ----------  -----  --------\n"
+        "OMOP      added          12  3.00 GiB\n"
+        "          unchanged     100  1.00 GiB\n"
+        "Images    modified        1     512 B\n"
+        "          retired         2  1.00 KiB\n"
+        "          unchanged       0       0 B\n"
+        "          unreadable      1\n"
+        "All       added          12  3.00 GiB\n"
+        "          modified        1     512 B\n"
+        "          retired         2  1.00 KiB\n"
+        "          unchanged     100  1.00 GiB\n"
+        "          unreadable      1\n"
+        "\n"
+        "Outside every pattern below /data/site: 7 files, 2.00 KiB (--list-outside names them).\n"
+        "Took 3 min 20 s.\n"
+    )
+    assert screen.err == "warning: 3 problems in the sources, named above.\nNext: chorus-upload file upload\n"
+
+
+def test_an_update_that_finds_nothing() -> None:
+    screen = Screen()
+    unchanged = {"OMOP": ModalityUpdate(unchanged=Tally(5, 10))}
+
+    screen.sink.emit(UpdateFinished("1", JournalingMode.APPEND, False, unchanged, {}, 0, 0.1))  # noqa: FBT003
+
+    assert "Nothing has changed since the last update." in screen.out
+    assert screen.err == ""
+
+
+def test_an_upload() -> None:
+    screen = Screen()
+
+    screen.sink.emit(UPLOAD)
+
+    assert "Submission 20260301130000 to az://central/site-01\n" in screen.out
+    assert "delivered        1,234  5.00 GiB\n" in screen.out
+    assert "Proven by: server 1,200, transit 36.\n" in screen.out
+    assert "Took 1 min 40 s, 51.2 MiB/s.\n" in screen.out
+    assert screen.err == "warning: 1 file could not be delivered, named above.\nNext: chorus-upload file upload\n"
+
+
+def test_an_upload_with_nothing_to_do() -> None:
+    screen = Screen()
+
+    screen.sink.emit(UploadFinished(None, "/central", Tally(), Tally(), 0, Tally()))
+
+    assert screen.out.startswith("Nothing was sent to /central\n")
+    assert screen.err == ""
+
+
+def test_a_verification() -> None:
+    screen = Screen()
+
+    screen.sink.emit(VERIFY)
+
+    assert "as the journal says     99\n" in screen.out
+    assert "missing                  1\n" in screen.out
+    assert "Still to upload: 4 files, 4.00 KiB.\n" in screen.out
+    assert "warning: 1 file needs attention" in screen.err
+
+
+def test_a_good_verification() -> None:
+    screen = Screen()
+
+    screen.sink.emit(VerifyFinished(("1",), "/central", {VerifyResult.MATCHED: 2}, Tally(), 0.1))
+
+    assert "Everything that the journal calls delivered is in the central store." in screen.out
+    assert screen.err == ""
+
+
+def test_marking() -> None:
+    screen = Screen()
+
+    screen.sink.emit(FilesMarked("deleted", 2, {}))
+
+    assert screen.out == "2 files marked as deleted\n"
+
+
+@pytest.mark.parametrize(
+    ("created", "resumed", "words"),
+    [
+        (True, False, "a new one was made"),
+        (False, True, "checked out by you before"),
+        (False, False, "checked out and"),
+    ],
+)
+def test_checking_out(created: bool, resumed: bool, words: str) -> None:  # noqa: FBT001
+    screen = Screen()
+
+    screen.sink.emit(JournalCheckedOut("az://c/journal.db", "journal.db", created=created, resumed=resumed))
+
+    assert words in screen.err
+
+
+def test_quiet_leaves_warnings_and_what_was_asked_for() -> None:
+    screen = Screen(quiet=True)
+
+    for event in EVENTS:
+        screen.sink.emit(event)
+
+    assert "Submission" not in screen.out
+    assert "missing: 1001/Images" in screen.out
+    assert screen.err.splitlines()[0] == "warning: take care"
+    assert all(line.startswith("warning: ") for line in screen.err.splitlines())
+
+
+def test_a_failure_with_several_lines() -> None:
+    screen = Screen()
+
+    screen.sink.failure(
+        Failure("ConfigError", 2, "config.toml: first\nconfig.toml: second", "see\nconfig-help", "Trace\nback")
+    )
+
+    assert screen.err == ("error: config.toml: first\n  config.toml: second\nhint: see config-help\nTrace\nback\n")
+
+
+def test_a_person_reads_the_first_of_many_troubles_and_a_number() -> None:
+    err = Pretended()
+    sink = HumanSink(out=Stream(Pretended()), progress=NoProgress(Stream(err).line), draw_table=plain_table, at_most=2)
+
+    for number in range(1_000):
+        sink.emit(FileFailed(f"{number}.dcm", f"1/{number}.dcm", "Images", FailureKind.VANISHED, ""))
+    sink.emit(UPLOAD)
+
+    assert err.shown.splitlines()[:3] == [
+        "warning: vanished: 0.dcm",
+        "warning: vanished: 1.dcm",
+        "warning: vanished: 998 more (--json or a log file holds all of them)",
+    ]
+
+
+def test_a_log_file_gets_a_line_of_progress_now_and_then() -> None:
+    now = 0.0
+    lines: list[str] = []
+    progress = ProgressLines(lines.append, every=10.0, clock=lambda: now)
+
+    for second in range(35):
+        now = float(second)
+        progress.show(UploadProgressed(second, 100, second * GIB, 100 * GIB, ()))
+
+    assert lines == [
+        "Sending: 10 of 100 files, 10.0 GiB of 100 GiB, 10%, 1.00 GiB/s, 1 min 30 s left",
+        "Sending: 20 of 100 files, 20.0 GiB of 100 GiB, 20%, 1.00 GiB/s, 1 min 20 s left",
+        "Sending: 30 of 100 files, 30.0 GiB of 100 GiB, 30%, 1.00 GiB/s, 1 min 10 s left",
+    ]
+
+
+def test_the_list_of_versions() -> None:
+    def summary(version: str, modality: str | None, completed_us: int | None) -> VersionSummary:
+        return VersionSummary(
+            version, JournalingMode.FULL, 0, completed_us, modality, 3, 1_000, GIB, 900, GIB, 10, 2048
+        )
+
+    screen = Screen()
+    summaries = [summary("1", "OMOP", 1), summary("1", "Images", 1), summary("2", None, None)]
+
+    screen.sink.result("version", summaries, lambda: versions_report(summaries))
+
+    assert screen.out == (
+        "Version  Modality    Persons  Files  Active      Size  To upload      Size\n"
+        "-------  ----------  -------  -----  ------  --------  ---------  --------\n"
+        "1        OMOP              3  1,000     900  1.00 GiB         10  2.00 KiB\n"
+        "         Images            3  1,000     900  1.00 GiB         10  2.00 KiB\n"
+        "2        (no files)        3  1,000     900  1.00 GiB         10  2.00 KiB\n"
+    )
+    assert screen.err == (
+        "warning: Version 2 was interrupted: 'chorus-upload journal update --version 2' goes on with it.\n"
+    )
+
+
+def test_the_history() -> None:
+    screen = Screen(quiet=True)
+    records = [CommandRecord(0, "file upload", "max-num-files=3", "host", "me", "1.0", 61.0, 3)]
+
+    screen.sink.result("command", records, lambda: history_report(records))
+
+    assert "file upload  max-num-files=3  1 min 1 s     3  me@host" in screen.out
+
+
+def test_empty_lists_say_so() -> None:
+    assert versions_report([]).heading == "The journal holds no version yet."
+    assert history_report([]).heading == "No command has been recorded yet."
+
+
+def test_columns_are_aligned_for_wide_characters() -> None:
+    table = Table((Column("Name"), Column("N", numeric=True)), (Row(("患者", "1")), Row(("e\u0301", "22"))))
+
+    assert plain_table(table) == ["Name   N", "----  --", "患者   1", "e\u0301     22"]
