@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
-from chorus_upload.model import Evidence, FailureKind, JournalingMode, Problem
+from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, JournalingMode, Problem
 
 
 class Level(StrEnum):
@@ -165,6 +166,20 @@ class FileDelivered:
     seconds: float
     sent: bool
 
+    @classmethod
+    def of(cls, done: Delivered) -> Self:
+        """What to tell of an outcome."""
+        transfer = done.transfer
+        return cls(
+            path=transfer.path,
+            key=transfer.key,
+            modality=transfer.modality,
+            size=transfer.size,
+            evidence=done.evidence,
+            seconds=done.seconds,
+            sent=done.sent,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FileFailed:
@@ -175,6 +190,12 @@ class FileFailed:
     modality: str
     kind: FailureKind
     detail: str
+
+    @classmethod
+    def of(cls, outcome: Failed) -> Self:
+        """What to tell of an outcome."""
+        transfer = outcome.transfer
+        return cls(transfer.path, transfer.key, transfer.modality, outcome.kind, outcome.detail)
 
 
 @dataclass(frozen=True, slots=True)

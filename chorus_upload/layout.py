@@ -145,7 +145,7 @@ def _tokenise(text: str) -> tuple[list[str], list[str]]:
             pieces.append(re.escape(token["literal"]))
             continue
         name = token["name"]
-        if name in names:
+        if name and name in names:
             raise _pattern_error(text, f"{{{name}}} {where} is there for the second time", hint=_ALLOWED)
         if name in _NAME_FIELDS and names and names[-1] in _NAME_FIELDS:
             problem = f"nothing says where {{{names[-1]}}} ends and {{{name}}} {where} begins"

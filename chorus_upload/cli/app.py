@@ -15,6 +15,7 @@ from chorus_upload.cli.arguments import hoist_global_options
 from chorus_upload.cli.commands import config, file, history, journal, usage
 from chorus_upload.cli.failures import failure_of
 from chorus_upload.cli.groups import PROGRAM, examples, make_group, require_command
+from chorus_upload.cli.helping import help_page
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
 from chorus_upload.cli.render.stream import Stream, make_tolerant
 from chorus_upload.errors import EXIT_OK
@@ -41,7 +42,7 @@ usage.add_to(app)
 
 def _show_version(value: bool) -> None:  # noqa: FBT001 - typer calls it
     if value:
-        sys.stdout.write(f"{PROGRAM} {__version__}\n")
+        Stream(sys.stdout).line(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 
@@ -80,8 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(invocation, hoist_global_options(sys.argv[1:] if arguments is None else arguments))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: whatever ends a run becomes words
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            return EXIT_OK
         failure = failure_of(error, verbose=invocation.options.verbose, redact=invocation.redact)
         invocation.sink.failure(failure)
         return failure.exit_code
@@ -101,16 +100,13 @@ def build_command() -> TyperGroup:
 def _run(invocation: Invocation, arguments: list[str]) -> int:
     # Not `command.main()`: it would turn an interruption, and a broken connection, into a bare exit code.
     command = build_command()
+    page = help_page(command, arguments)
+    if page is not None:
+        Stream(sys.stdout).line(page)
+        return EXIT_OK
     try:
         with command.make_context(PROGRAM, arguments, obj=invocation) as context:
             code = command.invoke(context)
     except typer.Exit as ending:
         return ending.exit_code
     return EXIT_OK if code is None else int(code)
-
-
-def _nobody_reads() -> bool:
-    """Whether it was standard output that broke: a connection to a store can break in the same way."""
-    out = Stream(sys.stdout)
-    out.flush()
-    return out.gone

@@ -37,20 +37,19 @@ def hoist_global_options(arguments: Sequence[str]) -> list[str]:
     return front + rest
 
 
-def choose_modalities(settings: Settings, text: str | None) -> tuple[str, ...] | None:
+def chosen_modalities(settings: Settings, text: str | None) -> tuple[str, ...] | None:
     """Return the configured names that `--modalities` asks for; None when it was not given.
 
-    Case does not matter. ConfigError names all configured ones when one of them is unknown.
+    Raises ConfigError for a name that is not configured: before a journal is taken, not after.
     """
     if text is None:
         return None
-    known = {name.casefold(): name for name in settings.modalities}
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in wanted if name.casefold() not in known]
-    if unknown or not wanted:
-        what = f"unknown in --modalities: {', '.join(unknown)}" if unknown else "--modalities names none"
-        raise ConfigError(what, hint=f"configured are {', '.join(settings.modalities)}")
-    return tuple(dict.fromkeys(known[name.casefold()] for name in wanted))
+    from chorus_upload.operations.selecting import selected_modalities
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ConfigError("--modalities names none", hint=f"Configured are: {', '.join(settings.modalities)}.")
+    return selected_modalities(settings, names)
 
 
 def chosen_paths(given: Sequence[str] | None, file_list: Path | None) -> list[str] | None:

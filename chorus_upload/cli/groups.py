@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
 
+from chorus_upload.cli.render.stream import Stream
 from chorus_upload.errors import ConfigError
 
 PROGRAM = "chorus-upload"
 
+
+def normal_spelling(token: str) -> str:
+    """Return a command or an option with hyphens: sites have typed `mark_as_uploaded_central` for years."""
+    return token.replace("_", "-")
+
+
 CONTEXT_SETTINGS: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
-    # Sites have typed underscores for years: `mark_as_uploaded_central`, `--max_num_files`.
-    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "token_normalize_func": normal_spelling,
 }
 
 
@@ -50,5 +57,5 @@ def make_group(help_text: str, *, epilog: str, name: str | None = None) -> typer
 def require_command(context: typer.Context) -> None:
     """Show the help of a group that was typed without a command, and end as a usage error."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        Stream(sys.stderr).line(context.get_help())
         raise typer.Exit(ConfigError.exit_code)

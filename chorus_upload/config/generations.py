@@ -259,7 +259,7 @@ _SITES = (
     _credentials_of("site_path.default", DEFAULT_PLACE),
     Section(
         "site_path.*",
-        "The source of one modality; `*` is its name, as in `[site_path.Images]`.",
+        "The source of one modality: `[site_path.Images]`, for example.",
         (
             Key(
                 "path",

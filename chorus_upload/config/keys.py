@@ -24,6 +24,11 @@ class Value:
     def is_secret(self) -> bool:
         return self.annotation is SecretStr
 
+    @property
+    def is_text(self) -> bool:
+        """Whether any text will do."""
+        return self in (TEXT, SECRET)
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from chorus_upload.config.generations import SECTIONS
-from chorus_upload.config.keys import CREDENTIALS, Key, Section
+from chorus_upload.config.keys import CREDENTIALS, Key
 from chorus_upload.config.overrides import variable_for
 
 _INTRODUCTION = """\
@@ -16,8 +16,8 @@ The configuration is one TOML file: `config.toml` in the current directory, or t
 what file and environment come to, with secrets masked.
 """
 
-_PLACES = """\
-A `path` is a local directory (`/data/chorus`, `D:/chorus`, `\\\\\\\\server\\\\share`, `~/chorus`, relative to the current
+_PLACES = r"""
+A `path` is a local directory (`/data/chorus`, `D:/chorus`, `'\\server\share'`, `~/chorus`, relative to the current
 directory, or `file://…`), `az://container/prefix`, `s3://bucket/prefix`, `gs://bucket/prefix`, or another address
 such as `sftp://host/path`. A SAS URL of Azure may be pasted as it was received
 (`https://account.blob.core.windows.net/container/prefix?sv=…&sig=…`): account, container and token are taken from it.
@@ -37,7 +37,7 @@ _ENVIRONMENT = """\
 
 {examples}
 
-2. The variables of the cloud in the last column above are used for a place of that cloud for which the file has no
+2. The variables of the cloud in the last column below are used for a place of that cloud for which the file has no
    credential, and not if they are for another storage account than the file names.
 3. Without any of these, the identity of the machine or user is used, as with `auth_mode = "login"`.
 """
@@ -81,7 +81,7 @@ def markdown() -> str:
 
 def help_text(*, width: int = 100) -> str:
     """The reference for a terminal: every section and key, in lines of at most `width` characters."""
-    lines = _wrapped(_INTRODUCTION, width=width) + [""]
+    lines = [*_wrapped(_INTRODUCTION, width=width), ""]
     for section in SECTIONS:
         if not section.name.endswith(".auth"):
             lines += [f"[{_written(section.name)}]", *_wrapped(section.text, width=width)]
@@ -89,6 +89,8 @@ def help_text(*, width: int = 100) -> str:
     lines += [f"[{_written(section.name)}]" for section in SECTIONS if section.name.endswith(".auth")]
     lines += _wrapped("Credentials, for the path of the section before the dot only.", width=width)
     lines += [line for key in _current(CREDENTIALS) for line in _key_lines(key, width=width)] + [""]
+    variable = variable_for("central.location", "", "azure_sas_token")
+    lines += _wrapped(f"In the environment, {variable} and the like replace what the file says.", width=width)
     return "\n".join(lines) + "\n"
 
 
@@ -104,7 +106,8 @@ def _table(keys: list[Key], *, with_variables: bool = False) -> str:
     rows = [["key", "meaning", "value", "default", *(["in the environment"] if with_variables else [])]]
     rows.append(["---"] * len(rows[0]))
     for key in keys:
-        row = [f"`{key.name}`", key.text, f"{key.value.expects}, e.g. `{key.example}`", key.default or "none"]
+        value = f"`{key.example}`" if key.value.is_text else f"{key.value.expects}, e.g. `{key.example}`"
+        row = [f"`{key.name}`", key.text, value, key.default or "none"]
         if with_variables:
             row.append(", ".join(f"`{variable}`" for variable in key.variables))
         rows.append(row)
@@ -117,26 +120,25 @@ def _variable_examples() -> str:
 
 
 def _older() -> Iterator[str]:
+    """What only older files have, section by section: other places, credentials inline, other spellings."""
     for section in SECTIONS:
-        if keys := [key for key in section.keys if not key.current and not _is_inline(section, key)]:
-            names = "; ".join(f"`{key.name}` ({_lower_first(key.text)})" for key in keys)
-            yield f"- in `[{_written(section.name)}]`: {names.replace('.)', ')')}"
-    inline = ", ".join(f"`[{_written(section.name)}]`" for section in SECTIONS if _has_inline(section))
-    yield f"- in {inline}: the keys of the section's credentials, and the container, without a section of their own"
+        moved = [key for key in section.keys if not key.current and not _is_for_access(key)]
+        if moved:
+            names = "; ".join(f"`{key.name}` ({_as_phrase(key.text)})" for key in moved)
+            yield f"- in `[{_written(section.name)}]`: {names}"
+    inline = [section for section in SECTIONS if section.find("auth_mode") and not section.name.endswith(".auth")]
+    names = ", ".join(f"`[{_written(section.name)}]`" for section in inline)
+    yield f"- in {names}: the credentials of the path, and its container"
+    aliases = "; ".join(f"`{key.name}` ({_as_phrase(key.text)})" for key in CREDENTIALS if not key.current)
+    yield f"- wherever credentials are: {aliases}"
 
 
-def _is_inline(section: Section, key: Key) -> bool:
-    """Whether a key is a credential or container that the current form has elsewhere."""
-    is_alias = section.name.endswith(".auth") and ".auth." in key.slot
-    return (".auth." in key.slot or ".container." in key.slot) and not is_alias
+def _is_for_access(key: Key) -> bool:
+    return ".auth." in key.slot or ".container." in key.slot
 
 
-def _has_inline(section: Section) -> bool:
-    return any(".auth." in key.slot for key in section.keys) and not section.name.endswith(".auth")
-
-
-def _lower_first(text: str) -> str:
-    return text[0].lower() + text[1:]
+def _as_phrase(text: str) -> str:
+    return text[0].lower() + text[1:].rstrip(".")
 
 
 def _key_lines(key: Key, *, width: int) -> list[str]:

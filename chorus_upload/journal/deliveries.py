@@ -27,6 +27,7 @@ class PendingFile(NamedTuple):
     path: str
     patient: str | None
     version: str
+    change: str
     size: int
     mtime_us: int
     fingerprint: bytes | None
@@ -119,7 +120,8 @@ def plan(journal: Journal, *, url: str, selection: Selection, limit: int | None 
 def planned(journal: Journal) -> Iterator[list[PendingFile]]:
     """Yield the files of the plan in its order, a page at a time."""
     statement = text(f"""
-        SELECT p.id, f.id, m.name, {_PATH}, f.patient, v.label, f.size, f.mtime_us, f.fingerprint, f.md5
+        SELECT p.id, f.id, m.name, {_PATH}, f.patient, v.label, f.change, f.size, f.mtime_us,
+            f.fingerprint, f.md5
         FROM planned p
         JOIN file f ON f.id = p.file_id
         JOIN directory k ON k.id = f.directory_id

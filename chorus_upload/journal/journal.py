@@ -7,9 +7,10 @@ Journal: `versions`, `observation`, `deliveries`, `commands`, `custody`. A Journ
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -85,9 +86,14 @@ class Journal:
             yield self._connection
 
     def copy_to(self, target: Path) -> None:
-        """Write a consistent, compacted copy to `target`, which must not exist."""
+        """Write a consistent, compacted copy to `target`, which must not exist.
+
+        The copy belongs to nobody: whose this file is (`custody`) stays behind.
+        """
         with journal_errors(self.path):
             driver(self._connection).execute("VACUUM INTO ?", (str(target),))
+            with closing(sqlite3.connect(target)) as copy, copy:
+                copy.execute("DELETE FROM custody")
 
     def problems(self) -> list[str]:
         """What SQLite finds wrong with the file, and dangling references; empty when it is sound."""

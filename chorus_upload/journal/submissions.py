@@ -24,8 +24,8 @@ class Submission:
     begun_us: int
 
 
-def begin(journal: Journal, *, url: str, label: str, who: Who) -> Submission:
-    """Go on with the submission to this destination that was interrupted, or begin one of that label.
+def begin(journal: Journal, *, url: str, label: str, who: Who, resume: bool = True) -> Submission:
+    """Go on (`resume`) with the submission to this destination that was interrupted, or begin one of that label.
 
     A label that is taken (two submissions in one second) gets a number behind it.
     """
@@ -38,7 +38,7 @@ def begin(journal: Journal, *, url: str, label: str, who: Who) -> Submission:
             .order_by(columns.id.desc())
             .limit(1)
         ).one_or_none()
-        if unfinished:
+        if unfinished and resume:
             return Submission(id=unfinished[0], label=unfinished[1], destination_id=to, begun_us=unfinished[2])
         taken = set(connection.execute(select(columns.label)).scalars())
         free = next(name for name in (label, *(f"{label}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)

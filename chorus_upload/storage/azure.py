@@ -139,7 +139,7 @@ class AzureStore:
             nonlocal attempts
             attempts += 1
             try:
-                blob.delete_blob("include", etag=conditions.etag, match_condition=conditions.match)
+                blob.delete_blob("include", **conditions.options)
             except ResourceNotFoundError as error:
                 if error_code(error) != "BlobNotFound":
                     raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import requests
 from azure.core import MatchConditions
@@ -64,14 +64,15 @@ class Conditions:
     if_match: str | None = None
 
     @property
-    def etag(self) -> str | None:
-        return f'"{self.if_match}"' if self.if_match is not None else None
-
-    @property
-    def match(self) -> MatchConditions | None:
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments. They must be left out, not None, where they do not apply: the SDK hands an
+        `etag` that it has no use for to the HTTP library, which does not know it.
+        """
         if self.create_only:
-            return MatchConditions.IfMissing
-        return MatchConditions.IfNotModified if self.if_match is not None else None
+            return {"match_condition": MatchConditions.IfMissing}
+        if self.if_match is not None:
+            return {"match_condition": MatchConditions.IfNotModified, "etag": f'"{self.if_match}"'}
+        return {}
 
 
 def bare_etag(etag: str | None) -> str:

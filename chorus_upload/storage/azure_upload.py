@@ -48,8 +48,7 @@ class Upload:
                     overwrite=True,  # the conditions say when not to
                     validate_content=True,
                     metadata=dict(self.metadata or {}),
-                    etag=self.conditions.etag,
-                    match_condition=self.conditions.match,
+                    **self.conditions.options,
                 ),
             ),
         )
@@ -84,8 +83,7 @@ class Upload:
                     content_settings=ContentSettings(content_md5=bytearray(whole.digest())),
                     validate_content=True,
                     metadata=dict(self.metadata or {}),
-                    etag=self.conditions.etag,
-                    match_condition=self.conditions.match,
+                    **self.conditions.options,
                 ),
             ),
         )

@@ -194,7 +194,7 @@ class LocalStore:
         finally:
             with suppress(FileNotFoundError):
                 unfinished.unlink()
-            if not path.exists():
+            if not os.path.lexists(path):
                 self._remove_empty(path.parent)
 
     def _new_file(self, directory: Path) -> tuple[Path, io.FileIO]:

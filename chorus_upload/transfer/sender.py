@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
@@ -55,10 +55,17 @@ class Sender:
         Raises StorageError when the trouble is not this file's: no permission, expired credentials, no
         container, no trust in the other end.
         """
+        return self._attempt(self._send, transfer)
+
+    def recognise(self, transfer: Transfer) -> Outcome:
+        """Prove that a file is in the store already, without sending anything; else as `send`."""
+        return self._attempt(self._recognise, transfer)
+
+    def _attempt(self, do: Callable[[Transfer, float], Outcome], transfer: Transfer) -> Outcome:
         begun = time.monotonic()
         self._meter.begin(transfer.path)
         try:
-            return self._send(transfer, begun)
+            return do(transfer, begun)
         except SourceChanged as change:
             return _failed(transfer, FailureKind.CHANGED, f"{change}; run `journal update`", begun)
         except FileNotFoundError:
@@ -84,7 +91,7 @@ class Sender:
             try:
                 stored, content = self._put(source, transfer)
             except (ObjectExists, PreconditionFailed):
-                return self._settle(source, transfer, begun)
+                return self._settle(transfer, begun)
             verdict = judge(stored, size=transfer.size, md5=content.md5)
             if verdict is Verdict.UNPROVEN:
                 verdict = self._prove(transfer, content)
@@ -141,20 +148,23 @@ class Sender:
             return Verdict.WRONG
         return Evidence.READBACK if returned == content else Verdict.WRONG
 
-    def _settle(self, source: Source, transfer: Transfer, begun: float) -> Outcome:
+    def _settle(self, transfer: Transfer, begun: float) -> Outcome:
         """The key is taken. By this very content, from a run that died before recording it? Read it and see."""
-        reading = read_file(source, transfer.path, with_md5=True)
+        if transfer.replaces is not None and self._store.stat(transfer.key) is None:
+            # What was to be replaced is gone, so the key is free.
+            return self._send(dataclasses.replace(transfer, replaces=None), begun)
+        return self._recognise(transfer, begun)
+
+    def _recognise(self, transfer: Transfer, begun: float) -> Outcome:
+        reading = read_file(self._sources[transfer.modality], transfer.path, with_md5=True)
         if isinstance(reading, Problem):
             raise SourceChanged(reading.detail)
         _require_same(FileStat(reading.size, reading.mtime_us), transfer)
         content = _Content(reading.fingerprint or b"", reading.md5 or b"")
         _require_known(transfer, *content)
         there = self._store.stat(transfer.key)
-        if there is None and transfer.replaces is not None:
-            # What was to be replaced is gone, so the key is free.
-            return self._send(dataclasses.replace(transfer, replaces=None), begun)
         if there is None:
-            raise TransientError("the key was taken a moment ago and is free now")
+            return _failed(transfer, FailureKind.NOT_PROVEN, f"there is no {transfer.key} in the store", begun)
         if there.size == transfer.size and read_back(self._store, transfer.key, size=transfer.size) == content:
             now = self._store.stat(transfer.key)
             if now is not None and now.etag == there.etag:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from chorus_upload.cli.arguments import choose_modalities, chosen_paths, hoist_global_options, parse_file_list
+from chorus_upload.cli.arguments import chosen_modalities, chosen_paths, hoist_global_options, parse_file_list
 from chorus_upload.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def test_global_options_may_stand_after_the_command(typed: str, read: str) -> No
 
 
 def test_modalities_are_found_in_any_case_and_once() -> None:
-    assert choose_modalities(SETTINGS, None) is None
-    assert choose_modalities(SETTINGS, "images, OMOP,Images,") == ("Images", "OMOP")
+    assert chosen_modalities(SETTINGS, None) is None
+    assert chosen_modalities(SETTINGS, "images, OMOP,Images,") == ("Images", "OMOP")
 
 
 @pytest.mark.parametrize(("typed", "problem"), [("OMOP,Imgs", "Imgs"), (" , ", "names none")])
 def test_an_unknown_modality_is_answered_with_the_known_ones(typed: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
-        choose_modalities(SETTINGS, typed)
+        chosen_modalities(SETTINGS, typed)
 
-    assert caught.value.hint == "configured are OMOP, Images, Metadata"
+    assert caught.value.hint == "Configured are: OMOP, Images, Metadata."
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,11 @@ def test_secrets_are_found_however_deep() -> None:
 def test_tracebacks_hold_no_secret() -> None:
     redact = Redactor()
     redact.learn(["hunter2hunter2"])
-    try:
-        try:
-            raise ValueError(f"https://h/c?{TOKEN}")
-        except ValueError as error:
-            raise AccessDenied("hunter2hunter2 was refused", hint="ask for hunter2hunter2") from error
-    except AccessDenied as error:
-        failure = failure_of(error, verbose=True, redact=redact)
+    cause = ValueError(f"https://h/c?{TOKEN}")
+    error = AccessDenied("hunter2hunter2 was refused", hint="ask for hunter2hunter2")
+    error.__cause__ = cause
+
+    failure = failure_of(error, verbose=True, redact=redact)
 
     assert failure.traceback is not None
     assert "ValueError: https://h/c" in failure.traceback

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.render.tables import Report
-from chorus_upload.errors import EXIT_OK
+from chorus_upload.cli.render.stream import Stream
+from chorus_upload.cli.render.tables import Column, Report, Row, Table
+from chorus_upload.errors import EXIT_OK, ConfigError
+
+if TYPE_CHECKING:
+    from chorus_upload.config.showing import Finding
 
 group = make_group(
-    "Look at the configuration; the cloud is not touched.",
+    "Look at the configuration, without the cloud.",
     name="config",
     epilog=examples(
         ("What the file and the environment come to, secrets masked", "config show"),
         ("What is wrong with another file", "-c /data/site.toml config check"),
     ),
 )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command that is not in the group."""
+    app.command(
+        "config-help",
+        epilog=examples(
+            ("Read it page by page", "config-help | more"), ("Find a key", "config-help | grep -A 3 num_threads")
+        ),
+    )(config_help)
 
 
 @group.command(
@@ -30,24 +47,74 @@ group = make_group(
 def show(context: typer.Context) -> int:
     """Show what file and environment come to.
 
-    Defaults are filled in and secrets are masked.
+    Defaults are filled in and secrets are masked; behind each value stands where it comes from.
     """
     from chorus_upload.config.showing import masked
 
     run = current(context)
     settings = masked(run.settings)
-    run.sink.result("settings", [settings], lambda: Report(remarks=tuple(_lines(settings)), data=True))
+    run.sink.result("settings", [settings], lambda: _settings_report(settings))
     return EXIT_OK
 
 
-def _lines(settings: Mapping[str, object], prefix: str = "") -> Iterator[str]:
-    """Yield one line for each setting, its place in front: `central.location.path = az://…`."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _lines(value, f"{prefix}{name}.")
+@group.command(
+    "check",
+    epilog=examples(
+        ("Check config.toml in this directory", "config check"),
+        ("Check another one, in a script", "-c /data/site.toml --json config check"),
+    ),
+)
+def check(context: typer.Context) -> int:
+    """Check the configuration, without the cloud.
+
+    Directories, patterns, files with credentials, and what a SAS token permits and until when. Ends with 2 when
+    something has to be put right.
+    """
+    from chorus_upload.config import showing
+
+    run = current(context)
+    findings = showing.check(run.settings)
+    run.sink.result("finding", findings, lambda: _findings_report(findings))
+    is_wrong = any(finding.level is showing.Level.ERROR for finding in findings)
+    return ConfigError.exit_code if is_wrong else EXIT_OK
+
+
+def config_help() -> int:
+    """Explain every key of the configuration file."""
+    from chorus_upload.config.reference import help_text
+
+    out = Stream(sys.stdout)
+    out.write(help_text(width=min(shutil.get_terminal_size().columns, 100)))
+    out.flush()
+    return EXIT_OK
+
+
+def _settings_report(settings: Mapping[str, object]) -> Report:
+    origins = settings["origins"]
+    known = origins if isinstance(origins, Mapping) else {}
+    # Warnings were shown when the file was loaded, origins stand behind the values.
+    values = {name: value for name, value in settings.items() if name not in ("origins", "warnings")}
+    rows = tuple(Row((place, text, str(known.get(place, "default")))) for place, text in _flat(values))
+    return Report(table=Table((Column("Setting"), Column("Value"), Column("From")), rows), data=True)
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each value in words with its place, e.g. `central.location.path`."""
+    for name, value in values.items():
+        place = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{place}.")
+        elif isinstance(value, bool):
+            yield place, str(value).lower()
+        elif isinstance(value, list | tuple):
+            yield place, ", ".join(map(str, value))
         else:
-            yield f"{prefix}{name} = {value}"
+            yield place, str(value)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command that is not in the group."""
+def _findings_report(findings: Sequence[Finding]) -> Report:
+    rows = tuple(
+        Row((finding.level.value, finding.subject, finding.text), "bad" if finding.level.value == "error" else "")
+        for finding in findings
+    )
+    return Report(table=Table((Column(""), Column("Section"), Column("Finding")), rows), data=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from chorus_upload.cli import listing
-from chorus_upload.cli.arguments import choose_modalities
+from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.commands import marking
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.invocation import Invocation, current
@@ -79,7 +79,7 @@ def list_(
     from chorus_upload.operations.listing import list_files
 
     run = current(context)
-    chosen = choose_modalities(run.settings, modalities)
+    chosen = chosen_modalities(run.settings, modalities)
     out = Stream(sys.stdout)
     encode = _encoder(run, null=null, to_screen=output_file is None and out.is_terminal)
     with run.session(context, read_only=True) as session, ExitStack() as opened:
@@ -148,12 +148,13 @@ def upload(
     run = current(context)
     request = UploadRequest(
         version=version,
-        modalities=choose_modalities(run.settings, modalities),
+        modalities=chosen_modalities(run.settings, modalities),
         max_files=max_num_files,
         dry_run=dry_run,
     )
     with run.session(context) as session:
         finished = run_upload(session.journal, run.settings, request, emit=run.emit)
+        run.emit(finished)
         code = session.exit_code = EXIT_PARTIAL if finished.failed else EXIT_OK
     return code
 
@@ -183,9 +184,10 @@ def verify(
     from chorus_upload.operations.verify import verify as run_verify
 
     run = current(context)
-    request = VerifyRequest(version=version, modalities=choose_modalities(run.settings, modalities))
+    request = VerifyRequest(version=version, modalities=chosen_modalities(run.settings, modalities))
     with run.session(context, read_only=True) as session:
         finished = run_verify(session.journal, run.settings, request, emit=run.emit)
+        run.emit(finished)
         code = session.exit_code = EXIT_OK if finished.is_good else EXIT_PARTIAL
     return code
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chorus_upload.cli.arguments import choose_modalities
+from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.invocation import current
 from chorus_upload.cli.options import LocalJournal, Modalities
@@ -78,12 +78,12 @@ def update(
     request = UpdateRequest(
         version=version,
         amend=amend,
-        modalities=choose_modalities(run.settings, modalities),
+        modalities=chosen_modalities(run.settings, modalities),
         confirm_deletions=confirm_deletions,
         list_outside=list_outside,
     )
     with run.session(context) as session:
-        run_update(session.journal, run.settings, request, emit=run.emit)
+        run.emit(run_update(session.journal, run.settings, request, emit=run.emit))
         code = session.exit_code = EXIT_PARTIAL if run.needs_attention else EXIT_OK
     return code
 
@@ -109,7 +109,7 @@ def list_(
     from chorus_upload.operations.listing import list_versions
 
     run = current(context)
-    chosen = choose_modalities(run.settings, modalities)
+    chosen = chosen_modalities(run.settings, modalities)
     with run.session(context, read_only=True) as session:
         summaries = list_versions(session.journal, run.settings, version=version, modalities=chosen)
     run.sink.result("version", summaries, lambda: versions_report(summaries))
@@ -144,7 +144,10 @@ def checkout(context: typer.Context, local_journal: LocalJournal = None) -> int:
     ),
 )
 def checkin(context: typer.Context, local_journal: LocalJournal = None) -> int:
-    """Give the local journal back to the cloud and unlock it."""
+    """Give the journal back and unlock it.
+
+    The local journal becomes the one in the cloud, if that is still the one that was checked out.
+    """
     from chorus_upload.operations import custody
 
     run = current(context)

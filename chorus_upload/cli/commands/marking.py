@@ -72,6 +72,7 @@ def mark_as_deleted(
         raise ConfigError("which files?", hint="give --file PATH or --file-list FILE")
     with run.session(context, local_journal=local_journal) as session:
         marked = marking.mark_as_deleted(session.journal, run.settings, paths=paths, version=version, emit=run.emit)
+        run.emit(marked)
         code = session.exit_code = EXIT_PARTIAL if marked.refused else EXIT_OK
     return code
 
@@ -128,5 +129,6 @@ def _mark_as_uploaded(
         marked = marking.mark_as_uploaded(
             session.journal, run.settings, upload_datetime=upload_datetime, paths=paths, emit=run.emit
         )
+        run.emit(marked)
         code = session.exit_code = EXIT_PARTIAL if marked.refused else EXIT_OK
     return code

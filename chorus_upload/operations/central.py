@@ -1,0 +1,53 @@
+"""What the central store is called in the journal, and what files are called in it."""
+
+from __future__ import annotations
+
+from chorus_upload.config.settings import Location, Settings
+from chorus_upload.errors import LayoutError
+from chorus_upload.journal.deliveries import PendingFile
+from chorus_upload.layout import Pattern, central_key
+from chorus_upload.model import Transfer
+
+
+def destination_url(location: Location) -> str:
+    """The name under which the journal keeps deliveries to a place: the same however the place is reached.
+
+    An Azure account is known by its name, so that another endpoint or credential is not another destination.
+    """
+    if location.is_local:
+        return location.local_path.resolve().as_posix()
+    account = location.auth.azure_account_name or location.auth.azure_account_url
+    place = f"{location.scheme}://{location.container}/{location.prefix}".rstrip("/")
+    return f"{place}@{account}" if account else place
+
+
+class Keys:
+    """Central keys of journaled files, by the configuration of today."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._patterns = {name: Pattern.parse(site.pattern) for name, site in settings.sites.items()}
+        self._patient_first = settings.central.patient_first
+
+    def key(self, *, modality: str, path: str, version: str) -> str:
+        """The key of a file; LayoutError when it has none."""
+        parts = self._patterns[modality].match(path)
+        if parts is None:
+            raise LayoutError(
+                f"{path} does not match the pattern of {modality} any more", hint="Run `journal update` first."
+            )
+        return central_key(modality=modality, version=version, parts=parts, patient_first=self._patient_first)
+
+
+def transfer_of(file: PendingFile, *, key: str, replaces: str | None = None) -> Transfer:
+    """The work of delivering a pending file under `key`."""
+    return Transfer(
+        file_id=file.id,
+        modality=file.modality,
+        path=file.path,
+        key=key,
+        size=file.size,
+        mtime_us=file.mtime_us,
+        fingerprint=file.fingerprint,
+        md5=file.md5,
+        replaces=replaces,
+    )

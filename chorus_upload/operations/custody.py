@@ -1,0 +1,326 @@
+"""Whose journal it is: check-out, check-in, unlock, and the session in which a command works on the journal.
+
+The cloud journal is the truth. To change it, one takes its lock (an atomic create), fetches it, works on the
+local file and puts that back on condition that the cloud journal is still the one that was fetched; then the
+lock goes. *Implicit*: one command does all of that. *Explicit*: `journal checkout`, any commands, `journal
+checkin`. A command that was killed leaves its lock and its local journal; the next one on the same machine
+takes both up again, and `journal checkin` gives them back.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.errors import (
+    EXIT_INTERRUPTED,
+    CheckinConflict,
+    ChorusError,
+    JournalError,
+    JournalLocked,
+    JournalNotCheckedOut,
+    ObjectExists,
+    PreconditionFailed,
+)
+from chorus_upload.events import Emit, JournalCheckedIn, JournalCheckedOut, Level, Notice
+from chorus_upload.journal import commands, custody
+from chorus_upload.journal.custody import Custody
+from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.who import Who
+from chorus_upload.operations import lock
+from chorus_upload.operations.central import destination_url
+from chorus_upload.storage.open import open_store
+from chorus_upload.storage.store import Store
+from chorus_upload.transfer.evidence import read_back
+from chorus_upload.transfer.publish import hash_file, publish
+
+UNLOCK_HINT = "Wait, or ask that person. If the process is dead for good: `journal unlock`."
+
+
+@dataclass(slots=True)
+class JournalSession:
+    """A command's hold of the journal. Set `exit_code` before leaving, so that the history has it."""
+
+    journal: Journal
+    exit_code: int = 0
+
+
+@contextmanager
+def journal_session(
+    settings: Settings,
+    *,
+    command: str,
+    arguments: Mapping[str, str],
+    emit: Emit,
+    local_journal: Path | None = None,
+    local_only: bool = False,
+    read_only: bool = False,
+) -> Iterator[JournalSession]:
+    """The journal, for the length of one command; the command goes into the history unless it only reads.
+
+    `local_only` works on the local journal and leaves the cloud alone. `read_only` needs no lock: it reads
+    the local journal while that is checked out, else the cloud's. An error of ours that ends the command
+    does not keep the journal from being checked in; a crash does, and then the local file has the progress.
+    """
+    local = local_journal or settings.journal.local_path
+    if read_only:
+        with _reading(settings, local, local_only=local_only) as journal:
+            yield JournalSession(journal)
+        return
+    with _working_copy(settings, local, local_only=local_only, emit=emit) as journal:
+        begun = time.monotonic()
+        number = commands.begin(journal, name=command, arguments=json.dumps(dict(arguments)), who=Who.here())
+        session = JournalSession(journal)
+        try:
+            yield session
+        except ChorusError as error:
+            session.exit_code = error.exit_code
+            raise
+        except KeyboardInterrupt:
+            session.exit_code = EXIT_INTERRUPTED
+            raise
+        finally:
+            commands.end(journal, number, seconds=time.monotonic() - begun, exit_code=session.exit_code)
+
+
+@contextmanager
+def _reading(settings: Settings, local: Path, *, local_only: bool) -> Iterator[Journal]:
+    if local.exists():
+        with Journal.open(local, read_only=True) as journal:
+            state = custody.read(journal)
+            if local_only or (state is not None and state.checked_out):
+                yield journal
+                return
+    elif local_only:
+        raise JournalNotCheckedOut(f"there is no journal at {local}", hint="`journal checkout` fetches it.")
+    with (
+        _cloud(settings) as store,
+        tempfile.TemporaryDirectory(prefix="chorus-upload-") as directory,
+    ):
+        copy = Path(directory) / "journal.db"
+        if _fetch(store, settings.journal.cloud_name, copy) is None:
+            raise JournalNotCheckedOut(
+                f"there is no journal at {settings.journal.cloud} yet", hint="`journal update` makes the first one."
+            )
+        with Journal.open(copy, read_only=True) as journal:
+            yield journal
+
+
+@contextmanager
+def _working_copy(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -> Iterator[Journal]:
+    if local_only:
+        with Journal.open(local) as journal:
+            yield journal
+        return
+    with _cloud(settings) as store:
+        journal = _check_out(settings, store, local, implicit=True, emit=emit)
+        try:
+            yield journal
+        except (ChorusError, KeyboardInterrupt) as error:
+            try:
+                _give_back(settings, store, journal, emit=emit)
+            except ChorusError as second:
+                # The first trouble is the one to tell; the journal is safe here and can be checked in later.
+                text = f"the journal could not be checked in ({second.message}): run `journal checkin`"
+                emit(Notice(text, Level.WARNING))
+                raise error from second
+            raise
+        else:
+            _give_back(settings, store, journal, emit=emit)
+        finally:
+            journal.close()
+
+
+def _give_back(settings: Settings, store: Store, journal: Journal, *, emit: Emit) -> None:
+    """Check an implicitly taken journal in; leave one that the user checked out."""
+    state = custody.read(journal)
+    if state is not None and state.implicit:
+        _check_in(settings, store, journal, state, emit=emit)
+
+
+def checkout(settings: Settings, *, local_journal: Path | None, emit: Emit) -> None:
+    """Take the cloud journal: lock it and fetch it, to be worked on with any number of commands.
+
+    Raises JournalLocked when somebody else has it.
+    """
+    with _cloud(settings) as store:
+        local = local_journal or settings.journal.local_path
+        _check_out(settings, store, local, implicit=False, emit=emit).close()
+
+
+def checkin(settings: Settings, *, local_journal: Path | None, emit: Emit) -> None:
+    """Give the journal back: replace the cloud's, on condition that it is still the one that was taken.
+
+    Raises JournalNotCheckedOut when the local journal was not taken from the cloud, and CheckinConflict when
+    the cloud has gone on without it.
+    """
+    local = local_journal or settings.journal.local_path
+    with _cloud(settings) as store, Journal.open(local) as journal:
+        state = custody.read(journal)
+        if state is None or not state.checked_out:
+            raise JournalNotCheckedOut(f"{local} is not checked out", hint="There is nothing in it to give back.")
+        _check_in(settings, store, journal, state, emit=emit)
+
+
+def lock_status(settings: Settings) -> str | None:
+    """Who holds the cloud journal, as a sentence; None when nobody does."""
+    with _cloud(settings) as store:
+        held = lock.read(store, settings.journal.cloud_name)
+    return held.sentence if held else None
+
+
+def unlock(settings: Settings, *, emit: Emit) -> None:
+    """Break the lock. Where only a lock is left that is a journal (the older tool's way), restore that first."""
+    name = settings.journal.cloud_name
+    with _cloud(settings) as store:
+        held = lock.read(store, name)
+        if held is None:
+            emit(Notice("the journal is not locked"))
+            return
+        if store.stat(name) is None and held.of_older_tool:
+            with tempfile.TemporaryDirectory(prefix="chorus-upload-") as directory:
+                copy = Path(directory) / "journal.db"
+                _fetch(store, lock.lock_key(name), copy)
+                if copy.read_bytes()[: len(lock.SQLITE_MAGIC)] == lock.SQLITE_MAGIC:
+                    publish(store, name, copy, create_only=True)
+                    emit(Notice(f"restored {settings.journal.cloud} from its lock"))
+        lock.release(store, name, etag=held.etag)
+        emit(Notice(f"unlocked {settings.journal.cloud} ({held.sentence})"))
+
+
+def _cloud(settings: Settings) -> Store:
+    return open_store(settings.journal.cloud_directory, patience=settings.retry_seconds)
+
+
+def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool, emit: Emit) -> Journal:
+    """Open the local journal under the cloud's lock, taking both where they are not ours already."""
+    name, cloud = settings.journal.cloud_name, destination_url(settings.journal.cloud)
+    if local.exists():
+        journal = Journal.open(local)
+        try:
+            state = custody.read(journal)
+            if state is not None and state.checked_out:
+                _require_same_lock(store, settings, local, state)
+                if not implicit and state.implicit:
+                    # The user takes over what an interrupted command left.
+                    _keep(journal, state, implicit=False)
+                emit(JournalCheckedOut(cloud=cloud, local=str(local), created=False, resumed=True))
+                return journal
+        except BaseException:
+            journal.close()
+            raise
+        journal.close()
+    else:
+        state = None
+    before = store.stat(name)
+    held = lock.acquire(store, name, journal_etag=before.etag if before else None, who=Who.here())
+    if held is None:
+        there = lock.read(store, name)
+        who = there.sentence if there else "somebody else held it a moment ago"
+        raise JournalLocked(f"the journal {settings.journal.cloud} is locked: {who}", hint=UNLOCK_HINT)
+    try:
+        _make_room(local, state, cloud=cloud, emit=emit)
+        etag = _fetch(store, name, local)
+        journal = Journal.create(local) if etag is None else Journal.open(local)
+        custody.checked_out(
+            journal, cloud=cloud, lock_id=held.id, lock_etag=held.etag, base_etag=etag, implicit=implicit
+        )
+    except BaseException:
+        with suppress(PreconditionFailed):
+            lock.release(store, name, etag=held.etag)
+        raise
+    emit(JournalCheckedOut(cloud=cloud, local=str(local), created=etag is None, resumed=False))
+    return journal
+
+
+def _keep(journal: Journal, state: Custody, *, implicit: bool) -> None:
+    custody.checked_out(
+        journal,
+        cloud=state.cloud,
+        lock_id=state.lock_id or "",
+        lock_etag=state.lock_etag or "",
+        base_etag=state.base_etag,
+        implicit=implicit,
+    )
+
+
+def _require_same_lock(store: Store, settings: Settings, local: Path, state: Custody) -> None:
+    """The local journal is checked out: make sure that the cloud still thinks so, too."""
+    if state.cloud != destination_url(settings.journal.cloud):
+        raise JournalError(
+            f"{local} is checked out from {state.cloud}, not from {settings.journal.cloud}",
+            hint="Use the configuration that it was checked out with, or another --local-journal.",
+        )
+    held = lock.read(store, settings.journal.cloud_name)
+    if held is None or held.id != state.lock_id:
+        there = held.sentence if held else "nobody holds it"
+        raise CheckinConflict(
+            f"{local} was checked out, but its lock on {settings.journal.cloud} was broken: {there}",
+            hint=f"{local} may have what the cloud has not. Keep it under another name before you go on.",
+        )
+
+
+def _make_room(local: Path, state: Custody | None, *, cloud: str, emit: Emit) -> None:
+    """Clear the place for the fetched journal; what may exist nowhere else is kept aside."""
+    if not local.exists():
+        return
+    if state is not None and state.cloud == cloud:
+        # A copy of what was checked in: the cloud has it all.
+        local.unlink()
+    else:
+        aside = local.with_name(f"{local.name}.{datetime.now().astimezone():%Y%m%d%H%M%S}")
+        local.rename(aside)
+        emit(Notice(f"{local} was not fetched from {cloud}: it is kept as {aside}", Level.WARNING))
+    for suffix in ("-wal", "-shm"):
+        local.with_name(local.name + suffix).unlink(missing_ok=True)
+
+
+def _fetch(store: Store, name: str, target: Path) -> str | None:
+    """Fetch an object to a local file, whole or not at all; gives its etag, None when there is no such object."""
+    found = store.stat(name)
+    if found is None:
+        return None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".part")
+    try:
+        with store.open(name) as stream, partial.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return found.etag
+
+
+def _check_in(settings: Settings, store: Store, journal: Journal, state: Custody, *, emit: Emit) -> None:
+    """Replace the cloud journal, prove that it arrived, then let go of the lock."""
+    name, local = settings.journal.cloud_name, journal.path
+    _require_same_lock(store, settings, local, state)
+    if problems := journal.problems():
+        raise JournalError(f"{local} is damaged and was not checked in: {problems[0]}", hint="See docs/recovery.md.")
+    with tempfile.TemporaryDirectory(prefix="chorus-upload-", dir=local.parent) as directory:
+        copy = Path(directory) / "journal.db"
+        journal.copy_to(copy)
+        try:
+            stored = publish(store, name, copy, create_only=state.base_etag is None, if_match=state.base_etag)
+            etag = stored.etag
+        except (ObjectExists, PreconditionFailed):
+            # Ours, if only the answer to an earlier try was lost.
+            there = store.stat(name)
+            if there is None or read_back(store, name, size=copy.stat().st_size) != hash_file(copy):
+                raise CheckinConflict(
+                    f"{settings.journal.cloud} is not the journal that was checked out",
+                    hint=f"Nothing was overwritten. {local} has this machine's work: keep it.",
+                ) from None
+            etag = there.etag
+    custody.checked_in(journal, cloud=state.cloud, etag=etag)
+    with suppress(PreconditionFailed):
+        lock.release(store, name, etag=state.lock_etag)
+    emit(JournalCheckedIn(cloud=state.cloud, local=str(local), unchanged=False))

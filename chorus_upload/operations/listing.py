@@ -1,0 +1,90 @@
+"""`file list`, `journal list` and `history`: what the journal holds, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.errors import LayoutError
+from chorus_upload.journal import commands, deliveries, versions
+from chorus_upload.journal.deliveries import Selection
+from chorus_upload.journal.journal import Journal
+from chorus_upload.model import Change, CommandRecord, ListedFile, VersionSummary
+from chorus_upload.operations.central import Keys, destination_url
+from chorus_upload.operations.selecting import selected_modalities
+
+
+def list_files(
+    journal: Journal,
+    settings: Settings,
+    *,
+    version: str | None,
+    modalities: tuple[str, ...] | None,
+    max_files: int | None,
+    uploaded: bool,
+) -> Iterator[ListedFile]:
+    """Yield what the next upload would send, in its order; with `uploaded`, what was delivered, by key.
+
+    A file that cannot have a central key is listed with an empty one.
+    """
+    selection = Selection(version=version, modalities=selected_modalities(settings, modalities))
+    url = destination_url(settings.central.location)
+    if uploaded:
+        yield from islice(_delivered(journal, url=url, selection=selection), max_files)
+        return
+    deliveries.plan(journal, url=url, selection=selection, limit=max_files)
+    keys = Keys(settings)
+    for page in deliveries.planned(journal):
+        for file in page:
+            try:
+                key = keys.key(modality=file.modality, path=file.path, version=file.version)
+            except LayoutError:
+                key = ""
+            yield ListedFile(
+                path=file.path,
+                modality=file.modality,
+                patient=file.patient,
+                version=file.version,
+                change=Change(file.change),
+                size=file.size,
+                mtime_us=file.mtime_us,
+                key=key,
+                fingerprint=file.fingerprint,
+                md5=file.md5,
+            )
+
+
+def _delivered(journal: Journal, *, url: str, selection: Selection) -> Iterator[ListedFile]:
+    for record in deliveries.delivered(journal, url=url, selection=selection):
+        yield ListedFile(
+            path=record.path,
+            modality=record.modality,
+            patient=record.patient,
+            version=record.version,
+            change=Change(record.change),
+            size=record.size,
+            mtime_us=record.mtime_us,
+            key=record.key,
+            fingerprint=record.fingerprint,
+            md5=record.md5,
+            evidence=record.evidence,
+            etag=record.etag,
+            delivered_us=record.delivered_us,
+            submission=record.submission,
+        )
+
+
+def list_versions(
+    journal: Journal, settings: Settings, *, version: str | None, modalities: tuple[str, ...] | None
+) -> list[VersionSummary]:
+    """What each version introduced, by modality, oldest first."""
+    selected = None if modalities is None else selected_modalities(settings, modalities)
+    url = destination_url(settings.central.location)
+    rows = versions.summaries(journal, destination=url, label=version)
+    return [row for row in rows if selected is None or row.modality in selected]
+
+
+def history(journal: Journal) -> list[CommandRecord]:
+    """Every command that was recorded, oldest first."""
+    return commands.history(journal)

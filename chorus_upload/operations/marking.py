@@ -1,0 +1,120 @@
+"""`file mark_as_*`: record by hand what did not go through `file upload` or `journal update`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.errors import ConfigError, LayoutError
+from chorus_upload.events import Emit, FileDelivered, FilesMarked
+from chorus_upload.journal import deliveries, files, submissions, versions
+from chorus_upload.journal.deliveries import Selection
+from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.who import Who
+from chorus_upload.layout import check_version_label
+from chorus_upload.model import Delivered, Failed, Transfer
+from chorus_upload.operations.central import Keys, destination_url, transfer_of
+from chorus_upload.operations.scanning import open_sources
+from chorus_upload.storage.open import open_store
+from chorus_upload.transfer.meter import Meter
+from chorus_upload.transfer.pool import Pool, ThreadPool
+from chorus_upload.transfer.sender import Sender
+
+RECORD_FILES = 500
+
+
+def mark_as_uploaded(
+    journal: Journal,
+    settings: Settings,
+    *,
+    upload_datetime: str,
+    paths: Sequence[str] | None,
+    emit: Emit,
+    pool: Pool | None = None,
+) -> FilesMarked:
+    """Record as delivered what is pending and is in the central store already, by whatever way it got there.
+
+    Each object is read back and compared with its source; only what matches is marked. `paths` None means
+    all that is pending. `upload_datetime` (YYYYMMDDHHMMSS or ISO 8601) names the submission.
+    """
+    label = _submission_label(upload_datetime)
+    url = destination_url(settings.central.location)
+    deliveries.plan(journal, url=url, selection=Selection(modalities=settings.modalities))
+    wanted = None if paths is None else set(paths)
+    refused = dict.fromkeys(wanted or (), "it is not pending")
+    marked = 0
+    submission = submissions.begin(journal, url=url, label=label, who=Who.here(), resume=False)
+    with (
+        open_sources(settings, settings.modalities) as (_, sources),
+        open_store(
+            settings.central.location, patience=settings.retry_seconds, connections=settings.num_threads
+        ) as store,
+    ):
+        sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=Meter())
+        transfers = _pending(journal, Keys(settings), wanted, refused)
+        proven: list[Delivered] = []
+        try:
+            for outcome in (pool or ThreadPool(settings.num_threads)).run(sender.recognise, transfers):
+                match outcome:
+                    case Delivered():
+                        proven.append(outcome)
+                        marked += 1
+                        refused.pop(outcome.transfer.path, None)
+                        emit(FileDelivered.of(outcome))
+                    case Failed():
+                        refused[outcome.transfer.path] = outcome.detail
+                if len(proven) >= RECORD_FILES:
+                    deliveries.record(journal, submission, proven)
+                    proven = []
+        finally:
+            deliveries.record(journal, submission, proven)
+    submissions.complete(journal, submission)
+    return FilesMarked(what="uploaded", marked=marked, refused=refused)
+
+
+def mark_as_deleted(
+    journal: Journal, settings: Settings, *, paths: Sequence[str], version: str | None, emit: Emit
+) -> FilesMarked:
+    """Retire files by their paths, in every modality; how deletion works in append mode.
+
+    `version` is the one that retires them: new, or None for the last one.
+    """
+    if version is not None:
+        check_version_label(version)
+    last = versions.last(journal)
+    label = version or (last.label if last else None)
+    if label is None:
+        raise ConfigError("the journal has no version yet, so there is nothing to mark")
+    missing = files.retire_marked(journal, paths, version=label, mode=settings.mode, who=Who.here())
+    return FilesMarked(
+        what="deleted",
+        marked=len(set(paths)) - len(missing),
+        refused=dict.fromkeys(missing, "the journal has no active file of that path"),
+    )
+
+
+def _submission_label(text: str) -> str:
+    try:
+        moment = datetime.strptime(text, "%Y%m%d%H%M%S").astimezone()
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(
+                f"{text!r} is not a date and time", hint="Write it as YYYYMMDDHHMMSS, or as 2026-01-31T17:00:00."
+            ) from None
+    return moment.strftime("%Y%m%d%H%M%S")
+
+
+def _pending(journal: Journal, keys: Keys, wanted: set[str] | None, refused: dict[str, str]) -> Iterator[Transfer]:
+    for page in deliveries.planned(journal):
+        for file in page:
+            if wanted is not None and file.path not in wanted:
+                continue
+            try:
+                key = keys.key(modality=file.modality, path=file.path, version=file.version)
+            except LayoutError as error:
+                refused[file.path] = error.message
+                continue
+            yield transfer_of(file, key=key)
