@@ -12,10 +12,7 @@ from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError
 
 EXIT_UNEXPECTED = 1
 
-_AFTER_INTERRUPTION = (
-    "everything recorded so far is kept; type the same command again to go on. If it says that the journal is locked,"
-    " type 'chorus-upload journal checkin' first"
-)
+_AFTER_INTERRUPTION = "what was recorded is kept; type the same command again to go on"
 _PLEASE_REPORT = "this is a defect of chorus-upload: please report it, with the output of the same command and -v"
 
 

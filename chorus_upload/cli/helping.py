@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from chorus_upload.cli.groups import CONTEXT_SETTINGS, PROGRAM, normal_spelling
 
@@ -23,14 +23,14 @@ def help_page(program: TyperGroup, arguments: Sequence[str]) -> str | None:
     asked = list(takewhile(lambda argument: argument != "--", arguments))
     if _FLAGS.isdisjoint(asked):
         return None
-    command = program
+    command: TyperCommand | TyperGroup = program
     context = typer.Context(program, info_name=PROGRAM, **CONTEXT_SETTINGS)
     for word in _words(asked):
         if not isinstance(command, TyperGroup):
             break
         name = normal_spelling(word)
         child = command.commands.get(name)
-        if child is None:
+        if not isinstance(child, TyperCommand | TyperGroup):
             return None
         command, context = child, typer.Context(child, info_name=name, parent=context)
     return command.get_help(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ class Invocation:
     def configure(self, options: GlobalOptions) -> None:
         """Take over the global options."""
         self.options = options
-        self.sink: Sink = choose_sink(json=options.json, quiet=options.quiet, verbose=options.verbose)
+        self.sink: Sink = choose_sink(
+            json=options.json, quiet=options.quiet, verbose=options.verbose, program=_as_started(options)
+        )
         set_up_logging(self.sink, verbose=options.verbose, redact=self.redact)
 
     @cached_property
@@ -91,6 +94,11 @@ class Invocation:
             yield session
 
 
+def _as_started(options: GlobalOptions) -> str:
+    """The program with the configuration that was named, so that a proposed command finds it again."""
+    return PROGRAM if options.config is None else f"{PROGRAM} -c {shlex.quote(str(options.config))}"
+
+
 def command_name(context: typer.Context) -> str:
     """Return e.g. `journal update`."""
     return context.command_path.removeprefix(PROGRAM).strip()
@@ -102,7 +110,10 @@ def given_arguments(context: typer.Context) -> dict[str, str]:
     for name, value in context.params.items():
         if value is None or value is False or value == []:
             continue
-        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        if isinstance(value, list | tuple):
+            text = ", ".join(map(str, value))
+        else:
+            text = "true" if value is True else str(value)
         arguments[name.replace("_", "-")] = text
     return arguments
 

@@ -154,7 +154,7 @@ def _pasted_user(address: Address, where: str) -> Given:
 
 
 def _with_pasted(given: Given, address: Address, *, where: str, complaints: Complaints) -> Given:
-    """`given` and the account and the token of a pasted SAS URL, which must not contradict each other."""
+    """`given` and the account and the token of a pasted SAS URL; it is an error to have two different tokens."""
     origin = f"{where} path"
     pasted: Given = {}
     if address.account_name and address.account_url:
@@ -162,9 +162,8 @@ def _with_pasted(given: Given, address: Address, *, where: str, complaints: Comp
         pasted["azure_account_url"] = Entry(address.account_url, origin)
     if address.sas_token:
         pasted["azure_sas_token"] = Entry(SecretStr(address.sas_token), origin)
-    for name, of in (("azure_account_name", "account"), ("azure_sas_token", "token")):
-        if name in given and name in pasted and given[name].value != pasted[name].value:
-            complaints.error(given[name].origin, f"another {of} than in the address in path; keep one of the two")
+        if "azure_sas_token" in given and given["azure_sas_token"].value != pasted["azure_sas_token"].value:
+            complaints.error(given["azure_sas_token"].origin, "another token than in path; keep one of the two")
     return pasted | given
 
 

@@ -123,10 +123,11 @@ class _Loader:
         is_current = isinstance(table, dict) and not {"source", "local"}.isdisjoint(table)
         where = "[journal.source]" if is_current else "[journal]"
         cloud = self._location("journal.cloud", where=where)
-        local = Path(self._take("journal.local_path") or "journal.db").expanduser()
+        written = self._take("journal.local_path") or "journal.db"
+        if "://" in written:
+            self.complaints.error(self.origins["journal.local_path"], "must be a file on this machine")
+        local = Path(written).expanduser()
         try:
-            if parse_address(str(local)).scheme != "file":
-                self.complaints.error(self.origins["journal.local_path"], "must be a file on this machine")
             cloud.split()
         except ValueError:
             self.complaints.error(f"{where} path", f"{cloud} must name the journal file, as {cloud}/journal.db does")

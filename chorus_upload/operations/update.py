@@ -44,7 +44,7 @@ from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
 from chorus_upload.operations.selecting import selected_modalities
 from chorus_upload.storage.source import Source
-from chorus_upload.transfer.pool import Pool, ThreadPool
+from chorus_upload.transfer.pool import AdaptivePool, Pool
 from chorus_upload.transfer.reader import read_file
 
 PIECE_FILES = 64
@@ -106,7 +106,7 @@ def update(
             _refuse_implausible(observation, settings, sources)
         version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
         application = _Application(journal, settings, observation, sources, version_id=version_id, emit=emit)
-        application.run(pool or ThreadPool(settings.num_threads))
+        application.run(pool or AdaptivePool(settings.num_threads, is_long=_is_long))
         for modality, count in application.problems.items():
             problems[modality] = problems.get(modality, 0) + count
         retired = observation.retire_gone(version_id)
@@ -180,6 +180,10 @@ def _refuse_implausible(observation: Observation, settings: Settings, sources: M
 
 def _less(whole: Tally, part: Tally) -> Tally:
     return Tally(whole.files - part.files, whole.bytes - part.bytes)
+
+
+def _is_long(piece: Piece) -> bool:
+    return sum(candidate.size for candidate in piece) >= PIECE_BYTES
 
 
 class _Count:

@@ -26,7 +26,7 @@ from chorus_upload.errors import ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.storage.azure_client import AzureCredential, ConnectionString, SasToken, connect
 from chorus_upload.storage.azure_download import Download
 from chorus_upload.storage.azure_errors import error_code
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag
+from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, must_be_complete
 from chorus_upload.storage.azure_upload import Upload, block_size_for, microseconds
 from chorus_upload.storage.bodies import blocks_of
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key
@@ -65,7 +65,7 @@ class AzureStore:
         self._connection = connect(account_url, container, credential, connections=connections, one_request=block_size)
         self._container = self._connection.client
         host = f"{self._container.scheme}://{self._container.primary_hostname}"
-        self._url = join_key(f"{host}/{container}", self._prefix)
+        self._url = f"{host}/{container}" + (f"/{self._prefix}" if self._prefix else "")
 
     @property
     def url(self) -> str:
@@ -93,11 +93,13 @@ class AzureStore:
 
         def look() -> BlobProperties | None:
             try:
-                return blob.get_blob_properties()
+                found = blob.get_blob_properties()
             except ResourceNotFoundError as error:
                 if error_code(error) != "BlobNotFound":
                     raise
                 return None
+            must_be_complete(found.etag, found.last_modified)
+            return found
 
         found = self._requests.run(f"looking at {key}", look)
         return None if found is None else _describe(key, found)
@@ -187,8 +189,13 @@ class AzureStore:
             pages = self._container.list_blobs(
                 name_starts_with=prefix or None, include=["metadata"], results_per_page=self._page_size
             ).by_page(marker)
-            found = list(next(pages, ()))
-            following: str | None = getattr(pages, "continuation_token")  # noqa: B009 - the type has no such field
+            try:
+                found = list(next(pages, ()))
+            except AttributeError:  # how the SDK takes an empty answer
+                must_be_complete(None)
+            # A page of somebody else (a proxy asks for a log-in) would look like an empty container.
+            must_be_complete(getattr(pages, "container", None))
+            following: str | None = getattr(pages, "continuation_token", None)
             return found, following or None
 
         return self._requests.run(f"listing {self._url}", fetch)

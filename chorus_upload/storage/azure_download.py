@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from azure.core import MatchConditions
-from azure.storage.blob import BlobClient
+from azure.storage.blob import BlobClient, StorageStreamDownloader
 
-from chorus_upload.storage.azure_requests import Requests
+from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, must_be_complete
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -47,15 +46,18 @@ class Download(io.RawIOBase):
         return count
 
     def _fetch_first(self) -> tuple[str, int, bytes]:
-        found = self._blob.download_blob(max_concurrency=1)
-        return str(found.properties.etag), found.size, found.read(min(found.size, self._chunk))
+        found = self._download(None, None)
+        return bare_etag(found.properties.etag), found.size, found.read(min(found.size, self._chunk))
 
     def _fetch_next(self) -> bytes:
-        found = self._blob.download_blob(
-            offset=self._got,
-            length=min(self._chunk, self._size - self._got),
-            max_concurrency=1,
-            etag=self._etag,
-            match_condition=MatchConditions.IfNotModified,
-        )
-        return found.readall()
+        return self._download(self._got, min(self._chunk, self._size - self._got)).readall()
+
+    def _download(self, offset: int | None, length: int | None) -> StorageStreamDownloader[bytes]:
+        conditions = Conditions(if_match=self._etag if offset else None)
+        try:
+            found = self._blob.download_blob(offset, length, max_concurrency=1, **conditions.options)
+        except ValueError:  # how the SDK takes an answer without a Content-Range
+            must_be_complete(None)
+            raise
+        must_be_complete(found.properties.etag)
+        return found

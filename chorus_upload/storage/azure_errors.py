@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, DeserializationError, HttpResponseError
 
 from chorus_upload.errors import (
     AccessDenied,
@@ -159,7 +159,8 @@ def _no_answer(error: Exception, doing: str) -> StorageError:
     if any("CA certificate bundle" in str(cause) for cause in causes):
         return TlsError(f"{doing}: the file that REQUESTS_CA_BUNDLE names does not exist")
     reason = scrub(str(causes[-1]).partition("\n")[0]) or type(causes[-1]).__name__
-    if isinstance(error, (ValueError, TypeError)) and not isinstance(error, DecodeError):
+    # What the SDK cannot take apart has been cut off within its headers.
+    if isinstance(error, ValueError) and not isinstance(error, DeserializationError):
         return StorageError(f"{doing}: the client library refuses: {reason}")
     return TransientError(f"{doing}: {reason}")
 

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
 from chorus_upload.errors import IntegrityError
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag
+from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, must_be_complete
 from chorus_upload.storage.store import Checksum, ComputedBy, StoredObject
 
 _MOST_BLOCKS = 50_000
@@ -38,10 +38,9 @@ class Upload:
 
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author."""
-        answer = self.requests.send(
-            f"writing {self.key}",
-            lambda: cast(
-                "_Answer",
+
+        def write() -> _Answer:
+            return _complete(
                 self.blob.upload_blob(
                     body,
                     length=len(body),
@@ -49,9 +48,10 @@ class Upload:
                     validate_content=True,
                     metadata=dict(self.metadata or {}),
                     **self.conditions.options,
-                ),
-            ),
-        )
+                )
+            )
+
+        answer = self.requests.send(f"writing {self.key}", write)
         computed = answer["content_md5"]
         if computed is not None and bytes(computed) != _md5(body):
             raise IntegrityError(f"writing {self.key}: the service reports a checksum that is not the body's")
@@ -73,10 +73,9 @@ class Upload:
             name = f"{number:05d}-{_md5(block).hex()}"
             self._stage(name, block)
             names.append(BlobBlock(name))
-        answer = self.requests.send(
-            f"writing {self.key}",
-            lambda: cast(
-                "_Answer",
+
+        def commit() -> _Answer:
+            return _complete(
                 self.blob.commit_block_list(
                     names,
                     # A convenience for those who download; the service does not check it.
@@ -84,9 +83,10 @@ class Upload:
                     validate_content=True,
                     metadata=dict(self.metadata or {}),
                     **self.conditions.options,
-                ),
-            ),
-        )
+                )
+            )
+
+        answer = self.requests.send(f"writing {self.key}", commit)
         return self._describe(answer, size=size, checksum=Checksum(whole.digest(), ComputedBy.UNKNOWN))
 
     def _stage(self, name: str, block: bytes) -> None:
@@ -104,6 +104,11 @@ class Upload:
             checksum=checksum,
             transit_checked=True,
         )
+
+
+def _complete(answer: Mapping[str, Any]) -> _Answer:
+    must_be_complete(answer.get("etag"), answer.get("last_modified"))
+    return cast("_Answer", answer)
 
 
 def block_size_for(size: int, *, at_least: int) -> int:

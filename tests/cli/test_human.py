@@ -65,19 +65,18 @@ def test_an_update() -> None:
     assert screen.out == (
         "Version 20260301120000 (full mode, continued after an interruption)\n"
         "\n"
-        "Modality  What        Files      Size\n"
-        "--------  ----------  -----  --------\n"
-        "OMOP      added          12  3.00 GiB\n"
-        "          unchanged     100  1.00 GiB\n"
-        "Images    modified        1     512 B\n"
-        "          retired         2  1.00 KiB\n"
-        "          unchanged       0       0 B\n"
-        "          unreadable      1\n"
-        "All       added          12  3.00 GiB\n"
-        "          modified        1     512 B\n"
-        "          retired         2  1.00 KiB\n"
-        "          unchanged     100  1.00 GiB\n"
-        "          unreadable      1\n"
+        "Modality  What           Files      Size\n"
+        "--------  -------------  -----  --------\n"
+        "OMOP      added             12  3.00 GiB\n"
+        "          unchanged        100  1.00 GiB\n"
+        "Images    modified           1     512 B\n"
+        "          retired            2  1.00 KiB\n"
+        "          not journaled      1\n"
+        "All       added             12  3.00 GiB\n"
+        "          modified           1     512 B\n"
+        "          retired            2  1.00 KiB\n"
+        "          unchanged        100  1.00 GiB\n"
+        "          not journaled      1\n"
         "\n"
         "Outside every pattern below /data/site: 7 files, 2.00 KiB (--list-outside names them).\n"
         "Took 3 min 20 s.\n"
@@ -153,11 +152,16 @@ def test_marking() -> None:
     ],
 )
 def test_checking_out(created: bool, resumed: bool, words: str) -> None:  # noqa: FBT001
-    screen = Screen()
+    event = JournalCheckedOut("az://c/journal.db", "journal.db", created=created, resumed=resumed)
+    on_the_way, asked_for = Screen(), Screen()
 
-    screen.sink.emit(JournalCheckedOut("az://c/journal.db", "journal.db", created=created, resumed=resumed))
+    on_the_way.sink.emit(event)
+    asked_for.sink.answer(event)
 
-    assert words in screen.err
+    # Around another command only what is unusual is worth a remark.
+    assert (words in on_the_way.err) == (created or resumed)
+    assert words in asked_for.out
+    assert "In the cloud: az://c/journal.db" in asked_for.out
 
 
 def test_quiet_leaves_warnings_and_what_was_asked_for() -> None:
@@ -238,11 +242,13 @@ def test_the_list_of_versions() -> None:
 
 def test_the_history() -> None:
     screen = Screen(quiet=True)
-    records = [CommandRecord(0, "file upload", "max-num-files=3", "host", "me", "1.0", 61.0, 3)]
+    records = [
+        CommandRecord(0, "file upload", '{"max-num-files": "3", "dry-run": "true"}', "host", "me", "1.0", 61.0, 3)
+    ]
 
     screen.sink.result("command", records, lambda: history_report(records))
 
-    assert "file upload  max-num-files=3  1 min 1 s     3  me@host" in screen.out
+    assert "file upload  --max-num-files 3 --dry-run  1 min 1 s     3  me@host" in screen.out
 
 
 def test_empty_lists_say_so() -> None:

@@ -153,7 +153,7 @@ def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str], m
     assert main([]) == 130
 
     shown = capsys.readouterr()
-    assert "error: interrupted\nhint: everything recorded so far is kept" in shown.err
+    assert "error: interrupted\nhint: what was recorded is kept" in shown.err
 
 
 def test_a_connection_that_breaks_is_no_reader_that_left(

@@ -53,6 +53,7 @@ def test_what_is_seen_of_an_upload() -> None:
     lines = drawn(UploadProgressed(10, 1_237, GIB, 5 * GIB, ("1001/Images/a.dcm", HOSTILE)))
 
     assert any("10 of 1,237 files  1.00 GiB of 5.00 GiB  20%" in line for line in lines)
+    assert {"━" * 8, "─" * 32} <= set(lines)
     assert any("1001/Images/a.dcm" in line for line in lines)
     assert any("[red]Größe-患者\\x1b[2J\\n" in line for line in lines)
 

@@ -79,10 +79,15 @@ def test_other_services(load_text: Load, path: str, auth: str, mode: AuthMode | 
         ("az://c/x", 'azure_account_url="https://b.blob.core.windows.net/c"', "the container belongs in path"),
         ("az://c/x", 'azure_account_url="https://b.blob.core.windows.net?sv=SECRET"', "belongs in azure_sas_token"),
         ("az://c/x", 'azure_account_name="a"\nazure_connection_string="AccountName=b"', "is for the account b"),
+        ("az://c/x", 'azure_account_url="http://127.0.0.1:10000"', "must be followed by the account's name"),
         ("az://c/x", 'azure_connection_string="a"\nazure_storage_connection_string="b"', "contradicts"),
         ("az://c/x", 'azure_account_name="a"\nazure_container="d"', "keep one of them"),
         ("az:///x", 'azure_account_name="a"', "names no container"),
-        ("https://a.blob.core.windows.net/c?sv=1&sig=SECRET", 'azure_account_name="b"', "another account than"),
+        (
+            "https://a.blob.core.windows.net/c?sv=1&sig=SECRET",
+            'azure_account_name="b"',
+            "is the address of a, but azure_account_name is b",
+        ),
         ("https://a.blob.core.windows.net/c?sv=1&sig=SECRET", 'azure_sas_token="sig=SECRET2"', "another token than"),
     ],
 )
@@ -147,6 +152,11 @@ def test_the_emulator(load_text: Load) -> None:
 def test_a_host_of_ones_own_in_front_of_the_account(load_text: Load) -> None:
     auth = _auth(load_text(_central('azure_account_name = "acct"\nazure_account_url = "https://blobs.hospital.org"')))
     assert (auth.azure_account_name, auth.azure_account_url) == ("acct", "https://blobs.hospital.org")
+
+
+def test_an_account_address_without_https_in_front(load_text: Load) -> None:
+    auth = _auth(load_text(_central('azure_account_url = "acct.blob.core.windows.net"')))
+    assert (auth.azure_account_name, auth.azure_account_url) == ("acct", "https://acct.blob.core.windows.net")
 
 
 def test_http_to_another_machine_is_warned_of(load_text: Load) -> None:
@@ -330,7 +340,7 @@ def test_a_usual_variable_does_not_complete_a_key_pair_of_the_file(load_text: Lo
 
 
 def test_no_secret_is_shown(load_text: Load) -> None:
-    text = f"""
+    text = """
     [journal.source]
     path = "https://acct.blob.core.windows.net/c/journal.db?sv=1&sig=SECRET1"
     [central_path]
@@ -361,4 +371,4 @@ def test_no_secret_is_shown(load_text: Load) -> None:
         str(settings.journal.cloud),
     ):
         assert "SECRET" not in text
-    assert json.dumps(shown).count("***") == 6
+    assert json.dumps(shown).count("***") == 8

@@ -70,6 +70,10 @@ def test_all_mistakes_are_named_at_once(load_text: Load) -> None:
     ("text", "said"),
     [
         ("[configuration]\ndeletion_limit = 20\n", "deletion_limit: must be a number from 0 to 1, not 20"),
+        ("[configuration]\nnum_threads = [3]\n", "num_threads: must be a whole number from 1 to 256, not a list"),
+        ("[configuration]\nnum_threads = {a = 3}\n", "must be a whole number from 1 to 256, not a section"),
+        ("[configuration]\nnum_threads = 07:32:00\n", "must be a whole number from 1 to 256, not this"),
+        (f"[configuration]\nupload_method = '{'S' * 40}'\n", '"azcli", "azcopy", not this text'),
         ("[configuration]\nsupported_modalities = 3\n", "supported_modalities: must be names with commas between"),
         ('[configuration]\nsupported_modalities = "OMOP,my images"\n', "'my images' cannot be a modality"),
         ('[configuration]\nsupported_modalities = "omop"\n', "omop must be written OMOP"),

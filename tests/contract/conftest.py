@@ -43,6 +43,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
             prefix="some/prefix",
             credential=AccountKey(azurite.account, azurite.key),
             retry=IMPATIENT,
+            page_size=500,
         )
 
     return Place("azure", lambda: open_azure(container), lambda: open_azure("missing"))

@@ -363,13 +363,13 @@ class TestScan:
         assert keys(store, "b") == ["b/a"]
         assert keys(store, "nothing") == keys(store, "ab/nothing/at/all") == []
 
-    def test_a_name_that_begins_with_the_prefix_of_the_store_is_not_in_it(self, place: Place, store: Store) -> None:
+    def test_its_address_ends_without_a_slash(self, store: Store) -> None:
         put(store, "a")
         assert store.url.rstrip("/") == store.url
         assert keys(store) == ["a"]
 
-    def test_thousands(self, place: Place, store: Store) -> None:
-        names = {f"v1/{number % 7}/{number:05d}" for number in range(5_050)}
+    def test_many_pages(self, store: Store) -> None:
+        names = {f"v1/{number % 7}/{number:05d}" for number in range(1_250)}
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda key: put(store, key, b""), names))
         found = [each.key for each in store.scan()]
@@ -438,7 +438,7 @@ class TestNames:
     @pytest.mark.parametrize(
         "key", ["", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", "a/..", "nul\0", "\udcff", "./a"]
     )
-    def test_what_is_no_key_is_refused_everywhere(self, place: Place, store: Store, key: str) -> None:
+    def test_what_is_no_key_is_refused_everywhere(self, store: Store, key: str) -> None:
         for act in (
             lambda: put(store, key),
             lambda: store.stat(key),

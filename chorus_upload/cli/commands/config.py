@@ -93,9 +93,13 @@ def _settings_report(settings: Mapping[str, object]) -> Report:
     origins = settings["origins"]
     known = origins if isinstance(origins, Mapping) else {}
     # Warnings were shown when the file was loaded, origins stand behind the values.
-    values = {name: value for name, value in settings.items() if name not in ("origins", "warnings")}
+    values = {name: value for name, value in settings.items() if name not in ("file", "origins", "warnings")}
     rows = tuple(Row((place, text, str(known.get(place, "default")))) for place, text in _flat(values))
-    return Report(table=Table((Column("Setting"), Column("Value"), Column("From")), rows), data=True)
+    return Report(
+        heading=str(settings["file"]),
+        table=Table((Column("Setting"), Column("Value"), Column("From")), rows),
+        data=True,
+    )
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -103,7 +107,7 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
     for name, value in values.items():
         place = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{place}.")
+            yield from _flat({key: item for key, item in value.items() if key != "modality"}, f"{place}.")
         elif isinstance(value, bool):
             yield place, str(value).lower()
         elif isinstance(value, list | tuple):

@@ -152,7 +152,8 @@ def upload(
         max_files=max_num_files,
         dry_run=dry_run,
     )
-    with run.session(context) as session:
+    # A dry run changes nothing: it needs no lock and leaves no trace.
+    with run.session(context, read_only=dry_run) as session:
         finished = run_upload(session.journal, run.settings, request, emit=run.emit)
         run.emit(finished)
         code = session.exit_code = EXIT_PARTIAL if finished.failed else EXIT_OK

@@ -9,11 +9,11 @@ import typer
 
 from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.groups import examples, make_group
-from chorus_upload.cli.invocation import current
+from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import LocalJournal, Modalities
 from chorus_upload.cli.render.listings import versions_report
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
-from chorus_upload.events import Notice
+from chorus_upload.events import Emit, Event, JournalCheckedIn, JournalCheckedOut, Notice
 
 group = make_group(
     "Keep the journal of what the sources hold.",
@@ -132,7 +132,7 @@ def checkout(context: typer.Context, local_journal: LocalJournal = None) -> int:
     from chorus_upload.operations import custody
 
     run = current(context)
-    custody.checkout(run.settings, local_journal=local_journal, emit=run.emit)
+    custody.checkout(run.settings, local_journal=local_journal, emit=_answering(run))
     return EXIT_OK
 
 
@@ -151,7 +151,7 @@ def checkin(context: typer.Context, local_journal: LocalJournal = None) -> int:
     from chorus_upload.operations import custody
 
     run = current(context)
-    custody.checkin(run.settings, local_journal=local_journal, emit=run.emit)
+    custody.checkin(run.settings, local_journal=local_journal, emit=_answering(run))
     return EXIT_OK
 
 
@@ -182,6 +182,18 @@ def unlock(
         _confirm_unlock(context, holder)
     custody.unlock(run.settings, emit=run.emit)
     return EXIT_OK
+
+
+def _answering(run: Invocation) -> Emit:
+    """Return an `emit` for which taking or giving back the journal is the answer, and not a remark."""
+
+    def emit(event: Event) -> None:
+        if isinstance(event, JournalCheckedOut | JournalCheckedIn):
+            run.sink.answer(event)
+        else:
+            run.emit(event)
+
+    return emit
 
 
 def _confirm_unlock(context: typer.Context, holder: str) -> None:

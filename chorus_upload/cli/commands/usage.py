@@ -24,11 +24,11 @@ Before the first time: copy config.toml.template to config.toml, fill it in, and
   chorus-upload config check            what is wrong with it, without touching the cloud
   chorus-upload config show             what it comes to, secrets masked
 
-After an interruption: what was recorded is kept. Type the same command again; if it says that the journal is
-locked, give the journal back first.
+After an interruption: what was recorded is kept. Type the same command again on the same machine; or only give
+the journal back.
 
-  chorus-upload journal checkin --local-journal journal.db
   chorus-upload file upload
+  chorus-upload journal checkin
 
 Several commands in a row on a local journal: take it once, give it back once.
 

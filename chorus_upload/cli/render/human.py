@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from chorus_upload.cli.groups import PROGRAM
 from chorus_upload.cli.render.formats import count, files, size
 from chorus_upload.cli.render.progress import ProgressView
-from chorus_upload.cli.render.reports import report_of, verdict
+from chorus_upload.cli.render.reports import Result, report_of, verdict
 from chorus_upload.cli.render.sink import Failure, Style
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Report, Table
@@ -43,6 +44,7 @@ class HumanSink:
 
     `at_most` limits how many lines of one kind of trouble are shown (0: all of them): a person reads the first
     of them and a number, a log file keeps all. `quiet` leaves warnings, failures and what was asked for.
+    `program` is how this run was started; a proposal for the next command begins with it.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class HumanSink:
         quiet: bool = False,
         verbose: bool = False,
         at_most: int = 0,
+        program: str = PROGRAM,
     ) -> None:
         self._out = out
         self._progress = progress
@@ -61,6 +64,7 @@ class HumanSink:
         self._quiet = quiet
         self._verbose = verbose
         self._at_most = at_most
+        self._program = program
         self._shown: Counter[str] = Counter()
 
     def emit(self, event: Event) -> None:
@@ -84,8 +88,11 @@ class HumanSink:
             case JournalCheckedOut() | JournalCheckedIn():
                 self._custody(event)
             case UpdateFinished() | UploadFinished() | VerifyFinished() | FilesMarked():
-                self._what_was_not_shown()
-                self._report(report_of(event))
+                self.answer(event)
+
+    def answer(self, result: Result) -> None:
+        self._what_was_not_shown()
+        self._report(report_of(result))
 
     def result(self, kind: str, values: Iterable[object], report: Callable[[], Report]) -> None:
         self._report(report())
@@ -169,10 +176,9 @@ class HumanSink:
         self._info(f"{verb} {pending} to {printable(event.destination)}")
 
     def _custody(self, event: JournalCheckedOut | JournalCheckedIn) -> None:
-        # Around another command it is a side remark; who typed `journal checkout` reads it as the answer.
-        report = report_of(event)
-        for line in (report.heading, *report.remarks):
-            self._info(printable(line))
+        # Around another command this is worth a remark only when it is not the usual thing.
+        if self._verbose or (isinstance(event, JournalCheckedOut) and (event.created or event.resumed)):
+            self._info(printable(report_of(event).heading))
 
     def _report(self, report: Report) -> None:
         self._progress.pause()
@@ -191,7 +197,7 @@ class HumanSink:
         for warning in report.warnings:
             self._warning(printable(warning))
         if report.next_step and not self._quiet:
-            self._info(f"Next: {report.next_step}")
+            self._info(f"Next: {self._program} {report.next_step}")
 
 
 def _detail(detail: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from chorus_upload.cli.render.formats import iso_time
 from chorus_upload.cli.render.records import as_json, event_name, fields_of, json_line
+from chorus_upload.cli.render.reports import Result
 from chorus_upload.cli.render.sink import Failure, Progress
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Report
@@ -35,6 +36,9 @@ class JsonSink:
         at_us = int(self._clock() * 1_000_000)
         stamp = {"at_us": at_us, "at": iso_time(at_us)}
         self._out.line(json_line(event_name(event), {**stamp, **fields_of(event)}))
+
+    def answer(self, result: Result) -> None:
+        self.emit(result)
 
     def result(self, kind: str, values: Iterable[object], report: Callable[[], Report]) -> None:
         for value in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from chorus_upload.cli.render.formats import count, duration, local_time, size
@@ -29,10 +30,13 @@ _HISTORY_COLUMNS = (
 )
 
 
+_LONGEST_ARGUMENTS = 100
+
+
 def versions_report(summaries: Sequence[VersionSummary]) -> Report:
     """Describe the versions of a journal: the sizes are those of the active files and of those to upload."""
     if not summaries:
-        return Report(heading="The journal holds no version yet.", next_step="chorus-upload journal update", data=True)
+        return Report(heading="The journal holds no version yet.", next_step="journal update", data=True)
     rows = []
     previous = ""
     for summary in summaries:
@@ -63,6 +67,17 @@ def _version_cells(summary: VersionSummary) -> tuple[str, ...]:
     )
 
 
+def _typed(arguments: str) -> str:
+    """Return recorded arguments as they were typed, if they are recorded as JSON; the beginning of very many."""
+    try:
+        options = json.loads(arguments)
+    except ValueError:
+        options = None
+    if isinstance(options, dict):
+        arguments = " ".join(f"--{name}" if value == "true" else f"--{name} {value}" for name, value in options.items())
+    return arguments if len(arguments) <= _LONGEST_ARGUMENTS else f"{arguments[:_LONGEST_ARGUMENTS]} ..."
+
+
 def history_report(records: Sequence[CommandRecord]) -> Report:
     """Describe earlier commands, oldest first."""
     if not records:
@@ -72,7 +87,7 @@ def history_report(records: Sequence[CommandRecord]) -> Report:
             (
                 local_time(record.begun_us),
                 record.command,
-                record.arguments,
+                _typed(record.arguments),
                 "" if record.seconds is None else duration(record.seconds),
                 "" if record.exit_code is None else str(record.exit_code),
                 f"{record.user}@{record.host}",

@@ -62,38 +62,40 @@ def _update(result: UpdateFinished) -> Report:
         table=Table((Column("Modality"), Column("What"), *_FILES_AND_SIZE), tuple(rows)) if rows else None,
         remarks=tuple(remarks),
         warnings=tuple(warnings),
-        next_step="chorus-upload file upload" if total.changed else "",
+        next_step="file upload" if total.changed else "",
     )
 
 
 def _kinds(found: ModalityUpdate) -> list[tuple[str, str, str]]:
-    """What there is to tell of one modality; `unchanged` always, so that there is a row."""
+    """What there is to tell of one modality; one row at least."""
     tallies = {
         "added": found.added,
         "modified": found.modified,
         "renamed": found.renamed,
         "touched": found.touched,
         "retired": found.retired,
+        "unchanged": found.unchanged,
     }
     kinds = [(what, count(tally.files), size(tally.bytes)) for what, tally in tallies.items() if tally.files]
-    kinds.append(("unchanged", count(found.unchanged.files), size(found.unchanged.bytes)))
     if found.unreadable:
-        kinds.append(("unreadable", count(found.unreadable), ""))
-    return kinds
+        kinds.append(("not journaled", count(found.unreadable), ""))
+    return kinds or [("no files", count(0), "")]
 
 
 def _named_rows(name: str, kinds: Iterable[tuple[str, str, str]], *, emphasis: str = "") -> list[Row]:
     """Rows of one modality; the name stands only in the first."""
     rows = []
     for index, (what, number, volume) in enumerate(kinds):
-        row_emphasis = "bad" if what == "unreadable" else emphasis
+        row_emphasis = "bad" if what == "not journaled" else emphasis
         rows.append(Row((name if index == 0 else "", what, number, volume), row_emphasis))
     return rows
 
 
 def _upload(result: UploadFinished) -> Report:
     done = result.delivered
-    rows = [Row(("delivered", count(done.files), size(done.bytes)))]
+    rows = []
+    if done.files or result.submission:
+        rows.append(Row(("delivered", count(done.files), size(done.bytes))))
     if result.already_there.files:
         rows.append(Row(("already there", count(result.already_there.files), size(result.already_there.bytes))))
     if result.failed:
@@ -119,8 +121,8 @@ def _upload(result: UploadFinished) -> Report:
 
 def _after_upload(result: UploadFinished) -> str:
     if result.remaining.files:
-        return "chorus-upload file upload"
-    return "chorus-upload file verify" if result.submission else ""
+        return "file upload"
+    return "file verify" if result.submission else ""
 
 
 _VERDICTS = {
@@ -159,7 +161,7 @@ def _verify(result: VerifyFinished) -> Report:
         warnings=(f"{files(bad)} need attention, named above." if bad > 1 else "1 file needs attention, named above.",)
         if bad
         else (),
-        next_step="chorus-upload file upload" if result.pending.files else "",
+        next_step="file upload" if result.pending.files else "",
     )
 
 

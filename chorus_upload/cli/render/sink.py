@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from chorus_upload.cli.render.reports import Result
 from chorus_upload.cli.render.tables import Report
 from chorus_upload.events import Event, ReadProgressed, ScanProgressed, UploadProgressed, VerifyProgressed
 
@@ -38,6 +39,9 @@ class Sink(Protocol):
 
     def emit(self, event: Event) -> None:
         """Take in an event of an operation. Costs little: it may be called for each of a million files."""
+
+    def answer(self, result: Result) -> None:
+        """Show the event that is the answer to the command itself."""
 
     def result(self, kind: str, values: Iterable[object], report: Callable[[], Report]) -> None:
         """Show a result that was asked for: `values` one by one under the name `kind`, or the report of them."""

@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a command for a person: a heading, a table, remarks, what to do next. Any may be empty.
+    """The result of a command for a person. Any part may be empty; `next_step` is a command without the program.
 
     `data` says that it was asked for by itself (`journal list`) and is shown even when the user wants quiet.
     """

@@ -9,7 +9,6 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -90,7 +89,7 @@ class _View:
             return _one_line(describe(event, None), width, unicode=unicode)
         pace = measure(meter, now, event)
         lines: list[RenderableType] = [
-            _bar(event, width),
+            _bar(event, width, unicode=unicode),
             _one_line("  ".join(facts(event, pace)), width, unicode=unicode),
         ]
         for path in _current(event, unicode=unicode):
@@ -100,9 +99,13 @@ class _View:
         return Group(*lines)
 
 
-def _bar(event: Measured, width: int) -> ProgressBar:
+def _bar(event: Measured, width: int, *, unicode: bool) -> Text:
     done, total = (event.bytes, event.bytes_total) if event.bytes_total else (event.files, event.files_total)
-    return ProgressBar(total=max(total, 1), completed=min(done, max(total, 1)), width=min(_BAR_WIDTH, width))
+    cells = min(_BAR_WIDTH, width)
+    filled = min(cells, cells * done // total) if total else cells
+    # Two different characters: the bar has to be readable without colours, too.
+    full, empty = ("\u2501", "\u2500") if unicode else ("#", "-")
+    return Text.assemble((full * filled, "green"), (empty * (cells - filled), "dim"), no_wrap=True)
 
 
 def _current(event: Measured, *, unicode: bool) -> list[str]:

@@ -1,0 +1,159 @@
+"""`config show` and `config check`: what the file comes to, and what is wrong with it, without a network."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chorus_upload.config.showing import Finding, Level, check, masked
+from tests.config.conftest import MINIMAL, Load
+
+NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
+
+
+def _site(tmp_path: Path, *, central: str) -> str:
+    for name in ("journal", "data", "central"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    text = MINIMAL.replace('path = "/central"', central)
+    return text.replace("/journal/", f"{tmp_path.as_posix()}/journal/").replace("/data", f"{tmp_path.as_posix()}/data")
+
+
+def _of(findings: list[Finding], subject: str) -> list[tuple[Level, str]]:
+    return [(finding.level, finding.text) for finding in findings if finding.subject == subject]
+
+
+def test_masked_settings_and_where_they_come_from(load_text: Load) -> None:
+    settings = load_text(
+        """
+        [configuration]
+        num_threads = 4
+        [journal]
+        path = "/journal/journal.db"
+        [central_path]
+        path = "az://c/data"
+        azure_account_name = "acct"
+        azure_sas_token = "sig=SECRET"
+        [site_path.default]
+        path = "/data"
+        """,
+        {"CHORUS_UPLOAD_CENTRAL_PATH_AZURE_SAS_TOKEN": "sig=SECRET2"},
+    )
+    shown: dict[str, Any] = masked(settings)
+    assert shown["num_threads"] == 4
+    assert shown["mode"] == "full"
+    assert shown["central"]["location"]["auth"]["azure_sas_token"] == "***"
+    assert shown["sites"]["OMOP"]["location"] == {"path": "/data", "auth": {}}
+    origins = shown["origins"]
+    assert origins["num_threads"] == "[configuration] num_threads"
+    assert origins["sites.OMOP.location.path"] == "[site_path.default] path"
+    assert (
+        origins["central.location.auth.azure_sas_token"]
+        == "environment variable CHORUS_UPLOAD_CENTRAL_PATH_AZURE_SAS_TOKEN"
+    )
+    assert "page_size" not in origins
+
+
+def test_everything_in_order(load_text: Load, tmp_path: Path) -> None:
+    token = "sv=1&st=2026-01-01&se=2026-12-31T00%3A00%3A00Z&sr=c&sp=racwdl&sig=S"
+    images = '[site_path.Images]\npath = "s3://imaging/x"\naws_profile = "imaging"\n'
+    central = f'path = "https://acct.blob.core.windows.net/c/x?{token}"'
+    settings = load_text(images + _site(tmp_path, central=central))
+    findings = check(settings, now=NOW)
+    assert {finding.level for finding in findings} == {Level.OK}
+    assert _of(findings, "[site_path.Images]") == [(Level.OK, "s3://imaging/x, entered by profile")]
+    assert _of(findings, "[central_path]") == [
+        (Level.OK, "az://c/x: the SAS token is valid until 2026-12-31 00:00 UTC")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("token", "level", "said"),
+    [
+        ("se=2026-06-15T11:59:00Z&sp=rwl&sr=c&sig=S", Level.ERROR, "expired on 2026-06-15 11:59 UTC"),
+        ("se=2026-06-14&sp=rwl&sr=c&sig=S", Level.ERROR, "expired on 2026-06-14 00:00 UTC"),
+        ("se=2026-06-20&sp=rwl&sr=c&sig=S", Level.WARNING, "expires on 2026-06-20 00:00 UTC"),
+        ("se=2027-01-01&sp=rl&sr=c&sig=S", Level.ERROR, "does not permit to write (w); it has sp=rl"),
+        ("se=2027-01-01&sp=c&sr=c&sig=S", Level.ERROR, "read (r), write (w), list (l)"),
+        ("se=2027-01-01&sp=rwl&sr=b&sig=S", Level.ERROR, "single blob"),
+        ("se=2027-01-01&st=2026-12-01&sp=rwl&sr=c&sig=S", Level.ERROR, "not valid before 2026-12-01"),
+        ("se=2027-01-01&sp=rwl&ss=f&srt=co&sig=S", Level.ERROR, "not for blobs"),
+        ("se=2027-01-01&sp=rwl&ss=b&srt=o&sig=S", Level.ERROR, "srt=co"),
+        ("se=2027-01-01&sp=rwl&ss=b&srt=sco&sig=S", Level.OK, "valid until"),
+        ("si=policy&sr=c&sig=S", Level.WARNING, "policy"),
+        ("se=2027-01-01&sp=rwl&sr=c", Level.ERROR, "no signature"),
+        ("sp=rwl&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
+        ("se=someday&sp=rwl&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
+    ],
+)
+def test_what_a_sas_token_says_of_itself(load_text: Load, tmp_path: Path, token: str, level: Level, said: str) -> None:
+    keys = f'path = "az://c/data"\nazure_account_name = "acct"\nazure_sas_token = "{token}"'
+    ((found, text),) = _of(check(load_text(_site(tmp_path, central=keys)), now=NOW), "[central_path]")
+    assert (found, said in text) == (level, True), text
+
+
+def test_the_journal_needs_to_delete_its_lock_and_a_source_only_to_be_read(load_text: Load, tmp_path: Path) -> None:
+    token = "se=2027-01-01&sp=rl&sr=c&sig=S"
+    settings = load_text(
+        f"""
+[journal.source]
+path = "https://acct.blob.core.windows.net/c/journal.db?{token.replace("rl", "rwl")}&sv=1"
+[central_path]
+path = "{tmp_path.as_posix()}"
+[site_path.default]
+path = "https://acct.blob.core.windows.net/source?{token}&sv=1"
+"""
+    )
+    findings = check(settings, now=NOW)
+    assert _of(findings, "[journal]") == [(Level.ERROR, "the SAS token does not permit to delete (d); it has sp=rwl")]
+    assert _of(findings, "[site_path.Images]")[0][0] is Level.OK
+
+
+def test_directories_that_are_not_there(load_text: Load, tmp_path: Path) -> None:
+    text = _site(tmp_path, central='path = "new"').replace("data", "nowhere")
+    findings = check(load_text(text + '[journal.local]\npath = "missing/journal.db"'), now=NOW)
+    assert _of(findings, "[journal.local]")[0] == (Level.ERROR, f"the directory {tmp_path / 'missing'} does not exist")
+    assert _of(findings, "[central_path]") == [(Level.WARNING, "new does not exist")]
+    assert _of(findings, "[site_path.OMOP]") == [(Level.ERROR, f"{tmp_path / 'nowhere'} does not exist")]
+    (tmp_path / "nowhere").touch()
+    assert "is not a directory" in _of(check(load_text(text), now=NOW), "[site_path.OMOP]")[0][1]
+    (tmp_path / "journal.db").mkdir()
+    assert "is a directory" in _of(check(load_text(text), now=NOW), "[journal.local]")[0][1]
+
+
+def test_directories_that_cannot_be_used(load_text: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_text(_site(tmp_path, central='path = "central"'))
+    # As root everything is permitted, so the question itself is answered with no.
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    levels = {finding.subject: finding.level for finding in check(settings, now=NOW)}
+    assert set(levels.values()) == {Level.ERROR}
+
+
+def test_a_google_credentials_file_that_is_not_there(load_text: Load, tmp_path: Path) -> None:
+    keys = 'path = "gs://b/x"\ngoogle_application_credentials = "key.json"'
+    settings = load_text(_site(tmp_path, central=keys))
+    assert _of(check(settings), "[central_path]")[0][0] is Level.ERROR
+    (tmp_path / "key.json").touch()
+    assert _of(check(settings), "[central_path]")[0][0] is Level.OK
+
+
+def test_what_looks_odd(load_text: Load, tmp_path: Path) -> None:
+    text = _site(tmp_path, central='path = "data/central"')
+    settings = load_text(
+        text
+        + r"""
+[site_path.Images]
+pattern = 'OMOP/{filepath}'
+[site_path.Waveforms]
+pattern = '{patient_id:w}\W\{filepath}'
+"""
+    )
+    findings = check(settings, now=NOW)
+    assert (Level.WARNING, "has the same path and pattern as OMOP: every file is sent twice") in _of(
+        findings, "[site_path.Images]"
+    )
+    assert any("backslash" in text for _, text in _of(findings, "[site_path.Waveforms]"))
+    assert any("inside this source" in text for _, text in _of(findings, "[site_path.OMOP]"))
