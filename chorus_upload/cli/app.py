@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         invocation.sink.failure(failure)
         return failure.exit_code
     finally:
-        invocation.sink.close()
+        invocation.close()
 
 
 def build_command() -> TyperGroup:

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from chorus_upload.cli.logs import set_up_logging
 from chorus_upload.cli.render.choose import choose_sink
 from chorus_upload.cli.render.sink import Sink
 from chorus_upload.cli.secrets import Redactor, secrets_in
-from chorus_upload.events import Event, Level, Notice, ProblemFound
+from chorus_upload.events import Event, FileFailed, Level, Notice, ProblemFound
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
@@ -47,10 +47,23 @@ class Invocation:
     def configure(self, options: GlobalOptions) -> None:
         """Take over the global options."""
         self.options = options
-        self.sink: Sink = choose_sink(
+        set_up_logging(self._log, verbose=options.verbose, redact=self.redact)
+
+    @cached_property
+    def sink(self) -> Sink:
+        """What shows things, made when there is something to show: a help page needs none."""
+        options = self.options
+        return choose_sink(
             json=options.json, quiet=options.quiet, verbose=options.verbose, program=_as_started(options)
         )
-        set_up_logging(self.sink, verbose=options.verbose, redact=self.redact)
+
+    def _log(self, line: str) -> None:
+        self.sink.log(line)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if "sink" in vars(self):
+            self.sink.close()
 
     @cached_property
     def settings(self) -> Settings:
@@ -67,7 +80,17 @@ class Invocation:
         """Show an event, and count what a person has to look at."""
         if isinstance(event, ProblemFound) and event.problem.kind.needs_attention:
             self.needs_attention += 1
-        self.sink.emit(event)
+        self.sink.emit(self._without_secrets(event))
+
+    def _without_secrets(self, event: Event) -> Event:
+        """Mask secrets in the events that may repeat what a service said: it may have said a whole URL."""
+        match event:
+            case Notice():
+                return replace(event, text=self.redact(event.text))
+            case FileFailed():
+                return replace(event, detail=self.redact(event.detail))
+            case _:
+                return event
 
     @contextmanager
     def session(

@@ -57,8 +57,11 @@ def as_json_line(file: ListedFile) -> bytes:
     return json_line("listed-file", fields_of(file)).encode("ascii") + b"\n"
 
 
-def write_listing(files: Iterable[ListedFile], encode: Encode, write: Callable[[bytes], bool]) -> Listed:
-    """Write every file. `write` takes some lines at once and returns False when nobody reads any more."""
+def write_listing(files: Iterable[ListedFile], encode: Encode, write: Callable[[bytes], bool]) -> Listed | None:
+    """Write every file. `write` takes some lines at once and returns False when nobody reads any more.
+
+    Returns None then: what was written is only a part.
+    """
     number = volume = escaped = 0
     batch: list[bytes] = []
     for file in files:
@@ -68,10 +71,9 @@ def write_listing(files: Iterable[ListedFile], encode: Encode, write: Callable[[
         batch.append(encode(file))
         if len(batch) == _BATCH:
             if not write(b"".join(batch)):
-                return Listed(number, volume, escaped)
+                return None
             batch.clear()
-    write(b"".join(batch))
-    return Listed(number, volume, escaped)
+    return Listed(number, volume, escaped) if write(b"".join(batch)) else None
 
 
 def to_stream(stream: Stream) -> Callable[[bytes], bool]:

@@ -5,28 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from chorus_upload.cli.render.sink import Sink
-
 _OURS = "chorus_upload"
 
 
 class _SinkHandler(logging.Handler):
     """Hands log lines to the sink, so that they do not tear the live display, without the secrets in them."""
 
-    def __init__(self, sink: Sink, redact: Callable[[str], str]) -> None:
+    def __init__(self, write: Callable[[str], None], redact: Callable[[str], str]) -> None:
         super().__init__()
-        self._sink = sink
+        self._write = write
         self._redact = redact
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._sink.log(self._redact(self.format(record)))
+        self._write(self._redact(self.format(record)))
 
 
-def set_up_logging(sink: Sink, *, verbose: bool, redact: Callable[[str], str]) -> None:
+def set_up_logging(write: Callable[[str], None], *, verbose: bool, redact: Callable[[str], str]) -> None:
     """Show our own log lines: warnings always, everything with `verbose`. Other libraries are kept silent."""
     logger = logging.getLogger(_OURS)
-    logger.handlers = [_SinkHandler(sink, redact)]
+    logger.handlers = [_SinkHandler(write, redact)]
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
     logger.propagate = False
     root = logging.getLogger()

@@ -10,9 +10,6 @@ from sqlalchemy import Connection
 from chorus_upload.journal.diff import Candidate, Decision, decide, is_unsettled
 from chorus_upload.model import Change, Reading, Retirement
 
-Introducer = Callable[[Connection, Candidate], int]
-"""Gives the id of the version that a candidate enters with."""
-
 
 class Applied(NamedTuple):
     """What became of one candidate; `change` is None when its row only got another time, or nothing at all."""
@@ -24,9 +21,12 @@ class Applied(NamedTuple):
 
 
 def apply_readings(
-    connection: Connection, readings: Sequence[tuple[Candidate, Reading]], *, introduced_by: Introducer
+    connection: Connection, readings: Sequence[tuple[Candidate, Reading]], *, introduced_by: Callable[[str | None], int]
 ) -> list[Applied]:
-    """Record readings inside the caller's transaction; the table `gone` must exist (see `observation`)."""
+    """Record readings inside the caller's transaction; the table `gone` must exist (see `observation`).
+
+    `introduced_by` gives the id of the version that a file enters with, from the version in its path, if any.
+    """
     applied: list[Applied] = []
     retired: list[tuple[int, str, int]] = []
     kept: list[tuple[int, bytes | None, bytes | None, int, int | None]] = []
@@ -39,7 +39,7 @@ def apply_readings(
         if decision in (Decision.TOUCH, Decision.SETTLE):
             kept.append((reading.mtime_us, reading.fingerprint, reading.md5, unsettled, candidate.file_id))
         else:
-            version_id = introduced_by(connection, candidate)
+            version_id = introduced_by(candidate.version)
             change, renamed_from = Change.MODIFIED, None
             if decision is Decision.ADD:
                 renamed_from = _take_renamed(connection, candidate, reading)

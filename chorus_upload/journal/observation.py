@@ -21,10 +21,12 @@ from typing import NamedTuple, Self
 from sqlalchemy import Connection, text
 
 from chorus_upload.events import Tally
-from chorus_upload.journal.apply import Applied, Introducer, apply_readings
+from chorus_upload.journal import versions
+from chorus_upload.journal.apply import Applied, apply_readings
 from chorus_upload.journal.diff import Candidate
 from chorus_upload.journal.journal import Journal
-from chorus_upload.model import Reading, Retirement
+from chorus_upload.journal.who import Who
+from chorus_upload.model import JournalingMode, Reading, Retirement
 
 BUFFERED_ROWS = 20_000
 PAGE = 5_000
@@ -128,6 +130,7 @@ class Observation:
         self._directories: list[tuple[int, int, str, str | None, str | None, str | None]] = []
         self._files: list[tuple[int, str, int, int]] = []
         self._directory_count = 0
+        self._path_versions: dict[str, int] = {}
         self.seen = dict.fromkeys(modalities, Tally())
         self.active = dict.fromkeys(modalities, Tally())
         self.gone = dict.fromkeys(modalities, Tally())
@@ -239,30 +242,42 @@ class Observation:
         """Yield what is NEW or SUSPECT in pages, in the order in which it was seen."""
         any_gone = any(tally.files for tally in self.gone.values())
         same_size = "EXISTS (SELECT 1 FROM gone g WHERE g.modality_id = d.modality_id AND g.size = o.size {})"
-        statement = text(
-            _CANDIDATES.format(
-                may_be_renamed=same_size.format("") if any_gone else "0",
-                needs_md5=same_size.format("AND g.fingerprint IS NULL AND g.md5 NOT NULL") if any_gone else "0",
-            )
+        statement = _CANDIDATES.format(
+            may_be_renamed=same_size.format("") if any_gone else "0",
+            needs_md5=same_size.format("AND g.fingerprint IS NULL AND g.md5 NOT NULL") if any_gone else "0",
         )
         with self._journal.transaction() as connection:
             connection.exec_driver_sql(
-                "INSERT OR IGNORE INTO main.directory (path) SELECT path FROM observed_directory d"
-                " WHERE d.directory_id IS NULL AND EXISTS (SELECT 1 FROM observed o WHERE o.directory = d.id)"
+                "INSERT OR IGNORE INTO main.directory (path) SELECT path FROM observed_directory"
+                " WHERE directory_id IS NULL"
             )
             connection.exec_driver_sql(_MAP_DIRECTORIES)
         after = 0
         while True:
             with self._journal.transaction() as connection:
-                page = [Candidate(*row) for row in connection.execute(statement, {"after": after, "page": PAGE})]
+                rows = connection.exec_driver_sql(statement, {"after": after, "page": PAGE}).all()
+            page = [Candidate._make(row) for row in rows]
             if not page:
                 return
             yield page
             after = page[-1].id
 
-    def apply(self, readings: Sequence[tuple[Candidate, Reading]], *, introduced_by: Introducer) -> list[Applied]:
-        """Record what was read of these candidates, in one transaction."""
+    def apply(
+        self, readings: Sequence[tuple[Candidate, Reading]], *, version_id: int, mode: JournalingMode
+    ) -> list[Applied]:
+        """Record what was read of these candidates, in one transaction.
+
+        A file belongs to the version in its path, if its pattern has one, else to `version_id`.
+        """
         with self._journal.transaction() as connection:
+
+            def introduced_by(label: str | None) -> int:
+                if label is None:
+                    return version_id
+                if label not in self._path_versions:
+                    self._path_versions[label] = versions.ensure(connection, label, mode=mode, who=Who.here())
+                return self._path_versions[label]
+
             return apply_readings(connection, readings, introduced_by=introduced_by)
 
     def retire_gone(self, version_id: int) -> dict[str, Tally]:

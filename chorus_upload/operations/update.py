@@ -19,8 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
-
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError, DeletionRefused
 from chorus_upload.events import (
@@ -222,7 +220,6 @@ class _Application:
         self._names = {key: name for name, key in observation.modalities.items()}
         self._sources = {key: sources[name] for key, name in self._names.items()}
         self._version_id = version_id
-        self._path_versions: dict[str, int] = {}
         self._emit = emit
         self._changes: defaultdict[tuple[int, Change | None], _Count] = defaultdict(_Count)
         self.changed: defaultdict[str, _Count] = defaultdict(_Count)
@@ -301,19 +298,9 @@ class _Application:
         self._emit(ProblemFound(problem, self._sources[candidate.modality_id].url, modality))
 
     def _apply(self, batch: list[tuple[Candidate, Reading]]) -> None:
-        applied = self._observation.apply(batch, introduced_by=self._introducer)
+        applied = self._observation.apply(batch, version_id=self._version_id, mode=self._settings.mode)
         for (candidate, _), result in zip(batch, applied, strict=True):
             self._count(candidate, result)
-
-    def _introducer(self, connection: Connection, candidate: Candidate) -> int:
-        """The version of a file: the one in its path, if its pattern has one, else this update's."""
-        if candidate.version is None:
-            return self._version_id
-        if candidate.version not in self._path_versions:
-            self._path_versions[candidate.version] = versions.ensure(
-                connection, candidate.version, mode=self._settings.mode, who=Who.here()
-            )
-        return self._path_versions[candidate.version]
 
     def _count(self, candidate: Candidate, applied: Applied) -> None:
         if applied.decision is Decision.SETTLE:

@@ -26,7 +26,7 @@ from chorus_upload.errors import ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.storage.azure_client import AzureCredential, ConnectionString, SasToken, connect
 from chorus_upload.storage.azure_download import Download
 from chorus_upload.storage.azure_errors import error_code
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, must_be_complete
+from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, broken_off, must_be_complete
 from chorus_upload.storage.azure_upload import Upload, block_size_for, microseconds
 from chorus_upload.storage.bodies import blocks_of
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key
@@ -192,7 +192,7 @@ class AzureStore:
             try:
                 found = list(next(pages, ()))
             except AttributeError:  # how the SDK takes an empty answer
-                must_be_complete(None)
+                raise broken_off() from None
             # A page of somebody else (a proxy asks for a log-in) would look like an empty container.
             must_be_complete(getattr(pages, "container", None))
             following: str | None = getattr(pages, "continuation_token", None)

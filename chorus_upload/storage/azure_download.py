@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from azure.storage.blob import BlobClient, StorageStreamDownloader
 
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, must_be_complete
+from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, broken_off, must_be_complete
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -54,10 +55,21 @@ class Download(io.RawIOBase):
 
     def _download(self, offset: int | None, length: int | None) -> StorageStreamDownloader[bytes]:
         conditions = Conditions(if_match=self._etag if offset else None)
-        try:
-            found = self._blob.download_blob(offset, length, max_concurrency=1, **conditions.options)
-        except ValueError:  # how the SDK takes an answer without a Content-Range
-            must_be_complete(None)
-            raise
-        must_be_complete(found.properties.etag)
+        answers: list[Any] = []
+        with ExitStack() as when_unusable:
+            when_unusable.callback(_close, answers)
+            try:
+                found = self._blob.download_blob(
+                    offset, length, max_concurrency=1, raw_response_hook=answers.append, **conditions.options
+                )
+            except ValueError:  # how the SDK takes an answer without a Content-Range
+                raise broken_off() from None
+            must_be_complete(found.properties.etag)
+            when_unusable.pop_all()
         return found
+
+
+def _close(answers: list[Any]) -> None:
+    """Answers that the SDK cannot use it leaves half read, and their connections open."""
+    for answer in answers:
+        answer.http_response.internal_response.close()

@@ -82,7 +82,11 @@ def must_be_complete(*required: object) -> None:
     headers are missing that the service always sends.
     """
     if any(each is None for each in required):
-        raise TransientError("the answer broke off, or is not the service's")
+        raise broken_off()
+
+
+def broken_off() -> TransientError:
+    return TransientError("the answer broke off, or is not the service's")
 
 
 def bare_etag(etag: str | None) -> str:

@@ -186,14 +186,16 @@ class LocalStore:
     def _unfinished(self, path: Path, key: str) -> Iterator[tuple[Path, io.FileIO]]:
         """A new hidden file beside `path`, open for writing, and removed when it was not given its name."""
         self._check_root()
-        with translated(f"writing {key}"):
-            unfinished, file = self._new_file(path.parent)
         try:
-            with file:
-                yield unfinished, file
+            with translated(f"writing {key}"):
+                unfinished, file = self._new_file(path.parent)
+            try:
+                with file:
+                    yield unfinished, file
+            finally:
+                with suppress(FileNotFoundError):
+                    unfinished.unlink()
         finally:
-            with suppress(FileNotFoundError):
-                unfinished.unlink()
             if not os.path.lexists(path):
                 self._remove_empty(path.parent)
 

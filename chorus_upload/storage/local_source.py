@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import BinaryIO, Self
 from chorus_upload.errors import DeletionRefused
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.keys import is_text
-from chorus_upload.storage.source import Directory, Entry, FileStat
+from chorus_upload.storage.source import Directory, Entry, FileStat, SmallFile
 
 _OPEN_FILE = (
     os.O_RDONLY
@@ -60,6 +61,7 @@ class LocalSource:
         self._root = _long_path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve() would follow links
         self._shown = str(root)
         self._follow_links = follow_links
+        self._checked = threading.local()
 
     @property
     def url(self) -> str:
@@ -95,6 +97,27 @@ class LocalSource:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return FileStat(status.st_size, status.st_mtime_ns // 1000) if modes.S_ISREG(status.st_mode) else None
+
+    def read_small(self, path: str, *, limit: int) -> SmallFile | None:
+        descriptor = os.open(self._full(path), _OPEN_FILE)
+        try:
+            before = os.fstat(descriptor)
+            if not modes.S_ISREG(before.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            if before.st_size > limit:
+                return None
+            # One byte more than expected shows a file that has grown. Asking for much more would be slow.
+            data = os.read(descriptor, before.st_size + 1)
+            while 0 < len(data) < before.st_size and (more := os.read(descriptor, before.st_size - len(data))):
+                data += more
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return SmallFile(
+            data,
+            FileStat(before.st_size, before.st_mtime_ns // 1000),
+            FileStat(after.st_size, after.st_mtime_ns // 1000),
+        )
 
     def open(self, path: str) -> BinaryIO:
         """See `Source.open`. What is not a regular file (any more) is an OSError too, and never waited for."""
@@ -168,12 +191,15 @@ class LocalSource:
         unfit = "\0" in path or (os.sep != "/" and (os.sep in path or ":" in path))
         if unfit or not {"", ".", ".."}.isdisjoint(parts):
             raise OSError(errno.EINVAL, "not a path inside the source", path)
-        if not self._follow_links:
+        directory = parts[:-1]
+        # Files come directory by directory: each thread remembers the last one that it has found to be real.
+        if not self._follow_links and directory != getattr(self._checked, "directory", None):
             full = self._root
-            for part in parts[:-1]:
+            for part in directory:
                 full = f"{full}{os.sep}{part}"
                 if modes.S_ISLNK(os.lstat(full).st_mode):
                     raise OSError(errno.ELOOP, "leads through a link, which is not followed", path)
+            self._checked.directory = directory
         return self._join(path)
 
 

@@ -37,6 +37,14 @@ class FileStat(NamedTuple):
     mtime_us: int
 
 
+class SmallFile(NamedTuple):
+    """The bytes of a file, and its state before and after they were read."""
+
+    data: bytes
+    before: FileStat
+    after: FileStat
+
+
 class Source(Protocol):
     """A tree of files. Methods may be called from several threads at once.
 
@@ -57,6 +65,14 @@ class Source(Protocol):
         """Size and time of a regular file; None when there is none (absent, or of another type).
 
         Raises OSError when that cannot be told (permissions, an unreachable share).
+        """
+        ...
+
+    def read_small(self, path: str, *, limit: int) -> SmallFile | None:
+        """Read a whole file of at most `limit` bytes; None when it has more. Raises OSError as `open` does.
+
+        What `open`, `open_stat` and reading do, in as few calls as possible: for most files that is most of
+        the time.
         """
         ...
 

@@ -108,7 +108,7 @@ class AdaptivePool:
     """
 
     WINDOW_SECONDS = 0.25
-    BUSY_SHARE = 0.5
+    BUSY_SHARE = 0.25
 
     def __init__(self, workers: int, *, is_long: Callable[[Any], bool], idle_seconds: float = 0.2) -> None:
         self._workers = workers

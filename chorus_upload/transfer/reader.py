@@ -84,36 +84,42 @@ class CheckedStream(io.RawIOBase):
 def read_file(source: Source, path: str, *, with_md5: bool) -> Reading | Problem:
     """Read and hash one file; what is in the way of that is a Problem, not an exception."""
     try:
-        with source.open(path) as stream:
-            read_us = time.time_ns() // 1000
-            before = source.open_stat(stream)
-            fingerprint, md5, size = _hash(stream, expected=before.size, with_md5=with_md5)
-            after = source.open_stat(stream)
-        if size != before.size or before != after:
-            return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")
-        return Reading(size, before.mtime_us, read_us, fingerprint, md5)
+        read_us = time.time_ns() // 1000
+        small = source.read_small(path, limit=BLOCK)
+        if small is None:
+            return _read_large(source, path, with_md5=with_md5)
+        if len(small.data) != small.before.size or small.before != small.after:
+            return _changed(path)
+        fingerprint = xxhash.xxh3_128_digest(small.data)
+        md5 = md5_of(small.data) if with_md5 else None
+        return Reading(small.before.size, small.before.mtime_us, read_us, fingerprint, md5)
     except FileNotFoundError:
         return Problem(ProblemKind.VANISHED, path, "it was there during the scan")
     except OSError as error:
         return Problem(ProblemKind.UNREADABLE_FILE, path, error.strerror or str(error))
 
 
-def _hash(stream: BinaryIO, *, expected: int, with_md5: bool) -> tuple[bytes, bytes | None, int]:
-    """Hash the rest of a stream; gives the number of bytes, too, which may differ from what was expected."""
-    # Nearly all files: one read. Asking for much more than there is costs more than the reading.
-    if expected < BLOCK and len(data := stream.read(expected + 1)) == expected:
-        return xxhash.xxh3_128_digest(data), md5_of(data) if with_md5 else None, expected
-    stream.seek(0)
+def _read_large(source: Source, path: str, *, with_md5: bool) -> Reading | Problem:
     fingerprint = xxhash.xxh3_128()
     md5 = hashlib.md5(usedforsecurity=False)
     size = 0
     buffer = memoryview(bytearray(BLOCK))
-    while count := stream.readinto(buffer):  # type: ignore[attr-defined]
-        fingerprint.update(buffer[:count])
-        if with_md5:
-            md5.update(buffer[:count])
-        size += count
-    return fingerprint.digest(), md5.digest() if with_md5 else None, size
+    with source.open(path) as stream:
+        read_us = time.time_ns() // 1000
+        before = source.open_stat(stream)
+        while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+            fingerprint.update(buffer[:count])
+            if with_md5:
+                md5.update(buffer[:count])
+            size += count
+        after = source.open_stat(stream)
+    if size != before.size or before != after:
+        return _changed(path)
+    return Reading(size, before.mtime_us, read_us, fingerprint.digest(), md5.digest() if with_md5 else None)
+
+
+def _changed(path: str) -> Problem:
+    return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")
 
 
 def md5_of(data: bytes) -> bytes:

@@ -86,7 +86,6 @@ class Sender:
 
     def _send(self, transfer: Transfer, begun: float) -> Outcome:
         source = self._sources[transfer.modality]
-        _require_same(source.stat(transfer.path), transfer)
         for _ in range(WRONG_ARRIVALS):
             try:
                 stored, content = self._put(source, transfer)
@@ -104,25 +103,27 @@ class Sender:
 
     def _put(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
         """Read the file once, and send it on the condition that it is what the journal says."""
+        if transfer.size <= self._store.capabilities.one_request_limit:
+            small = source.read_small(transfer.path, limit=transfer.size)
+            if small is None:
+                raise SourceChanged("it has grown")
+            _require_same(small.before, transfer)
+            content = _Content(xxhash.xxh3_128_digest(small.data), md5_of(small.data))
+            _require_same(small.after, transfer)
+            _require_known(transfer, content)
+            return self._store_body(transfer, small.data), content
         with source.open(transfer.path) as stream:
             _require_same(source.open_stat(stream), transfer)
 
-            def verify(fingerprint: bytes, md5: bytes) -> None:
+            def verify(body: CheckedStream) -> None:
                 _require_same(source.open_stat(stream), transfer)
                 _require_same(source.stat(transfer.path), transfer)
-                _require_known(transfer, fingerprint, md5)
+                _require_known(transfer, _Content(body.fingerprint, body.md5))
 
-            if transfer.size <= self._store.capabilities.one_request_limit:
-                data = stream.read(transfer.size + 1)
-                while len(data) < transfer.size and (more := stream.read(transfer.size - len(data))):
-                    data += more
-                content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
-                verify(*content)
-                return self._store_body(transfer, data), content
             body = CheckedStream(
                 stream,
                 size=transfer.size,
-                verify=lambda body: verify(body.fingerprint, body.md5),
+                verify=verify,
                 on_bytes=lambda count: self._meter.add(transfer.path, count),
             )
             stored = self._store_body(transfer, cast(BinaryIO, body))
@@ -161,7 +162,7 @@ class Sender:
             raise SourceChanged(reading.detail)
         _require_same(FileStat(reading.size, reading.mtime_us), transfer)
         content = _Content(reading.fingerprint or b"", reading.md5 or b"")
-        _require_known(transfer, *content)
+        _require_known(transfer, content)
         there = self._store.stat(transfer.key)
         if there is None:
             return _failed(transfer, FailureKind.NOT_PROVEN, f"there is no {transfer.key} in the store", begun)
@@ -185,11 +186,13 @@ def _require_same(found: FileStat | None, transfer: Transfer) -> None:
         raise SourceChanged("its time is not the one in the journal")
 
 
-def _require_known(transfer: Transfer, fingerprint: bytes, md5: bytes) -> None:
-    known_by_fingerprint = transfer.fingerprint is not None
-    if (transfer.fingerprint or fingerprint) != fingerprint or (
-        not known_by_fingerprint and (transfer.md5 or md5) != md5
-    ):
+def _require_known(transfer: Transfer, content: _Content) -> None:
+    """Compare by the fingerprint, or by the MD5 where an older tool left only that."""
+    if transfer.fingerprint is not None:
+        known = transfer.fingerprint == content.fingerprint
+    else:
+        known = transfer.md5 is None or transfer.md5 == content.md5
+    if not known:
         raise SourceChanged("its content is not the one in the journal")
 
 

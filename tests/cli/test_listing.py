@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,13 @@ def test_totals() -> None:
 def test_nothing_more_is_asked_for_when_nobody_reads() -> None:
     asked = 0
 
-    def files() -> object:
+    def files() -> Iterator[ListedFile]:
         nonlocal asked
         for number in range(100_000):
             asked += 1
             yield listed(str(number))
 
-    listing.write_listing(files(), listing.as_line, lambda _: False)  # type: ignore[arg-type]
-
+    assert listing.write_listing(files(), listing.as_line, lambda _: False) is None
     assert asked < 10_000
 
 

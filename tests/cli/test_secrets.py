@@ -9,11 +9,14 @@ import pytest
 from pydantic import SecretStr
 
 from chorus_upload.cli.failures import failure_of
+from chorus_upload.cli.invocation import Invocation
 from chorus_upload.cli.logs import set_up_logging
 from chorus_upload.cli.render.plain import plain_sink
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.secrets import Redactor, secrets_in
 from chorus_upload.errors import AccessDenied
+from chorus_upload.events import FileFailed, Notice
+from chorus_upload.model import FailureKind
 from tests.cli.streams import Pretended
 
 SIGNATURE = "kJ8s%2Fq%2BZz0aXw%3D"
@@ -83,12 +86,25 @@ def test_log_lines_hold_no_secret_and_come_only_when_asked_for() -> None:
     sink = plain_sink(out=Stream(io.StringIO()), err=Stream(err))
     logger = logging.getLogger("chorus_upload.anything")
 
-    set_up_logging(sink, verbose=False, redact=Redactor())
+    set_up_logging(sink.log, verbose=False, redact=Redactor())
     logger.debug("not shown")
-    set_up_logging(sink, verbose=True, redact=Redactor())
+    set_up_logging(sink.log, verbose=True, redact=Redactor())
     logger.debug("GET ?%s", TOKEN)
     logging.getLogger("azure.core").warning("not ours")
 
     assert err.shown.count("\n") == 1
     assert "DEBUG chorus_upload.anything: GET ?sv=" in err.shown
     assert SIGNATURE not in err.shown
+
+
+def test_events_that_repeat_a_service_hold_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Invocation()
+
+    run.emit(Notice(f"retrying https://h/c?{TOKEN}"))
+    run.emit(FileFailed("a", "1/a", "OMOP", FailureKind.TRANSIENT, f"GET https://h/c?{TOKEN}: 503"))
+    run.close()
+
+    shown = capsys.readouterr().err
+    assert "retrying https://h/c?sv=" in shown
+    assert "503" in shown
+    assert SIGNATURE not in shown

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chorus_upload.cli.render.stream import Stream
+from chorus_upload.errors import ChorusError
 from tests.cli.streams import Pretended
 
 
@@ -49,7 +50,7 @@ def test_a_full_disk_is_an_error() -> None:
         pytest.skip("this system has no /dev/full")
     file = full.open("w", encoding="utf-8", buffering=1)
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ChorusError, match="cannot write the output: No space left"):
         Stream(file).line("too much")
 
     with contextlib.suppress(OSError):

@@ -93,7 +93,8 @@ def list_(
             uploaded=uploaded,
         )
         listed = listing.write_listing(found, encode, write)
-    _tell_totals(run, listed, uploaded=uploaded, escaped=encode is listing.as_line and listed.escaped > 0)
+    if listed is not None:
+        _tell_totals(run, listed, uploaded=uploaded, escaped=encode is listing.as_line and listed.escaped > 0)
     return EXIT_OK
 
 

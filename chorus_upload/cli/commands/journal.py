@@ -12,6 +12,7 @@ from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import LocalJournal, Modalities
 from chorus_upload.cli.render.listings import versions_report
+from chorus_upload.cli.render.stream import Stream
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 from chorus_upload.events import Emit, Event, JournalCheckedIn, JournalCheckedOut, Notice
 
@@ -203,5 +204,17 @@ def _confirm_unlock(context: typer.Context, holder: str) -> None:
         raise ConfigError(holder, hint="'journal unlock --yes' removes the lock without a question")
     run.emit(Notice(holder))
     run.sink.pause()
-    if not typer.confirm("Remove the lock?", err=True):
+    if not _agrees("Remove the lock? [y/N]: "):
         raise typer.Exit(EXIT_OK)
+
+
+def _agrees(question: str) -> bool:
+    """Ask on standard error. Who closes the input instead of answering has interrupted the command."""
+    asked = Stream(sys.stderr)
+    asked.write(question)
+    asked.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        asked.line("")
+        raise typer.Abort
+    return answer.strip().lower() in ("y", "yes")

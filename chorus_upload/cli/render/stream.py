@@ -7,13 +7,15 @@ import os
 import sys
 from typing import TextIO
 
+from chorus_upload.errors import ChorusError
+
 
 class Stream:
     """A text stream to a terminal, a file or a pipe.
 
     What its encoding cannot express is written as an escape. When the reader of a pipe has gone (`| head`),
     `gone` becomes true and everything further is dropped silently: who stops reading the report of an upload
-    does not mean to stop the upload.
+    does not mean to stop the upload. Anything else that keeps it from being written (a full disk) is a ChorusError.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -48,7 +50,7 @@ class Stream:
         try:
             self._stream.write(safe)
         except OSError as error:
-            self._reader_left(error)
+            self._failed(error)
 
     def write_bytes(self, data: bytes) -> None:
         """Write data as it is, past the encoding and past any translation of line ends."""
@@ -62,7 +64,7 @@ class Stream:
             else:
                 buffer.write(data)
         except OSError as error:
-            self._reader_left(error)
+            self._failed(error)
 
     def flush(self) -> None:
         if self.gone:
@@ -70,11 +72,11 @@ class Stream:
         try:
             self._stream.flush()
         except OSError as error:
-            self._reader_left(error)
+            self._failed(error)
 
-    def _reader_left(self, error: OSError) -> None:
-        if not is_broken_pipe(error):
-            raise error
+    def _failed(self, error: OSError) -> None:
+        if not _is_broken_pipe(error):
+            raise ChorusError(f"cannot write the output: {error.strerror}") from error
         self.gone = True
         try:
             descriptor = self._stream.fileno()
@@ -86,7 +88,7 @@ class Stream:
         os.close(null)
 
 
-def is_broken_pipe(error: OSError) -> bool:
+def _is_broken_pipe(error: OSError) -> bool:
     """Whether the reader of a pipe has closed it. Windows reports this as an invalid argument."""
     return error.errno == errno.EPIPE or (sys.platform == "win32" and error.errno == errno.EINVAL)
 

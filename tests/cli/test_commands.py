@@ -1,0 +1,317 @@
+"""The commands as a site types them, on a small tree with directories as cloud and central store."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chorus_upload.cli.app import main
+from chorus_upload.cli.arguments import parse_file_list
+
+CONFIGURATION = """\
+[journal]
+journaling_mode = "full"
+[journal.local]
+path = "{root}/journal.db"
+[journal.source]
+path = "{root}/cloud/journal.db"
+[central_path]
+path = "{root}/central"
+[site_path.default]
+path = "{root}/site"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    root: Path
+    type: Callable[..., Shown]
+
+    def write(self, path: str, content: str) -> None:
+        target = self.root / "site" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content, encoding="utf-8")
+
+
+@pytest.fixture
+def site(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cloud", "central", "site"):
+        (tmp_path / name).mkdir()
+    configuration = tmp_path / "config.toml"
+    configuration.write_text(CONFIGURATION.format(root=tmp_path.as_posix()), encoding="utf-8")
+    configuration.chmod(0o600)
+
+    def type_(*arguments: str) -> Shown:
+        code = main(arguments)
+        shown = capfd.readouterr()
+        return Shown(code, shown.out, shown.err)
+
+    made = Site(tmp_path, type_)
+    made.write("OMOP/person.csv", "person_id\n1001\n")
+    made.write("1001/Images/scan.dcm", "scan")
+    made.write("1001/Images/[red]odd name.dcm", "odd")
+    made.write("1002/Waveforms/eeg.edf", "eeg")
+    return made
+
+
+def test_a_first_submission(site: Site) -> None:
+    updated = site.type("journal", "update", "--version", "v1")
+    assert updated.code == 0
+    assert updated.out.startswith("Version v1 (full mode)\n")
+    assert "Next: chorus-upload file upload\n" in updated.err
+
+    listed = site.type("file", "list")
+    assert sorted(listed.out.splitlines()) == [
+        "1001/Images/[red]odd name.dcm",
+        "1001/Images/scan.dcm",
+        "1002/Waveforms/eeg.edf",
+        "OMOP/person.csv",
+    ]
+    assert "4 files, 25 B to upload\n" in listed.err
+
+    uploaded = site.type("file", "upload")
+    assert uploaded.code == 0
+    assert "delivered            4  25 B\n" in uploaded.out
+    assert (site.root / "central/v1/1001/Images/scan.dcm").read_text(encoding="utf-8") == "scan"
+
+    assert site.type("file", "verify").code == 0
+    assert site.type("file", "list").out == ""
+    assert len(site.type("file", "list", "--uploaded", "--json").events) == 5
+
+    history = site.type("history")
+    assert "journal update  --version v1" in history.out
+    assert "file upload" in history.out
+
+
+def test_every_event_of_an_upload_as_json(site: Site) -> None:
+    updated = site.type("--json", "journal", "update")
+    uploaded = site.type("file", "upload", "--json")
+
+    names = [event["event"] for event in uploaded.events]
+    assert names.count("file-delivered") == 4
+    assert [name for name in names if name.startswith("upload-")][-1] == "upload-finished"
+    assert "update-finished" in [event["event"] for event in updated.events]
+    assert uploaded.err == updated.err == ""
+
+
+def test_quiet(site: Site) -> None:
+    assert site.type("journal", "update", "--quiet") == Shown(0, "", "")
+    assert len(site.type("--quiet", "file", "list").out.splitlines()) == 4
+    assert site.type("--quiet", "file", "upload") == Shown(0, "", "")
+
+
+def test_a_dry_run_changes_nothing(site: Site) -> None:
+    site.type("journal", "update")
+
+    planned = site.type("file", "upload", "--dry-run", "--max-num-files", "1")
+
+    assert planned.code == 0
+    assert "Would send 1 file" in planned.err
+    assert " -> " in planned.out
+    assert list((site.root / "central").iterdir()) == []
+    assert "dry-run" not in site.type("history").out
+
+
+def test_what_the_central_store_lost_ends_with_3(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+    site.type("file", "upload")
+    (site.root / "central/v1/1001/Images/scan.dcm").unlink()
+
+    verified = site.type("file", "verify")
+
+    assert verified.code == 3
+    assert "missing: v1/1001/Images/scan.dcm" in verified.out
+    assert "warning: 1 file needs attention" in verified.err
+
+
+def test_a_file_that_vanished_ends_with_3(site: Site) -> None:
+    site.type("journal", "update")
+    (site.root / "site/1001/Images/scan.dcm").unlink()
+
+    uploaded = site.type("file", "upload")
+
+    assert uploaded.code == 3
+    assert "warning: vanished: 1001/Images/scan.dcm" in uploaded.err
+    assert "3" in uploaded.out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a name that Windows does not allow")
+def test_something_that_is_no_file_ends_with_3(site: Site) -> None:
+    os.mkfifo(site.root / "site/1001/Images/pipe.dcm")
+
+    updated = site.type("journal", "update")
+
+    assert updated.code == 3
+    assert "warning: not-a-file: 1001/Images/pipe.dcm" in updated.err
+
+
+def test_an_unmounted_source_ends_with_its_own_code(site: Site) -> None:
+    site.type("journal", "update")
+    shutil.rmtree(site.root / "site")
+    (site.root / "site").mkdir()
+
+    refused = site.type("journal", "update")
+
+    assert refused.code == 5
+    assert refused.err.startswith("error: ")
+    assert "--confirm-deletions" in refused.err
+
+
+def test_marking_as_deleted_from_a_list(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+    gone = site.root / "gone.txt"
+    gone.write_bytes(b"\xef\xbb\xbfOMOP/person.csv\r\nOMOP/none.csv\r\n")
+
+    marked = site.type("file", "mark_as_deleted", "--file_list", str(gone))
+
+    assert marked.code == 3
+    assert marked.out.startswith("1 file marked as deleted\n")
+    assert "OMOP/none.csv" in marked.out
+    assert "OMOP/person.csv" not in site.type("file", "list").out
+
+
+def test_marking_needs_to_know_which(site: Site) -> None:
+    marked = site.type("file", "mark-as-deleted")
+
+    assert marked.code == 2
+    assert marked.err == "error: which files?\nhint: give --file PATH or --file-list FILE\n"
+
+
+def test_the_explicit_way_and_an_unlock(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.type("journal", "update", "--version", "v1")
+
+    taken = site.type("journal", "checkout")
+    assert (taken.code, taken.out.splitlines()[0]) == (
+        0,
+        f"The journal is checked out and locked: {(site.root / 'journal.db').as_posix()}",
+    )
+    assert site.type("file", "upload").code == 0
+    given = site.type("journal", "checkin")
+    assert given.out.startswith("The journal is checked in and unlocked: ")
+
+    assert site.type("journal", "unlock").err == "The journal is not locked.\n"
+    site.type("journal", "checkout")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    refused = site.type("journal", "unlock")
+    assert refused.code == 2
+    assert "holds it since" in refused.err
+    assert "--yes" in refused.err
+    assert site.type("journal", "unlock", "--yes").code == 0
+    assert "unlocked" not in site.type("journal", "unlock").out
+
+
+def test_a_list_in_a_file_comes_back(site: Site) -> None:
+    site.type("journal", "update")
+
+    listed = site.type("file", "list", "--output-file", "list.bin", "--null", "--modalities", "images")
+
+    assert listed.code == 0
+    assert listed.out == ""
+    assert sorted(parse_file_list((site.root / "list.bin").read_bytes())) == [
+        "1001/Images/[red]odd name.dcm",
+        "1001/Images/scan.dcm",
+    ]
+
+
+def test_versions_for_a_program(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+
+    versions = site.type("journal", "list", "--modalities", "Images", "--json").events
+
+    assert [(version["version"], version["modality"], version["pending_files"]) for version in versions] == [
+        ("v1", "Images", 2)
+    ]
+
+
+def test_an_unknown_modality_is_refused_before_the_journal_is_taken(site: Site) -> None:
+    refused = site.type("journal", "update", "--modalities", "Imgs")
+
+    assert refused.code == 2
+    assert "Configured are: OMOP, Images, Waveforms, Metadata." in refused.err
+    assert list((site.root / "cloud").iterdir()) == []
+
+
+def test_the_configuration_is_shown_and_checked(site: Site) -> None:
+    shown = site.type("config", "show")
+    assert "journal.local_path" in shown.out
+    assert "[journal.local] path" in shown.out
+    assert site.type("config", "show", "--json").events[0]["mode"] == "full"
+
+    assert site.type("config", "check").code == 0
+    shutil.rmtree(site.root / "site")
+    checked = site.type("config", "check")
+    assert checked.code == 2
+    assert "does not exist" in checked.out
+
+
+def test_the_pages_to_read(site: Site) -> None:
+    assert "chorus-upload file upload\n" in site.type("usage").out
+    assert "[central_path]" in site.type("config-help").out
+
+
+def test_the_next_command_names_the_same_configuration(site: Site) -> None:
+    shutil.move(site.root / "config.toml", site.root / "my site.toml")
+
+    updated = site.type("-c", "my site.toml", "journal", "update")
+
+    assert "Next: chorus-upload -c 'my site.toml' file upload\n" in updated.err
+
+
+@pytest.mark.parametrize(("answer", "code", "is_locked"), [("y", 0, False), ("n", 0, True), ("", 130, True)])
+def test_unlocking_asks_a_person(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    code: int,
+    is_locked: bool,  # noqa: FBT001
+) -> None:
+    class Person(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    site.type("journal", "checkout")
+    monkeypatch.setattr("sys.stdin", Person(f"{answer}\n" if answer else ""))
+
+    asked = site.type("journal", "unlock")
+
+    assert asked.code == code
+    assert "Remove the lock? [y/N]: " in asked.err
+    assert asked.out == ""
+    assert ("not locked" in site.type("journal", "unlock").err) is not is_locked
+
+
+def test_marking_as_uploaded_what_another_tool_has_sent(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+    sent = site.root / "central/v1/1001/Images/scan.dcm"
+    sent.parent.mkdir(parents=True)
+    shutil.copy(site.root / "site/1001/Images/scan.dcm", sent)
+    when = ("--upload-datetime", "20260301120000")
+
+    marked = site.type("file", "mark_as_uploaded_central", *when, "--file", "1001/Images/scan.dcm")
+    assert marked.code == 0
+    assert marked.out == "1 file marked as uploaded\n"
+
+    refused = site.type("file", "mark_as_uploaded_local", *when, "--file", "OMOP/person.csv")
+    assert refused.code == 3
+    assert "OMOP/person.csv" in refused.out
+    assert "1001/Images/scan.dcm" not in site.type("file", "list").out
