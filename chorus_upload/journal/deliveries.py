@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import select, text
 
 from chorus_upload.events import Tally
-from chorus_upload.journal.diff import is_unsettled
+from chorus_upload.journal.diff import CLOCK_GRAIN_US
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.schema import destination
 from chorus_upload.journal.submissions import Submission
@@ -219,13 +219,15 @@ def record(journal: Journal, submission_: Submission, outcomes: Sequence[Deliver
 
     What was read for the first time while it was sent gets its fingerprint and MD5 now.
     """
+    if not outcomes:
+        return
     with journal.transaction() as connection:
         connection.exec_driver_sql(
-            "UPDATE file SET unsettled = CASE WHEN fingerprint IS NULL THEN ? ELSE unsettled END,"
+            "UPDATE file SET unsettled = iif(fingerprint IS NULL, ?, unsettled),"
             " fingerprint = coalesce(fingerprint, ?), md5 = ? WHERE id = ?",
             [
                 (
-                    int(is_unsettled(done.transfer.mtime_us, read_us=done.at_us - int(done.seconds * 1e6))),
+                    int(done.transfer.mtime_us >= done.at_us - int(done.seconds * 1e6) - CLOCK_GRAIN_US),
                     done.fingerprint,
                     done.md5,
                     done.transfer.file_id,

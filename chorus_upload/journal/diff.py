@@ -1,93 +1,186 @@
-"""What a reading of a file means for the journal: one pure decision, with its reason.
+"""The comparison of what a scan saw with what the journal knows, as SQL, with the reason for every clause.
 
-The database has found the candidates (`observation`): NEW files, of which the journal has no active row, and
-SUSPECT ones, whose size or time differ or whose time was too young to be trusted. Everything else is SAME.
+The words: a file is NEW when the journal has no active row for its modality and path, SUSPECT when it has one
+that differs in what can be seen without reading, or one that was read too early to be trusted, SAME otherwise,
+and GONE when the journal has it and the scan has not. NEW and SUSPECT files are *candidates*: they are read,
+and JUDGED says what the reading means.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
-
-from chorus_upload.model import Reading
 
 CLOCK_GRAIN_US = 2_000_000
 """The coarsest step in which file systems in use keep times (FAT: 2 s)."""
 
 
 class Candidate(NamedTuple):
-    """A file that is NEW (`file_id` is None) or SUSPECT, as observed, beside what the journal knows of it.
+    """A file that is NEW or SUSPECT, as it was observed. The last five are 0 or 1.
 
-    `renamed_by_md5` and `may_be_renamed` say that files of the same size have gone elsewhere, and whether
-    one of those has no fingerprint but an MD5.
+    `known_content`: the journal has a checksum of it. `may_be_renamed`: files of its size are GONE.
+    `needs_md5`: what it has to be compared with has only an MD5 (it comes from an old journal).
     """
 
     id: int
     modality_id: int
-    directory_id: int
-    directory: str
-    name: str
+    path: str
     size: int
     mtime_us: int
-    patient: str | None
-    version: str | None
-    file_id: int | None
-    known_size: int | None
-    known_mtime_us: int | None
-    known_fingerprint: bytes | None
-    known_md5: bytes | None
-    unsettled: int
+    is_new: int
+    same_size: int
+    known_content: int
     may_be_renamed: int
-    rename_needs_md5: int
-
-    @property
-    def path(self) -> str:
-        """The path relative to the root of the source."""
-        return f"{self.directory}/{self.name}" if self.directory else self.name
-
-    @property
-    def is_new(self) -> bool:
-        return self.file_id is None
-
-    @property
-    def needs_md5(self) -> bool:
-        """Whether the content can only be compared by MD5 (rows imported from an old journal)."""
-        known_by_md5 = self.known_fingerprint is None and self.known_md5 is not None
-        return known_by_md5 or bool(self.rename_needs_md5)
+    needs_md5: int
 
 
-class Decision(StrEnum):
-    """What happens to a candidate's row."""
+TABLES = (
+    """CREATE TEMP TABLE observed_directory (
+        id INTEGER PRIMARY KEY, modality_id INTEGER, path TEXT, patient TEXT, version TEXT, central TEXT,
+        directory_id INTEGER, version_id INTEGER)""",
+    "CREATE TEMP TABLE observed (directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER)",
+    "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
+    "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
+    """CREATE TEMP TABLE gone (
+        file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, fingerprint BLOB, md5 BLOB)""",
+    """CREATE TEMP TABLE reading (
+        id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, read_us INTEGER, fingerprint BLOB, md5 BLOB,
+        renamed_from INTEGER)""",
+    # What the readings of one batch mean. Content is compared by the strongest checksum that the journal has;
+    # where it has none the file was never read, hence never delivered, and nothing could have changed.
+    # A change after the reading gets a time of at least the reading's, less the clock's grain: a file whose
+    # time is younger than that could later hold something else under the same time, and is "unsettled".
+    f"""CREATE TEMP VIEW judged AS
+        SELECT r.id, r.size, r.mtime_us, r.fingerprint, r.md5, r.renamed_from, x.file_id,
+            d.modality_id, d.directory_id, d.patient, d.version_id, o.name, o.size AS observed_size,
+            r.fingerprint IS NOT NULL AND r.mtime_us >= r.read_us - {CLOCK_GRAIN_US} AS unsettled,
+            CASE
+                WHEN x.file_id IS NULL THEN iif(r.renamed_from IS NULL, 'added', 'renamed')
+                WHEN r.size <> f.size THEN 'modified'
+                WHEN f.fingerprint IS NOT NULL THEN iif(f.fingerprint IS r.fingerprint, 'same', 'modified')
+                WHEN f.md5 IS NOT NULL THEN iif(f.md5 IS r.md5, 'same', 'modified')
+                ELSE 'same'
+            END AS change,
+            r.mtime_us IS NOT f.mtime_us AS other_time
+        FROM temp.reading r
+        JOIN temp.difference x ON x.id = r.id
+        JOIN temp.observed o ON o.rowid = x.observed
+        JOIN temp.observed_directory d ON d.id = o.directory
+        LEFT JOIN main.file f ON f.id = x.file_id""",
+)
 
-    ADD = "add"
-    MODIFY = "modify"
-    TOUCH = "touch"
-    SETTLE = "settle"
-    """Nothing changed at all: the file had only been too young to be trusted."""
+DROP_TABLES = (
+    "DROP VIEW temp.judged",
+    *(
+        f"DROP TABLE temp.{table}"
+        for table in ("observed_directory", "observed", "unreadable", "difference", "gone", "reading")
+    ),
+)
 
+MAP_DIRECTORIES = """
+    UPDATE observed_directory
+    SET directory_id = (SELECT id FROM main.directory known WHERE known.path = observed_directory.path)
+    WHERE directory_id IS NULL
+"""
 
-def is_unsettled(mtime_us: int, *, read_us: int) -> bool:
-    """Whether a file read at `read_us` may later hold something else under the same time.
+DIFFERENCE = """
+    INSERT INTO difference (observed, file_id)
+    SELECT o.rowid, f.id
+    FROM observed o
+    JOIN observed_directory d ON d.id = o.directory
+    LEFT JOIN main.file f
+        ON f.retired_by IS NULL AND f.directory_id = d.directory_id AND f.name = o.name
+        AND f.modality_id = d.modality_id
+    WHERE f.id IS NULL OR f.size <> o.size OR f.mtime_us <> o.mtime_us OR f.unsettled
+"""
 
-    A change after the reading gets a time of at least the reading's, less the clock's grain; so a file whose
-    time is older than that is settled.
-    """
-    return mtime_us >= read_us - CLOCK_GRAIN_US
+# GONE is neither what could not be read nor what is below a directory that could not be read.
+GONE = """
+    WITH hidden (modality_id, directory_id) AS (
+        SELECT u.modality_id, k.id FROM unreadable u
+        JOIN main.directory k ON u.directory = '' OR k.path = u.directory
+            OR substr(k.path, 1, length(u.directory) + 1) = u.directory || '/'
+        WHERE u.name IS NULL
+    )
+    INSERT INTO gone (file_id, modality_id, size, fingerprint, md5)
+    SELECT f.id, f.modality_id, f.size, f.fingerprint, f.md5
+    FROM main.file f
+    WHERE f.retired_by IS NULL
+        AND f.modality_id IN (SELECT value FROM json_each(:modalities))
+        AND NOT EXISTS (
+            SELECT 1 FROM observed_directory d JOIN observed o ON o.directory = d.id
+            WHERE d.directory_id = f.directory_id AND d.modality_id = f.modality_id AND o.name = f.name)
+        AND (f.modality_id, f.directory_id) NOT IN (SELECT modality_id, directory_id FROM hidden)
+        AND NOT EXISTS (
+            SELECT 1 FROM unreadable u JOIN main.directory k ON k.path = u.directory
+            WHERE u.name = f.name AND k.id = f.directory_id AND u.modality_id = f.modality_id)
+"""
 
+# Files of which several have one central key: the one that is journaled already comes first, then by path.
+SAME_KEY = """
+    WITH keyed (row, modality_id, version, key, directory, name, size, known) AS (
+        SELECT o.rowid, d.modality_id, coalesce(d.version, ''), d.central || o.name, d.path, o.name, o.size,
+            EXISTS (SELECT 1 FROM main.file f WHERE f.retired_by IS NULL AND f.directory_id = d.directory_id
+                AND f.name = o.name AND f.modality_id = d.modality_id)
+        FROM observed_directory d JOIN observed o ON o.directory = d.id
+        WHERE (d.central, coalesce(d.version, '')) IN (
+            SELECT central, coalesce(version, '') FROM observed_directory WHERE central IS NOT NULL
+            GROUP BY 1, 2 HAVING count(*) > 1)
+    ), counted AS (SELECT *, count(*) OVER (PARTITION BY version, key) AS sharing FROM keyed)
+    SELECT row, modality_id, version, key, directory, name, size FROM counted
+    WHERE sharing > 1 ORDER BY version, key, known DESC, directory
+"""
 
-def decide(candidate: Candidate, reading: Reading) -> Decision:
-    """Compare what was read with what the journal knows, by the strongest means that both have."""
-    if candidate.is_new:
-        return Decision.ADD
-    if reading.size != candidate.known_size or not _same_content(candidate, reading):
-        return Decision.MODIFY
-    return Decision.SETTLE if reading.mtime_us == candidate.known_mtime_us else Decision.TOUCH
+# To be completed with two conditions, which cost a look-up for every file and are only needed when files are GONE.
+CANDIDATES = """
+    SELECT x.id, d.modality_id, CASE d.path WHEN '' THEN o.name ELSE d.path || '/' || o.name END, o.size, o.mtime_us,
+        x.file_id IS NULL, f.size IS o.size, f.fingerprint IS NOT NULL OR f.md5 IS NOT NULL,
+        {may_be_renamed},
+        (f.fingerprint IS NULL AND f.md5 IS NOT NULL) OR {renamed_needs_md5}
+    FROM difference x
+    JOIN observed o ON o.rowid = x.observed
+    JOIN observed_directory d ON d.id = o.directory
+    LEFT JOIN main.file f ON f.id = x.file_id
+    WHERE x.id > ? ORDER BY x.id LIMIT ?
+"""
+SAME_SIZE_GONE = """(x.file_id IS NULL AND EXISTS (
+    SELECT 1 FROM gone g WHERE g.modality_id = d.modality_id AND g.size = o.size))"""
+SAME_SIZE_GONE_MD5 = """(x.file_id IS NULL AND EXISTS (
+    SELECT 1 FROM gone g WHERE g.modality_id = d.modality_id AND g.size = o.size
+        AND g.fingerprint IS NULL AND g.md5 IS NOT NULL))"""
 
+# NEW files with the content of one that is GONE, beside the old names of that content.
+RENAMED = """
+    SELECT r.id, g.file_id
+    FROM reading r
+    JOIN difference x ON x.id = r.id AND x.file_id IS NULL
+    JOIN observed o ON o.rowid = x.observed
+    JOIN observed_directory d ON d.id = o.directory
+    JOIN gone g ON g.modality_id = d.modality_id AND g.size = r.size
+        AND (g.fingerprint = r.fingerprint OR g.fingerprint IS NULL AND g.md5 = r.md5)
+    ORDER BY r.id, g.file_id
+"""
 
-def _same_content(candidate: Candidate, reading: Reading) -> bool:
-    if candidate.known_fingerprint is not None:
-        return candidate.known_fingerprint == reading.fingerprint
-    if candidate.known_md5 is not None:
-        return candidate.known_md5 == reading.md5
-    # Never read, hence never delivered: there is no content in the journal that could have changed.
-    return True
+# The old row has to leave before the new one enters: a path has one active row.
+RETIRE_CHANGED = """
+    UPDATE main.file SET retired_by = coalesce(j.version_id, :version), retirement = j.change
+    FROM judged j
+    WHERE j.change IN ('modified', 'renamed') AND main.file.id = coalesce(j.file_id, j.renamed_from)
+"""
+ENTER = """
+    INSERT INTO main.file (modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5, unsettled,
+        change, introduced_by, renamed_from)
+    SELECT modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5, unsettled,
+        change, coalesce(version_id, :version), renamed_from
+    FROM judged WHERE change <> 'same'
+"""
+# Last, for it makes the two times equal by which TOUCHED was told from SAME.
+KEEP = """
+    UPDATE main.file SET mtime_us = j.mtime_us, fingerprint = coalesce(j.fingerprint, main.file.fingerprint),
+        md5 = coalesce(j.md5, main.file.md5), unsettled = j.unsettled
+    FROM judged j WHERE j.change = 'same' AND main.file.id = j.file_id
+"""
+COUNT_JUDGED = """
+    SELECT modality_id, iif(change = 'same', iif(other_time, 'touched', 'unchanged'), change),
+        count(*), sum(size), sum(observed_size)
+    FROM judged GROUP BY 1, 2
+"""

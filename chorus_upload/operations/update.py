@@ -31,13 +31,12 @@ from chorus_upload.events import (
     UpdateFinished,
 )
 from chorus_upload.journal import scans, versions
-from chorus_upload.journal.apply import Applied
-from chorus_upload.journal.diff import Candidate, Decision
+from chorus_upload.journal.diff import Candidate
 from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.observation import Observation
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import check_version_label, new_version_label
-from chorus_upload.model import Change, FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
+from chorus_upload.model import FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
 from chorus_upload.operations.selecting import selected_modalities
@@ -103,19 +102,20 @@ def update(
         if not request.confirm_deletions:
             _refuse_implausible(observation, settings, sources)
         version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
-        application = _Application(journal, settings, observation, sources, version_id=version_id, emit=emit)
+        observation.begin(version_id, mode=settings.mode)
+        application = _Application(settings, observation, sources, emit=emit)
         application.run(pool or AdaptivePool(settings.num_threads, is_long=_is_long))
         for modality, count in application.problems.items():
             problems[modality] = problems.get(modality, 0) + count
-        retired = observation.retire_gone(version_id)
+        retired = observation.retire_gone()
         results = {
             modality: ModalityUpdate(
-                added=application.tally(modality, Change.ADDED),
-                modified=application.tally(modality, Change.MODIFIED),
-                touched=application.tally(modality, None),
-                renamed=application.tally(modality, Change.RENAMED),
+                added=application.tally(modality, "added"),
+                modified=application.tally(modality, "modified"),
+                touched=application.tally(modality, "touched"),
+                renamed=application.tally(modality, "renamed"),
                 retired=retired[modality],
-                unchanged=_less(observation.seen[modality], application.changed[modality].tally()),
+                unchanged=_less(observation.seen[modality], application.not_same[modality]),
                 unreadable=problems.get(modality, 0),
             )
             for modality in modalities
@@ -184,62 +184,37 @@ def _is_long(piece: Piece) -> bool:
     return sum(candidate.size for candidate in piece) >= PIECE_BYTES
 
 
-class _Count:
-    """A Tally in the making: counting a million files must not make a million objects."""
-
-    __slots__ = ("bytes", "files")
-
-    def __init__(self) -> None:
-        self.files = 0
-        self.bytes = 0
-
-    def add(self, size: int) -> None:
-        self.files += 1
-        self.bytes += size
-
-    def tally(self) -> Tally:
-        return Tally(self.files, self.bytes)
-
-
 class _Application:
     """Reads the candidates and applies what was read, in batches that are each one transaction."""
 
     def __init__(
-        self,
-        journal: Journal,
-        settings: Settings,
-        observation: Observation,
-        sources: Mapping[str, Source],
-        *,
-        version_id: int,
-        emit: Emit,
+        self, settings: Settings, observation: Observation, sources: Mapping[str, Source], *, emit: Emit
     ) -> None:
-        self._journal = journal
         self._settings = settings
         self._observation = observation
         self._names = {key: name for name, key in observation.modalities.items()}
         self._sources = {key: sources[name] for key, name in self._names.items()}
-        self._version_id = version_id
         self._emit = emit
-        self._changes: defaultdict[tuple[int, Change | None], _Count] = defaultdict(_Count)
-        self.changed: defaultdict[str, _Count] = defaultdict(_Count)
+        self._changes: defaultdict[tuple[str, str], Tally] = defaultdict(Tally)
+        self.not_same: defaultdict[str, Tally] = defaultdict(Tally)
         """What is not unchanged, as it was observed."""
         self.problems: dict[str, int] = {}
 
-    def tally(self, modality: str, change: Change | None) -> Tally:
-        """How much has entered the journal by that change; None: was only touched."""
-        return self._changes[self._observation.modalities[modality], change].tally()
+    def tally(self, modality: str, change: str) -> Tally:
+        """How much was changed in that way (see `Applied`)."""
+        return self._changes[modality, change]
 
     def run(self, pool: Pool) -> None:
         """Read and apply everything."""
         total = self._observation.work
-        done = _Count()
+        files = size = 0
         batch: list[tuple[Candidate, Reading]] = []
         commit_pace, report_pace = Pace(BATCH_SECONDS), Pace(0.2)
         path = ""
         for piece in pool.run(self._read, self._pieces()):
             for candidate, reading in piece or ():
-                done.add(candidate.size)
+                files += 1
+                size += candidate.size
                 path = candidate.path
                 if isinstance(reading, Problem):
                     self._report(candidate, reading)
@@ -249,11 +224,11 @@ class _Application:
                 self._apply(batch)
                 batch = []
             if report_pace.is_due():
-                self._emit(ReadProgressed(done.files, total.files, done.bytes, total.bytes, path))
+                self._emit(ReadProgressed(files, total.files, size, total.bytes, path))
         if batch:
             self._apply(batch)
         if total.files:
-            self._emit(ReadProgressed(done.files, total.files, done.bytes, total.bytes, path))
+            self._emit(ReadProgressed(files, total.files, size, total.bytes, path))
 
     def _pieces(self) -> Iterator[Piece]:
         """Group the candidates so that handing them to a thread costs little beside reading them."""
@@ -280,7 +255,7 @@ class _Application:
         if not self._needs_reading(candidate):
             return Reading(candidate.size, candidate.mtime_us, now_us())
         source = self._sources[candidate.modality_id]
-        return read_file(source, candidate.path, with_md5=candidate.needs_md5)
+        return read_file(source, candidate.path, with_md5=bool(candidate.needs_md5))
 
     def _needs_reading(self, candidate: Candidate) -> bool:
         if self._settings.fingerprint is FingerprintTime.ON_UPDATE:
@@ -288,22 +263,16 @@ class _Application:
         if candidate.is_new:
             # Reading it may save sending it.
             return bool(candidate.may_be_renamed)
-        known = candidate.known_fingerprint is not None or candidate.known_md5 is not None
-        return known and candidate.size == candidate.known_size
+        return bool(candidate.known_content and candidate.same_size)
 
     def _report(self, candidate: Candidate, problem: Problem) -> None:
         modality = self._names[candidate.modality_id]
         self.problems[modality] = self.problems.get(modality, 0) + problem.kind.needs_attention
-        self.changed[modality].add(candidate.size)
+        self.not_same[modality] += Tally(1, candidate.size)
         self._emit(ProblemFound(problem, self._sources[candidate.modality_id].url, modality))
 
     def _apply(self, batch: list[tuple[Candidate, Reading]]) -> None:
-        applied = self._observation.apply(batch, version_id=self._version_id, mode=self._settings.mode)
-        for (candidate, _), result in zip(batch, applied, strict=True):
-            self._count(candidate, result)
-
-    def _count(self, candidate: Candidate, applied: Applied) -> None:
-        if applied.decision is Decision.SETTLE:
-            return
-        self.changed[self._names[candidate.modality_id]].add(candidate.size)
-        self._changes[candidate.modality_id, applied.change].add(applied.size)
+        for applied in self._observation.apply(batch):
+            self._changes[applied.modality, applied.change] += applied.read
+            if applied.change != "unchanged":
+                self.not_same[applied.modality] += applied.observed

@@ -187,20 +187,33 @@ class LocalSource:
 
     def _full(self, path: str) -> str:
         """Where `path` is; OSError when it would lead out of the source, which a damaged journal could ask for."""
-        parts = path.split("/")
-        unfit = "\0" in path or (os.sep != "/" and (os.sep in path or ":" in path))
-        if unfit or not {"", ".", ".."}.isdisjoint(parts):
-            raise OSError(errno.EINVAL, "not a path inside the source", path)
-        directory = parts[:-1]
+        directory, slash, name = path.rpartition("/")
         # Files come directory by directory: each thread remembers the last one that it has found to be real.
-        if not self._follow_links and directory != getattr(self._checked, "directory", None):
+        last, full = getattr(self._checked, "directory", ("", ""))
+        if slash + directory != last or not full:
+            full = self._check_directory(directory)
+            self._checked.directory = (slash + directory, full)
+        if name in ("", ".", "..") or "\0" in name or (os.sep != "/" and (os.sep in name or ":" in name)):
+            raise _outside(path)
+        return f"{full}{os.sep}{name}"
+
+    def _check_directory(self, directory: str) -> str:
+        """Where a directory of the source is, after making sure that it is one of its own."""
+        parts = directory.split("/") if directory else []
+        unfit = "\0" in directory or (os.sep != "/" and (os.sep in directory or ":" in directory))
+        if unfit or not {"", ".", ".."}.isdisjoint(parts):
+            raise _outside(directory)
+        if not self._follow_links:
             full = self._root
-            for part in directory:
+            for part in parts:
                 full = f"{full}{os.sep}{part}"
                 if modes.S_ISLNK(os.lstat(full).st_mode):
-                    raise OSError(errno.ELOOP, "leads through a link, which is not followed", path)
-            self._checked.directory = directory
-        return self._join(path)
+                    raise OSError(errno.ELOOP, "leads through a link, which is not followed", directory)
+        return self._join(directory)
+
+
+def _outside(path: str) -> OSError:
+    return OSError(errno.EINVAL, "not a path inside the source", path)
 
 
 def _read_directory(where: str | int, path: str) -> _Found:

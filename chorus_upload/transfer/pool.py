@@ -9,7 +9,6 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 Work = TypeVar("Work")
@@ -39,11 +38,10 @@ class SerialPool:
 class _Threads(Generic[Outcome]):
     """Threads with a bounded number of pieces taken but not finished; used from one thread."""
 
-    def __init__(self, workers: int, idle_seconds: float) -> None:
+    def __init__(self, workers: int) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="chorus")
-        self._finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         self._limit = 2 * workers
-        self._idle_seconds = idle_seconds
+        self._finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         self.unfinished = 0
 
     @property
@@ -54,17 +52,14 @@ class _Threads(Generic[Outcome]):
         self._executor.submit(do, piece).add_done_callback(self._finished.put)
         self.unfinished += 1
 
-    def finished(self, *, wait: bool) -> Iterator[Outcome | None]:
-        """Yield what has finished; with `wait` at least one, or None when that takes long."""
+    def finished(self, *, timeout: float) -> Iterator[Outcome]:
+        """Yield what has finished; waits for the first for so long, and for the others not at all."""
         while self.unfinished:
             try:
-                future = self._finished.get(timeout=self._idle_seconds) if wait else self._finished.get_nowait()
+                future = self._finished.get(timeout=timeout) if timeout else self._finished.get_nowait()
             except queue.Empty:
-                if not wait:
-                    return
-                yield None
-                continue
-            wait = False
+                return
+            timeout = 0
             self.unfinished -= 1
             yield future.result()
 
@@ -85,26 +80,36 @@ class ThreadPool:
         self._idle_seconds = idle_seconds
 
     def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
-        threads: _Threads[Outcome] = _Threads(self._workers, self._idle_seconds)
+        threads: _Threads[Outcome] = _Threads(self._workers)
         try:
             for piece in work:
                 threads.submit(do, piece)
-                if threads.is_full:
-                    yield from threads.finished(wait=True)
+                while threads.is_full:
+                    yield from _or_none(threads.finished(timeout=self._idle_seconds))
             while threads.unfinished:
-                yield from threads.finished(wait=True)
+                yield from _or_none(threads.finished(timeout=self._idle_seconds))
         finally:
             threads.close()
 
 
+def _or_none(outcomes: Iterator[Outcome]) -> Iterator[Outcome | None]:
+    """The same, but one None when there is nothing."""
+    empty = True
+    for outcome in outcomes:
+        empty = False
+        yield outcome
+    if empty:
+        yield None
+
+
 class AdaptivePool:
-    """Threads for what waits or takes long; the caller's own thread for the rest.
+    """One thread for work that computes, many for work that waits or takes long.
 
     Python's threads wait for each other: reading many tiny files from a cache with several of them takes
-    far longer than with one, while a slow share or a large file is read faster by many. So short pieces are
-    done in the caller's thread for as long as that computes more than it waits, and by threads once it
-    waits; when the threads together keep a processor busy, nothing waits any more. Pieces for which `is_long`
-    holds (they release the interpreter, and would keep the caller from reporting) always go to threads.
+    far longer than with one, while a slow share or a large file is read faster by many. So short pieces go
+    to one thread for as long as that computes for more than a quarter of its time, and to `workers` threads
+    once it waits; when the many together keep a processor busy, nothing waits any more. Pieces for which
+    `is_long` holds (they release the interpreter) always go to the many.
     """
 
     WINDOW_SECONDS = 0.25
@@ -116,37 +121,34 @@ class AdaptivePool:
         self._idle_seconds = idle_seconds
 
     def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
-        threads: _Threads[tuple[Outcome, float]] = _Threads(self._workers, self._idle_seconds)
+        def timed(piece: Work) -> tuple[Outcome, float, float]:
+            wall, processor = time.monotonic(), time.thread_time()
+            outcome = do(piece)
+            return outcome, time.monotonic() - wall, time.thread_time() - processor
 
-        def timed(piece: Work) -> tuple[Outcome, float]:
-            begun = time.thread_time()
-            return do(piece), time.thread_time() - begun
-
+        one: _Threads[tuple[Outcome, float, float]] = _Threads(1)
+        many: _Threads[tuple[Outcome, float, float]] = _Threads(self._workers)
         waits = False
-        # Seconds at work and seconds of computing in it: of this thread, or of all threads over the same time.
-        worked = computed = 0.0
+        since, worked, computed = time.monotonic(), 0.0, 0.0
         try:
             for piece in work:
-                begun = time.monotonic()
-                if waits or self._is_long(piece):
-                    threads.submit(timed, piece)
-                    results: Iterable[tuple[Outcome, float] | None] = threads.finished(wait=threads.is_full)
-                else:
-                    results = chain([timed(piece)], threads.finished(wait=False))
-                for result in results:
-                    if result is None:
-                        yield None
-                        continue
-                    outcome, seconds = result
-                    computed += seconds
-                    worked += time.monotonic() - begun
-                    yield outcome
-                    begun = time.monotonic()
-                if worked > self.WINDOW_SECONDS:
-                    waits = computed < self.BUSY_SHARE * worked
-                    worked = computed = 0.0
-            while threads.unfinished:
-                for result in threads.finished(wait=True):
-                    yield None if result is None else result[0]
+                threads = many if waits or self._is_long(piece) else one
+                threads.submit(timed, piece)
+                while threads.is_full:
+                    for result in _or_none(threads.finished(timeout=self._idle_seconds)):
+                        if result is not None:
+                            worked += result[1]
+                            computed += result[2]
+                        yield None if result is None else result[0]
+                yield from (result[0] for result in many.finished(timeout=0))
+                elapsed = time.monotonic() - since
+                if elapsed > self.WINDOW_SECONDS and worked:
+                    waits = computed < elapsed * (1 - self.BUSY_SHARE) if waits else computed < worked * self.BUSY_SHARE
+                    since, worked, computed = time.monotonic(), 0.0, 0.0
+            for threads in (one, many):
+                while threads.unfinished:
+                    for result in _or_none(threads.finished(timeout=self._idle_seconds)):
+                        yield None if result is None else result[0]
         finally:
-            threads.close()
+            one.close()
+            many.close()

@@ -1,0 +1,137 @@
+"""A site: a machine with sources, a configuration and somebody who types commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+
+MODULE = (sys.executable, "-m", "chorus_upload")
+SCRIPT = (str(Path(sys.executable).with_name("chorus-upload")),)
+SOURCE_DIRECTORY = (sys.executable, "chorus_upload")
+"""To be started in the directory of the checkout."""
+
+# The tests may run as root, for whom nothing is unreadable: give up that privilege, and only that.
+_LIKE_ANYBODY = """
+import ctypes, os, sys
+if os.geteuid() == 0:
+    DROP_FROM_BOUNDING_SET, DAC_OVERRIDE, DAC_READ_SEARCH = 24, 1, 2
+    for capability in (DAC_OVERRIDE, DAC_READ_SEARCH):
+        if ctypes.CDLL(None).prctl(DROP_FROM_BOUNDING_SET, capability, 0, 0, 0):
+            sys.exit("cannot give up the privileges of root")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+LIKE_ANYBODY = (sys.executable, "-c", _LIKE_ANYBODY, *MODULE)
+"""The program as it runs for somebody whom permissions keep out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that has ended, and what it said."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind that a command with `--json` told of."""
+        return [event for event in map(json.loads, self.lines) if event["event"] == kind]
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """The one event of this kind."""
+        (event,) = self.events(kind)
+        return event
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """`home` holds `config.toml` and the local journal; `source` is where the files are."""
+
+    home: Path
+    source: Path
+    secrets: tuple[str, ...] = ()
+    program: tuple[str, ...] = MODULE
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Path:
+        return self.home / "config.toml"
+
+    @property
+    def journal(self) -> Path:
+        return self.home / "journal.db"
+
+    def configure(self, text: str) -> None:
+        """Write the configuration, for nobody else to read."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.config.touch(mode=0o600)
+        self.config.write_text(text, encoding="utf-8")
+
+    def run(
+        self, *arguments: str, exit_code: int = 0, program: tuple[str, ...] | None = None, cwd: Path | None = None
+    ) -> Ran:
+        """Type a command, and hold it to its exit code and to good manners: no traceback, no secret, no warning."""
+        done = subprocess.run(
+            [*(program or self.program), *arguments],
+            cwd=cwd or self.home,
+            env=self._environment(),
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+        told = f"{' '.join(arguments)}\n{ran.out}\n{ran.err}"
+        assert ran.exit_code == exit_code, told
+        assert "Traceback" not in told, told
+        assert "Warning:" not in told, told
+        assert not [secret for secret in self.secrets if secret in told], told
+        return ran
+
+    @contextmanager
+    def running(self, *arguments: str, program: tuple[str, ...] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """Type a command and do something else meanwhile. At the end it is killed without a warning."""
+        with subprocess.Popen(
+            [*(program or self.program), *arguments],
+            cwd=self.home,
+            env=self._environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                yield process
+                assert process.poll() is None, f"it ended by itself, with {process.returncode}"
+            finally:
+                process.kill()
+
+    def _environment(self) -> dict[str, str]:
+        # A warning of ours, or a file or a connection that is left open, is a fault of the program.
+        return {**os.environ, "PYTHONWARNINGS": "error", **self.environment}
+
+    def pending(self) -> set[str]:
+        """What `file list` says is still to be sent."""
+        return set(self.run("file", "list").lines)
+
+    def uploaded(self) -> dict[str, dict[str, Any]]:
+        """What `file list --uploaded` says of each path."""
+        return {each["path"]: each for each in self.run("--json", "file", "list", "--uploaded").events("listed-file")}
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 30) -> None:
+    """Wait for something to become true; fail when it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
