@@ -140,7 +140,6 @@ def connect(path: Path, *, read_only: bool) -> Connection:
     """A connection with transactions begun explicitly; an existing file must be an SQLite database."""
     mode = "ro" if read_only else "rwc"
     uri = f"{path.resolve().as_uri()}?mode={mode}"
-    write_ahead = not read_only and not on_network_file_system(path)
 
     def open_file() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
@@ -151,15 +150,19 @@ def connect(path: Path, *, read_only: bool) -> Connection:
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")
-        if not read_only:
-            connection.execute(f"PRAGMA journal_mode = {'WAL' if write_ahead else 'DELETE'}")
-            connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
     return engine.connect()
+
+
+def choose_journal_mode(connection: Connection, path: Path) -> None:
+    """Write ahead where the file system can; only for a file that is known to be ours, for it changes the file."""
+    mode = "DELETE" if on_network_file_system(path) else "WAL"
+    driver(connection).execute(f"PRAGMA journal_mode = {mode}")
 
 
 def driver(connection: Connection) -> sqlite3.Connection:

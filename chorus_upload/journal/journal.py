@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from chorus_upload.errors import JournalError, JournalNotCheckedOut
 from chorus_upload.journal.database import (
     WriterLock,
+    choose_journal_mode,
     connect,
     driver,
     journal_errors,
@@ -130,10 +131,13 @@ def _close(connection: Connection) -> None:
 def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) -> None:
     with connection.begin():
         revision = schema_revision(connection)
+    if revision not in (None, SCHEMA_REVISION):
+        require_known(revision, known_revisions())
+    if not read_only:
+        choose_journal_mode(connection, path)
     if revision == SCHEMA_REVISION:
         return
     if revision is not None:
-        require_known(revision, known_revisions())
         if read_only:
             raise JournalError(
                 f"the journal {path} has the older schema {revision}",

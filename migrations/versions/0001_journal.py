@@ -34,8 +34,8 @@ def upgrade() -> None:
         sa.Column("base_etag", sa.Text(), nullable=True),
         sa.Column("implicit", sa.Integer(), nullable=False),
         sa.Column("since_us", sa.Integer(), nullable=False),
-        sa.CheckConstraint("id = 1", name="ck_custody_single"),
-        sa.CheckConstraint("implicit IN (0, 1)", name="ck_custody_implicit"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_custody_single")),
+        sa.CheckConstraint("implicit IN (0, 1)", name=op.f("ck_custody_implicit")),
         sa.PrimaryKeyConstraint("id", name="pk_custody"),
     )
     op.create_table(
@@ -69,7 +69,7 @@ def upgrade() -> None:
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("user", sa.Text(), nullable=False),
         sa.Column("tool_version", sa.Text(), nullable=False),
-        sa.CheckConstraint("mode IN ('full', 'append')", name="ck_version_mode"),
+        sa.CheckConstraint("mode IN ('full', 'append')", name=op.f("ck_version_mode")),
         sa.PrimaryKeyConstraint("id", name="pk_version"),
         sa.UniqueConstraint("label", name="uq_version_label"),
     )
@@ -90,17 +90,18 @@ def upgrade() -> None:
         sa.Column("renamed_from", sa.Integer(), nullable=True),
         sa.Column("retired_by", sa.Integer(), nullable=True),
         sa.Column("retirement", sa.Text(), nullable=True),
-        sa.CheckConstraint("(change = 'renamed') = (renamed_from IS NOT NULL)", name="ck_file_renamed_from"),
-        sa.CheckConstraint("change IN ('added', 'modified', 'renamed')", name="ck_file_change"),
-        sa.CheckConstraint("name <> '' AND instr(name, '/') = 0", name="ck_file_name"),
+        sa.CheckConstraint("(change = 'renamed') = (renamed_from IS NOT NULL)", name=op.f("ck_file_renamed_from")),
+        sa.CheckConstraint("change IN ('added', 'modified', 'renamed')", name=op.f("ck_file_change")),
+        sa.CheckConstraint("name <> '' AND instr(name, '/') = 0", name=op.f("ck_file_name")),
         sa.CheckConstraint(
-            "retirement IS NULL OR retirement IN ('modified', 'renamed', 'gone', 'marked')", name="ck_file_retirement"
+            "retirement IS NULL OR retirement IN ('modified', 'renamed', 'gone', 'marked')",
+            name=op.f("ck_file_retirement"),
         ),
-        sa.CheckConstraint("(retired_by IS NULL) = (retirement IS NULL)", name="ck_file_retired"),
-        sa.CheckConstraint("fingerprint IS NULL OR length(fingerprint) = 16", name="ck_file_fingerprint"),
-        sa.CheckConstraint("md5 IS NULL OR length(md5) = 16", name="ck_file_md5"),
-        sa.CheckConstraint("size >= 0", name="ck_file_size"),
-        sa.CheckConstraint("unsettled IN (0, 1)", name="ck_file_unsettled"),
+        sa.CheckConstraint("(retired_by IS NULL) = (retirement IS NULL)", name=op.f("ck_file_retired")),
+        sa.CheckConstraint("fingerprint IS NULL OR length(fingerprint) = 16", name=op.f("ck_file_fingerprint")),
+        sa.CheckConstraint("md5 IS NULL OR length(md5) = 16", name=op.f("ck_file_md5")),
+        sa.CheckConstraint("size >= 0", name=op.f("ck_file_size")),
+        sa.CheckConstraint("unsettled IN (0, 1)", name=op.f("ck_file_unsettled")),
         sa.ForeignKeyConstraint(["directory_id"], ["directory.id"], name="fk_file_directory_id"),
         sa.ForeignKeyConstraint(["introduced_by"], ["version.id"], name="fk_file_introduced_by"),
         sa.ForeignKeyConstraint(["modality_id"], ["modality.id"], name="fk_file_modality_id"),
@@ -166,10 +167,10 @@ def upgrade() -> None:
         sa.Column("delivered_us", sa.Integer(), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=True),
         sa.CheckConstraint(
-            "evidence IN ('server', 'transit', 'readback', 'size', 'imported')", name="ck_delivery_evidence"
+            "evidence IN ('server', 'transit', 'readback', 'size', 'imported')", name=op.f("ck_delivery_evidence")
         ),
-        sa.CheckConstraint("key <> ''", name="ck_delivery_key"),
-        sa.CheckConstraint("length(md5) = 16", name="ck_delivery_md5"),
+        sa.CheckConstraint("key <> ''", name=op.f("ck_delivery_key")),
+        sa.CheckConstraint("length(md5) = 16", name=op.f("ck_delivery_md5")),
         sa.ForeignKeyConstraint(["destination_id"], ["destination.id"], name="fk_delivery_destination_id"),
         sa.ForeignKeyConstraint(["file_id"], ["file.id"], name="fk_delivery_file_id"),
         sa.ForeignKeyConstraint(["submission_id"], ["submission.id"], name="fk_delivery_submission_id"),

@@ -1,0 +1,171 @@
+"""The schema: made by migrations alone, the same from every starting point, and strict by itself."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import Connection
+
+from chorus_upload.errors import JournalError, JournalLocked, JournalNotCheckedOut, SchemaTooNew
+from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.migrate import known_revisions, migrate
+from chorus_upload.journal.schema import SCHEMA_REVISION, metadata
+
+FILLED = Path(__file__).parent / "filled.sql"
+"""Rows for every table of the first schema, by hand: what a journal in the field may hold."""
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    engine = create_engine(f"sqlite:///{tmp_path / 'journal.db'}")
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def rows_of(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    return {
+        table: [tuple(row) for row in connection.execute(text(f'SELECT * FROM "{table}" ORDER BY 1'))]  # noqa: S608
+        for table in sorted(tables)
+    }
+
+
+def fill(connection: Connection) -> None:
+    for statement in FILLED.read_text().split(";\n"):
+        if statement.strip():
+            connection.execute(text(statement))
+
+
+def test_the_newest_revision_is_the_one_that_opening_expects() -> None:
+    assert max(known_revisions()) == SCHEMA_REVISION
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_uses(connection: Connection) -> None:
+    migrate(connection)
+
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
+    assert compare_metadata(context, metadata) == []
+    checks = {name: len(table.constraints) for name, table in metadata.tables.items()}
+    made = inspect(connection)
+    for name in checks:
+        expected = {c.name for c in metadata.tables[name].constraints if c.__class__.__name__ == "CheckConstraint"}
+        assert {c["name"] for c in made.get_check_constraints(name)} == expected
+
+
+@pytest.mark.parametrize("revision", sorted(known_revisions()))
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
+def test_every_revision_migrates_to_the_newest_and_keeps_what_it_holds(
+    connection: Connection, revision: str, *, filled: bool
+) -> None:
+    migrate(connection, revision=revision)
+    if filled:
+        fill(connection)
+    before = rows_of(connection)
+
+    migrate(connection)
+
+    assert {table: rows for table, rows in rows_of(connection).items() if table in before} == before
+    assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+    assert filled == any(before.values())
+
+
+def test_a_journal_is_migrated_when_it_is_opened_after_a_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    Journal.create(path).close()
+    original = path.read_bytes()
+    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+
+    Journal.open(path).close()
+
+    assert (tmp_path / "journal.db.schema-0001.backup").read_bytes() == original
+
+
+def test_the_schema_of_a_newer_tool_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    Journal.create(path).close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = path.read_bytes()
+
+    with pytest.raises(SchemaTooNew, match="9999") as refusal:
+        Journal.open(path)
+
+    assert "newer" in str(refusal.value.hint)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["journal-v1.db", "journal-v2.db", "journal-v2append.db"])
+def test_a_journal_of_the_older_tool_is_recognised_and_left_alone(tmp_path: Path, name: str) -> None:
+    old = Path(__file__).parent.parent / "data" / "legacy" / name
+    path = shutil.copy(old, tmp_path / "journal.db")
+
+    with pytest.raises(JournalError, match="older chorus-upload"):
+        Journal.open(Path(path))
+
+    assert Path(path).read_bytes() == old.read_bytes()
+
+
+def test_what_is_no_journal_is_an_error_and_no_traceback_of_sqlite(tmp_path: Path) -> None:
+    noise = tmp_path / "noise.db"
+    noise.write_bytes(b"this is not a database at all" * 100)
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as database, database:
+        database.execute("CREATE TABLE cake (slice)")
+
+    with pytest.raises(JournalError, match="not a journal"):
+        Journal.open(noise)
+    with pytest.raises(JournalError, match="not a journal"):
+        Journal.open(other)
+    with pytest.raises(JournalNotCheckedOut):
+        Journal.open(tmp_path / "absent.db")
+
+
+def test_a_second_writer_is_told_at_once_and_a_reader_is_welcome(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with Journal.create(path):
+        with pytest.raises(JournalLocked, match="in use by process"):
+            Journal.open(path)
+        with Journal.open(path, read_only=True) as reader:
+            assert reader.problems() == []
+    Journal.open(path).close()
+
+
+BROKEN_RULES = {
+    "two active rows of one path": (
+        "INSERT INTO file (modality_id, directory_id, name, size, mtime_us, change, introduced_by)"
+        " SELECT modality_id, directory_id, name, size, mtime_us, 'added', introduced_by FROM file WHERE id = 1"
+    ),
+    "a file of no version": "UPDATE file SET introduced_by = 999 WHERE id = 1",
+    "half retired": "UPDATE file SET retired_by = 1 WHERE id = 1",
+    "a name with a slash": "UPDATE file SET name = 'a/b' WHERE id = 1",
+    "a negative size": "UPDATE file SET size = -1 WHERE id = 1",
+    "a fingerprint of the wrong length": "UPDATE file SET fingerprint = x'00' WHERE id = 1",
+    "renamed from nothing": "UPDATE file SET change = 'renamed' WHERE id = 1",
+    "evidence that does not exist": "UPDATE delivery SET evidence = 'hope'",
+    "a delivery of an unknown file": "UPDATE delivery SET file_id = 999",
+    "a delivery without an MD5": "UPDATE delivery SET md5 = NULL",
+    "a forgotten file with a delivery": "DELETE FROM file WHERE id = (SELECT file_id FROM delivery)",
+    "two custodies": "INSERT INTO custody (id, cloud, implicit, since_us) VALUES (2, 'x', 0, 0)",
+}
+
+
+@pytest.mark.parametrize("statement", BROKEN_RULES.values(), ids=BROKEN_RULES)
+def test_the_database_itself_keeps_the_rules(tmp_path: Path, statement: str) -> None:
+    with Journal.create(tmp_path / "journal.db") as journal:
+        with journal.transaction() as connection:
+            fill(connection)
+        with pytest.raises(JournalError, match="rules"), journal.transaction() as connection:
+            connection.execute(text(statement))
+        with journal.transaction() as connection:
+            assert connection.execute(text("SELECT count(*) FROM file")).scalar_one() == 3
