@@ -1,0 +1,90 @@
+"""A store for tests: a real local one whose answers a script bends, and a source that changes under the reader."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from chorus_upload.storage.local import LocalStore
+from chorus_upload.storage.local_source import LocalSource
+from chorus_upload.storage.source import SmallFile
+from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, StoredObject
+
+
+class ScriptedStore(LocalStore):
+    """A local store that answers like a cloud: with an MD5 of what it stored.
+
+    `script` holds what happens to the next puts, one entry each; every entry must have been used at the end.
+    """
+
+    def __init__(self, root: Path, *, one_request_limit: int = 1 << 20, checksums: bool = True) -> None:
+        super().__init__(root)
+        self._limit = one_request_limit
+        self._checksums = checksums
+        self.script: list[Callable[[StoredObject], StoredObject]] = []
+        self.puts: list[str] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return dataclasses.replace(
+            super().capabilities, service_checksum=self._checksums, one_request_limit=self._limit
+        )
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> StoredObject:
+        self.puts.append(key)
+        stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match, metadata=metadata)
+        if self._checksums:
+            with self.open(key) as stream:
+                md5 = hashlib.md5(stream.read(), usedforsecurity=False).digest()
+            stored = dataclasses.replace(stored, checksum=Checksum(md5, ComputedBy.SERVICE))
+        return self.script.pop(0)(stored) if self.script else stored
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        if exc[0] is None:
+            assert not self.script, "not every scripted fault was exercised"
+
+
+class ChangingSource(LocalSource):
+    """A local source of which `meddle` is called between opening a file and the end of reading it."""
+
+    def __init__(self, root: Path, meddle: Callable[[], None]) -> None:
+        super().__init__(root, follow_links=False)
+        self._meddle = meddle
+
+    def read_small(self, path: str, *, limit: int) -> SmallFile | None:
+        small = super().read_small(path, limit=limit)
+        self._meddle()
+        if small is None:
+            return None
+        stat = self.stat(path)
+        if stat is None:
+            raise FileNotFoundError(path)
+        return small._replace(after=stat)
+
+    def open(self, path: str) -> BinaryIO:
+        stream = super().open(path)
+        self._meddle()
+        return stream
+
+
+def everything(store: LocalStore) -> Iterator[tuple[str, bytes]]:
+    """Key and content of every object."""
+    for found in store.scan():
+        with store.open(found.key) as stream:
+            yield found.key, stream.read()

@@ -1,0 +1,109 @@
+"""Pools: every piece is done once, in bounded numbers, whatever pool does it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from chorus_upload.transfer.pool import AdaptivePool, Pool, SerialPool, ThreadPool
+
+POOLS = {
+    "serial": SerialPool(),
+    "threads": ThreadPool(3, idle_seconds=0.01),
+    "adaptive": AdaptivePool(3, is_long=lambda piece: piece % 2 == 0, idle_seconds=0.01),
+}
+every_pool = pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+
+
+@every_pool
+def test_every_piece_has_one_outcome(pool: Pool) -> None:
+    outcomes = [outcome for outcome in pool.run(lambda piece: piece * 10, range(100)) if outcome is not None]
+
+    assert sorted(outcomes) == [piece * 10 for piece in range(100)]
+
+
+@every_pool
+def test_work_is_taken_from_the_callers_thread_and_only_as_needed(pool: Pool) -> None:
+    taken = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            assert threading.current_thread() is threading.main_thread()
+            taken += 1
+            yield taken
+
+    running = pool.run(lambda piece: piece, endless())
+    first = [outcome for outcome in (next(running) for _ in range(50)) if outcome is not None]
+    assert isinstance(running, Iterator)
+    running.close()  # type: ignore[attr-defined]
+
+    assert first
+    assert taken <= 50 + 2 * 3 + 2
+
+
+@every_pool
+def test_an_error_ends_the_run_and_waits_for_what_has_begun(pool: Pool) -> None:
+    running = set[int]()
+
+    def fail_at_three(piece: int) -> int:
+        running.add(piece)
+        time.sleep(0.01)
+        running.discard(piece)
+        if piece == 3:
+            raise ValueError("three")
+        return piece
+
+    with pytest.raises(ValueError, match="three"):
+        list(pool.run(fail_at_three, range(100)))
+
+    assert running == set()
+
+
+def test_a_pool_of_threads_says_when_there_is_nothing_to_say() -> None:
+    released = threading.Event()
+
+    def wait(piece: int) -> int:
+        released.wait(10)
+        return piece
+
+    running = ThreadPool(1, idle_seconds=0.01).run(wait, [1])
+    assert next(running) is None
+    released.set()
+    assert [outcome for outcome in running if outcome is not None] == [1]
+
+
+def test_work_that_waits_is_given_to_many_threads() -> None:
+    busiest = 0
+    running = 0
+    lock = threading.Lock()
+
+    def wait(piece: int) -> int:
+        nonlocal busiest, running
+        with lock:
+            running += 1
+            busiest = max(busiest, running)
+        time.sleep(0.005)
+        with lock:
+            running -= 1
+        return piece
+
+    outcomes = list(AdaptivePool(8, is_long=lambda piece: False).run(wait, range(300)))
+
+    assert len(outcomes) >= 300
+    assert busiest > 4
+
+
+def test_work_that_computes_is_given_to_one_thread() -> None:
+    threads = set()
+
+    def compute(piece: int) -> int:
+        threads.add(threading.current_thread().name)
+        return sum(range(20_000))
+
+    list(AdaptivePool(8, is_long=lambda piece: False).run(compute, range(300)))
+
+    assert len(threads) == 1

@@ -1,0 +1,332 @@
+"""Sending one file: it arrives proven, or it is an outcome with a reason, and nothing wrong stays behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from chorus_upload.errors import AccessDenied, IntegrityError, ObjectNotFound, StorageError, TransientError
+from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Transfer
+from chorus_upload.storage.local_source import LocalSource
+from chorus_upload.storage.source import Source
+from chorus_upload.storage.store import Checksum, ComputedBy, StoredObject
+from chorus_upload.transfer.meter import Meter
+from chorus_upload.transfer.sender import WRONG_ARRIVALS, Sender
+from tests.transfer.stores import ChangingSource, ScriptedStore, everything
+
+CONTENT = b"waveform" * 1000
+KEY = "20240101000000/1001/Waveforms/a.dat"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "site"
+    root.mkdir()
+    (root / "a.dat").write_bytes(CONTENT)
+    return root
+
+
+@pytest.fixture(params=[1 << 20, 0], ids=["one-request", "streamed"])
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ScriptedStore]:
+    central = tmp_path / "central"
+    central.mkdir()
+    with ScriptedStore(central, one_request_limit=request.param) as store:
+        yield store
+
+
+def journaled(root: Path) -> Transfer:
+    status = (root / "a.dat").stat()
+    return Transfer(
+        file_id=1,
+        modality="Waveforms",
+        path="a.dat",
+        key=KEY,
+        size=status.st_size,
+        mtime_us=status.st_mtime_ns // 1000,
+        fingerprint=xxhash.xxh3_128_digest(CONTENT),
+    )
+
+
+def sender(source: Source | Path, store: ScriptedStore, *, accept_size: bool = False) -> Sender:
+    source = LocalSource(source, follow_links=False) if isinstance(source, Path) else source
+    return Sender({"Waveforms": source}, store, accept_size=accept_size, meter=Meter())
+
+
+def test_a_file_is_sent_once_and_proven_by_the_service(root: Path, store: ScriptedStore) -> None:
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert (outcome.evidence, outcome.sent) == (Evidence.SERVER, True)
+    assert outcome.md5 == hashlib.md5(CONTENT, usedforsecurity=False).digest()
+    assert outcome.fingerprint == xxhash.xxh3_128_digest(CONTENT)
+    found = store.stat(KEY)
+    assert found is not None
+    assert outcome.etag == found.etag
+    assert store.puts == [KEY]
+    assert dict(everything(store)) == {KEY: CONTENT}
+
+
+def test_a_claimed_checksum_is_no_evidence(root: Path, store: ScriptedStore) -> None:
+    right = Checksum(hashlib.md5(CONTENT, usedforsecurity=False).digest(), ComputedBy.UNKNOWN)
+    store.script.append(lambda stored: dataclasses.replace(stored, checksum=right))
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.evidence is Evidence.READBACK
+
+
+def test_blocks_that_were_checked_on_the_way_are_evidence(root: Path, store: ScriptedStore) -> None:
+    store.script.append(lambda stored: dataclasses.replace(stored, checksum=None, transit_checked=True))
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.evidence is Evidence.TRANSIT
+
+
+@pytest.mark.parametrize(("accept", "evidence"), [(False, Evidence.READBACK), (True, Evidence.SIZE)])
+def test_sizes_count_only_where_the_configuration_says_so(
+    root: Path, store: ScriptedStore, *, accept: bool, evidence: Evidence
+) -> None:
+    store.script.append(lambda stored: dataclasses.replace(stored, checksum=None))
+
+    outcome = sender(root, store, accept_size=accept).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.evidence is evidence
+
+
+def wrong(stored: StoredObject) -> StoredObject:
+    return dataclasses.replace(stored, checksum=Checksum(b"\0" * 16, ComputedBy.SERVICE))
+
+
+def test_what_arrived_wrong_is_taken_away_and_sent_again(root: Path, store: ScriptedStore) -> None:
+    store.script.append(wrong)
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert store.puts == [KEY, KEY]
+    assert dict(everything(store)) == {KEY: CONTENT}
+
+
+def test_what_always_arrives_wrong_is_not_delivered_and_not_left_there(root: Path, store: ScriptedStore) -> None:
+    store.script += [wrong] * WRONG_ARRIVALS
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.NOT_PROVEN
+    assert dict(everything(store)) == {}
+
+
+def test_a_readback_that_differs_is_a_wrong_arrival(root: Path, store: ScriptedStore, tmp_path: Path) -> None:
+    def flip(stored: StoredObject) -> StoredObject:
+        path = tmp_path / "central" / KEY
+        path.write_bytes(CONTENT[:-1] + b"!")
+        found = store.stat(KEY)
+        assert found is not None
+        return dataclasses.replace(found, checksum=None)
+
+    store.script.append(flip)
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert store.puts == [KEY, KEY]
+
+
+def test_the_same_content_under_the_key_is_recognised_and_not_sent(root: Path, store: ScriptedStore) -> None:
+    store.put(KEY, CONTENT, size=len(CONTENT))
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert (outcome.sent, outcome.evidence) == (False, Evidence.READBACK)
+
+
+@pytest.mark.parametrize("other", [b"other", CONTENT[:-1] + b"!"], ids=["other-size", "same-size"])
+def test_other_content_under_the_key_is_reported_and_not_touched(
+    root: Path, store: ScriptedStore, other: bytes
+) -> None:
+    store.put(KEY, other, size=len(other))
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.KEY_TAKEN
+    assert dict(everything(store)) == {KEY: other}
+
+
+def test_an_object_of_ours_is_superseded_while_it_is_still_that_one(root: Path, store: ScriptedStore) -> None:
+    older = store.put(KEY, b"older", size=5)
+    transfer = dataclasses.replace(journaled(root), replaces=older.etag)
+
+    assert isinstance(sender(root, store).send(transfer), Delivered)
+    assert dict(everything(store)) == {KEY: CONTENT}
+
+
+def test_an_object_that_somebody_else_wrote_meanwhile_is_not_superseded(root: Path, store: ScriptedStore) -> None:
+    older = store.put(KEY, b"older", size=5)
+    store.put(KEY, b"theirs", size=6)
+
+    outcome = sender(root, store).send(dataclasses.replace(journaled(root), replaces=older.etag))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.KEY_TAKEN
+    assert dict(everything(store)) == {KEY: b"theirs"}
+
+
+def test_an_object_to_supersede_that_is_gone_leaves_a_free_key(root: Path, store: ScriptedStore) -> None:
+    older = store.put(KEY, b"older", size=5)
+    store.delete(KEY)
+
+    outcome = sender(root, store).send(dataclasses.replace(journaled(root), replaces=older.etag))
+
+    assert isinstance(outcome, Delivered)
+    assert dict(everything(store)) == {KEY: CONTENT}
+
+
+def grow(path: Path) -> None:
+    path.write_bytes(CONTENT + b"more")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(CONTENT[:100])
+
+
+def touch(path: Path) -> None:
+    os.utime(path, (1, 1))
+
+
+def rewrite(path: Path) -> None:
+    """Other content, and everything that can be seen without reading as it was."""
+    times = path.stat()
+    path.write_bytes(CONTENT[::-1])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace_by_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+CHANGES = {
+    grow: FailureKind.CHANGED,
+    truncate: FailureKind.CHANGED,
+    touch: FailureKind.CHANGED,
+    rewrite: FailureKind.CHANGED,
+    remove: FailureKind.VANISHED,
+}
+TYPES = {replace_by_directory: FailureKind.UNREADABLE, replace_by_pipe: FailureKind.UNREADABLE}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, *TYPES], ids=lambda change: change.__name__)
+def test_a_file_that_changed_since_the_journal_is_not_sent(root: Path, store: ScriptedStore, change: object) -> None:
+    transfer = journaled(root)
+    assert callable(change)
+    change(root / "a.dat")
+
+    outcome = sender(root, store).send(transfer)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is (CHANGES | TYPES)[change]
+    assert dict(everything(store)) == {}
+
+
+@pytest.mark.parametrize("change", [grow, truncate, touch, remove], ids=lambda change: change.__name__)
+def test_a_file_that_changes_while_it_is_read_is_not_sent(root: Path, store: ScriptedStore, change: object) -> None:
+    transfer = journaled(root)
+    assert callable(change)
+    source = ChangingSource(root, lambda: change(root / "a.dat"))
+
+    outcome = sender(source, store).send(transfer)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is CHANGES[change]
+    assert dict(everything(store)) == {}
+
+
+def test_a_file_known_only_by_its_md5_is_compared_by_that(root: Path, store: ScriptedStore) -> None:
+    known = dataclasses.replace(journaled(root), fingerprint=None, md5=b"\1" * 16)
+
+    outcome = sender(root, store).send(known)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.CHANGED
+
+
+def test_a_file_that_was_never_read_gets_its_hashes_while_it_is_sent(root: Path, store: ScriptedStore) -> None:
+    outcome = sender(root, store).send(dataclasses.replace(journaled(root), fingerprint=None))
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.fingerprint == xxhash.xxh3_128_digest(CONTENT)
+
+
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_empty_and_tiny_files_are_files(root: Path, store: ScriptedStore, content: bytes) -> None:
+    (root / "a.dat").write_bytes(content)
+    transfer = dataclasses.replace(journaled(root), fingerprint=xxhash.xxh3_128_digest(content))
+
+    assert isinstance(sender(root, store).send(transfer), Delivered)
+    assert dict(everything(store)) == {KEY: content}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TransientError("the network is down"), FailureKind.TRANSIENT),
+        (IntegrityError("refused by its checksum"), FailureKind.NOT_PROVEN),
+        (StorageError("that name is not possible here"), FailureKind.REFUSED),
+    ],
+)
+def test_trouble_with_one_file_is_an_outcome(
+    root: Path, store: ScriptedStore, error: StorageError, kind: FailureKind
+) -> None:
+    def fail(stored: StoredObject) -> StoredObject:
+        raise error
+
+    store.script.append(fail)
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.kind, outcome.detail) == (kind, error.message)
+
+
+@pytest.mark.parametrize("error", [AccessDenied("no"), ObjectNotFound("there is no such container")])
+def test_trouble_with_every_file_is_raised(root: Path, store: ScriptedStore, error: StorageError) -> None:
+    def fail(stored: StoredObject) -> StoredObject:
+        raise error
+
+    store.script.append(fail)
+
+    with pytest.raises(type(error)):
+        sender(root, store).send(journaled(root))
+
+
+def test_what_is_there_already_is_recognised_without_sending(root: Path, store: ScriptedStore) -> None:
+    absent = sender(root, store).recognise(journaled(root))
+    store.put(KEY, CONTENT, size=len(CONTENT))
+    there = sender(root, store).recognise(journaled(root))
+
+    assert isinstance(absent, Failed)
+    assert absent.kind is FailureKind.NOT_PROVEN
+    assert isinstance(there, Delivered)
+    assert store.puts == [KEY]
