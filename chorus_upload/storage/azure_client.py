@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import ipaddress
 import logging
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import ContainerClient
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from urllib3.util.retry import Retry as Urllib3Retry
 
 from chorus_upload.errors import ConfigError
@@ -105,7 +107,7 @@ def connect(
     It never tries a request twice: waiting is the business of `Retry`. Bodies and answers up to `one_request`
     bytes are sent and fetched with one request. ConfigError when the pieces do not fit together.
     """
-    login = None
+    login, session = None, _session(connections)
     try:
         if isinstance(credential, ConnectionString):
             make = partial(ContainerClient.from_connection_string, credential.text, container)
@@ -113,7 +115,12 @@ def connect(
             login = _login() if isinstance(credential, Login) else None
             make = partial(ContainerClient, account_url or "", container, credential=login or _secret(credential))
         client = make(
-            transport=_transport(connections),
+            transport=RequestsTransport(
+                session=session,
+                connection_timeout=_STEP_TIMEOUT,
+                read_timeout=_ANSWER_TIMEOUT,
+                connection_verify=_trusted(),
+            ),
             retry_total=0,
             max_single_put_size=one_request,
             max_single_get_size=one_request,
@@ -123,6 +130,7 @@ def connect(
         reason = scrub(str(error))
     else:
         _refuse_plain_http(client)
+        session.proxies = get_environ_proxies(f"{client.scheme}://{client.primary_hostname}")
         return Connection(client, login)
     raise ConfigError(
         f"the Azure account or its credentials are not usable: {reason}",
@@ -158,17 +166,19 @@ def _refuse_plain_http(client: ContainerClient) -> None:
     raise ConfigError(f"{client.scheme}://{host} is not encrypted", hint="Write https:// in azure_account_url.")
 
 
-def _transport(connections: int) -> RequestsTransport:
+def _session(connections: int) -> requests.Session:
     session = requests.Session()
-    # Left alone, requests replaces our Authorization header by what a ~/.netrc says of the host, or of any host.
-    session.auth = _as_it_is
+    # What the environment says of proxies and certificates holds (see `connect`), but is looked up once: doing it
+    # for every request is a third of its work. And a ~/.netrc must not replace our credentials.
+    session.trust_env = False
     session.mount("https://", _Adapter(connections))
     session.mount("http://", _Adapter(connections))
-    return RequestsTransport(session=session, connection_timeout=_STEP_TIMEOUT, read_timeout=_ANSWER_TIMEOUT)
+    return session
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def _trusted() -> str | bool:
+    """The certificates to trust: a file or directory, or (True) the usual ones."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
 
 class _Adapter(HTTPAdapter):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from azure.storage.blob import BlobClient, StorageStreamDownloader
@@ -48,28 +47,33 @@ class Download(io.RawIOBase):
 
     def _fetch_first(self) -> tuple[str, int, bytes]:
         found = self._download(None, None)
-        return bare_etag(found.properties.etag), found.size, found.read(min(found.size, self._chunk))
+        first = found.read(min(found.size, self._chunk))
+        return bare_etag(found.properties.etag), found.size, _whole(first, min(found.size, self._chunk))
 
     def _fetch_next(self) -> bytes:
-        return self._download(self._got, min(self._chunk, self._size - self._got)).readall()
+        length = min(self._chunk, self._size - self._got)
+        return _whole(self._download(self._got, length).readall(), length)
 
     def _download(self, offset: int | None, length: int | None) -> StorageStreamDownloader[bytes]:
         conditions = Conditions(if_match=self._etag if offset else None)
         answers: list[Any] = []
-        with ExitStack() as when_unusable:
-            when_unusable.callback(_close, answers)
-            try:
-                found = self._blob.download_blob(
-                    offset, length, max_concurrency=1, raw_response_hook=answers.append, **conditions.options
-                )
-            except ValueError:  # how the SDK takes an answer without a Content-Range
-                raise broken_off() from None
-            must_be_complete(found.properties.etag)
-            when_unusable.pop_all()
+        try:
+            # One chunk is one request, and is in memory when this returns.
+            found = self._blob.download_blob(
+                offset, length, max_concurrency=1, raw_response_hook=answers.append, **conditions.options
+            )
+        except ValueError:  # how the SDK takes an answer without a Content-Range
+            raise broken_off() from None
+        finally:
+            # Answers that it cannot use the SDK leaves half read, and their connections open. To an empty
+            # object there always is one: a refusal to give the first bytes of nothing.
+            for answer in answers:
+                answer.http_response.internal_response.close()
+        must_be_complete(found.properties.etag)
         return found
 
 
-def _close(answers: list[Any]) -> None:
-    """Answers that the SDK cannot use it leaves half read, and their connections open."""
-    for answer in answers:
-        answer.http_response.internal_response.close()
+def _whole(data: bytes, length: int) -> bytes:
+    if len(data) != length:
+        raise broken_off()
+    return data

@@ -1,4 +1,4 @@
-"""A directory as a source. The loops are written for hundreds of thousands of files: mind the inner ones."""
+"""A directory as a source: the walk through it, and its single files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import errno
 import os
 import stat as modes
 import threading
-import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from chorus_upload.errors import DeletionRefused
 from chorus_upload.model import Problem, ProblemKind
-from chorus_upload.storage.keys import is_text
-from chorus_upload.storage.source import Directory, Entry, FileStat, SmallFile
+from chorus_upload.storage.local_listing import Found, read_directory
+from chorus_upload.storage.source import Directory, FileStat, SmallFile
 
 _OPEN_FILE = (
     os.O_RDONLY
@@ -28,17 +27,6 @@ _OPEN_FILE = (
 # A directory that was swapped for a link since it was listed is not entered.
 _OPEN_DIRECTORY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
 _BY_DESCRIPTOR = os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
-
-
-@dataclass(slots=True)
-class _Found:
-    """What one directory holds, while it is being listed."""
-
-    entries: list[Entry] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    directories: list[str] = field(default_factory=list)
-    linked: list[str] = field(default_factory=list)
-    identity: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +134,18 @@ class LocalSource:
             hint="Is the path right, the share mounted, and may you read it? Nothing was recorded.",
         )
 
-    def _list(self, branch: _Branch) -> _Found:
+    def _list(self, branch: _Branch) -> Found:
         """List one directory, all of it or (OSError) nothing."""
         full = self._join(branch.path)
         if not _BY_DESCRIPTOR:
-            found = _read_directory(full, branch.path)
+            found = read_directory(full, branch.path)
             if self._follow_links:
                 found.identity = _identity(Path(full).stat())
             return found
         # Asking by descriptor is also faster: the kernel does not walk the whole path again for every file.
         descriptor = os.open(full, _OPEN_DIRECTORY | (0 if branch.through_link else os.O_NOFOLLOW))
         try:
-            found = _read_directory(descriptor, branch.path)
+            found = read_directory(descriptor, branch.path)
             if self._follow_links:
                 found.identity = _identity(os.fstat(descriptor))
             return found
@@ -214,95 +202,6 @@ class LocalSource:
 
 def _outside(path: str) -> OSError:
     return OSError(errno.EINVAL, "not a path inside the source", path)
-
-
-def _read_directory(where: str | int, path: str) -> _Found:
-    """Everything in one directory. This loop runs once for every file of a source: it is kept bare."""
-    found = _Found()
-    append, new, kind = found.entries.append, tuple.__new__, Entry
-    odd: list[os.DirEntry[str]] = []
-    vanished: list[str] = []
-    with os.scandir(where) as listing:
-        for entry in listing:
-            if entry.is_file(follow_symlinks=False):
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    vanished.append(entry.name)
-                    continue
-                # What `Entry(…)` does, in half the time.
-                append(new(kind, (entry.name, status.st_size, status.st_mtime_ns // 1000)))
-            elif entry.is_dir(follow_symlinks=False):
-                found.directories.append(entry.name)
-            else:
-                odd.append(entry)
-        # Inside the `with`: these are asked by the same descriptor.
-        lead = f"{path}/" if path else ""
-        for entry in odd:
-            _look_closer(entry, lead, found)
-    for name in vanished:
-        found.problems.append(Problem(ProblemKind.VANISHED, lead + name, "disappeared while it was listed"))
-    _check_names(lead, found)
-    return found
-
-
-def _look_closer(entry: os.DirEntry[str], lead: str, found: _Found) -> None:
-    """Sort in what is neither a file nor a directory: a link, or something that cannot be uploaded."""
-    try:
-        status = entry.stat()
-    except OSError as error:
-        kind = ProblemKind.UNREADABLE_FILE if entry.is_symlink() else ProblemKind.VANISHED
-        detail = "a link to nothing" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        found.problems.append(Problem(kind, lead + entry.name, detail))
-        return
-    if modes.S_ISDIR(status.st_mode):
-        found.linked.append(entry.name)
-    elif modes.S_ISREG(status.st_mode):
-        found.entries.append(Entry(entry.name, status.st_size, status.st_mtime_ns // 1000))
-    else:
-        found.problems.append(Problem(ProblemKind.NOT_A_FILE, lead + entry.name, _type_of(status.st_mode)))
-
-
-def _check_names(lead: str, found: _Found) -> None:
-    """Take out names that no store can hold, and report those that some systems cannot tell apart."""
-    names = [entry[0] for entry in found.entries]
-    names += found.directories
-    names += found.linked
-    if "".join(names).isascii():
-        if len(set(map(str.lower, names))) == len(names):
-            return
-    else:
-        _take_out_invalid(lead, found)
-        names = [name for name in names if is_text(name)]
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(_folded(name), []).append(name)
-    for first, *others in alike.values():
-        if others:
-            detail = "alike: " + ", ".join(others)
-            found.problems.append(Problem(ProblemKind.NAMES_DIFFER_ONLY_IN_CASE, lead + first, detail))
-
-
-def _take_out_invalid(lead: str, found: _Found) -> None:
-    everything: Iterable[str] = [*(entry.name for entry in found.entries), *found.directories, *found.linked]
-    for name in everything:
-        if not is_text(name):
-            shown = lead + os.fsencode(name).decode("utf-8", "backslashreplace")
-            found.problems.append(Problem(ProblemKind.INVALID_NAME, shown, "the name is not UTF-8"))
-    found.entries[:] = [entry for entry in found.entries if is_text(entry.name)]
-    found.directories[:] = filter(is_text, found.directories)
-    found.linked[:] = filter(is_text, found.linked)
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _type_of(mode: int) -> str:
-    for test, word in ((modes.S_ISFIFO, "pipe"), (modes.S_ISSOCK, "socket"), (modes.S_ISBLK, "block device")):
-        if test(mode):
-            return f"a {word}"
-    return "a device" if modes.S_ISCHR(mode) else "neither a file nor a directory"
 
 
 def _problem(kind: ProblemKind, path: str, error: OSError) -> Problem:

@@ -6,8 +6,8 @@ An SDK is imported when the first of its stores is opened, and not before.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from chorus_upload.config.accounts import Account, account_of
 from chorus_upload.config.settings import Auth, AuthMode, Location, SiteSettings
 from chorus_upload.errors import ConfigError
 from chorus_upload.storage.local import LocalStore
@@ -56,7 +56,7 @@ def _azure(location: Location, *, patience: float, connections: int) -> Store:
     if not location.container:
         raise ConfigError(f"{location} names no container", hint="Write az://CONTAINER or az://CONTAINER/PATH.")
     return AzureStore(
-        _account_url(location),
+        _account(location).url,
         location.container,
         prefix=location.prefix,
         credential=_azure_credential(location),
@@ -65,17 +65,14 @@ def _azure(location: Location, *, patience: float, connections: int) -> Store:
     )
 
 
-def _account_url(location: Location) -> str | None:
+def _account(location: Location) -> Account:
     auth = location.auth
-    if auth.azure_account_url:
-        return auth.azure_account_url.rstrip("/")
-    if auth.azure_account_name:
-        return f"https://{auth.azure_account_name}.blob.core.windows.net"
-    if auth.azure_connection_string is not None:
-        return None
-    raise ConfigError(
-        f"{location}: the storage account is missing", hint="Set azure_account_name or azure_account_url for it."
-    )
+    account = account_of(auth.azure_account_name, auth.azure_account_url)
+    if account.url is None and auth.azure_connection_string is None:
+        raise ConfigError(
+            f"{location}: the storage account is missing", hint="Set azure_account_name or azure_account_url for it."
+        )
+    return account
 
 
 def _azure_credential(location: Location) -> AzureCredential:
@@ -94,7 +91,7 @@ def _azure_credential(location: Location) -> AzureCredential:
         case AuthMode.SAS_TOKEN | AuthMode.SAS if auth.azure_sas_token is not None:
             return SasToken(auth.azure_sas_token.get_secret_value())
         case AuthMode.ACCOUNT_KEY if auth.azure_account_key is not None:
-            return AccountKey(_account_name(location), auth.azure_account_key.get_secret_value())
+            return AccountKey(_account(location).name or "", auth.azure_account_key.get_secret_value())
         case AuthMode.CONNECTION_STRING if auth.azure_connection_string is not None:
             return ConnectionString(auth.azure_connection_string.get_secret_value())
         case AuthMode.ANONYMOUS | None:
@@ -112,13 +109,3 @@ def _mode(auth: Auth) -> AuthMode | None:
     if auth.azure_sas_token is not None:
         return AuthMode.SAS_TOKEN
     return AuthMode.ACCOUNT_KEY if auth.azure_account_key is not None else None
-
-
-def _account_name(location: Location) -> str:
-    """The account that a key belongs to: as configured, else as the URL says it."""
-    auth = location.auth
-    if auth.azure_account_name:
-        return auth.azure_account_name
-    url = urlsplit(auth.azure_account_url or "")
-    # An emulator has the account in the path, the service in the host.
-    return url.path.strip("/") or (url.hostname or "").partition(".")[0]

@@ -48,8 +48,8 @@ class SmallFile(NamedTuple):
 class Source(Protocol):
     """A tree of files. Methods may be called from several threads at once.
 
-    `SourceMissing` situations (no such root, root is not a directory, root unreadable) raise
-    DeletionRefused from `walk`; trouble below the root is a Problem in what is yielded, never an exception.
+    A root that is missing, no directory, or unreadable raises DeletionRefused from `walk`; trouble below the
+    root is a Problem in what is yielded, never an exception.
     """
 
     @property
@@ -64,7 +64,8 @@ class Source(Protocol):
     def stat(self, path: str) -> FileStat | None:
         """Size and time of a regular file; None when there is none (absent, or of another type).
 
-        Raises OSError when that cannot be told (permissions, an unreachable share).
+        Raises OSError when that cannot be told (permissions, an unreachable share), and for a path that
+        would lead out of the source.
         """
         ...
 

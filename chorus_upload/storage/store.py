@@ -66,7 +66,7 @@ class Capabilities:
     transit_checksum: bool
     """The service checks every part of a large body as it arrives."""
     one_request_limit: int
-    """Bodies up to this many bytes are sent with one request (and so get a `service_checksum`)."""
+    """Bodies up to this many bytes are sent with one request (and so get a `service_checksum`); 0 if none are."""
 
 
 class Store(Protocol):
@@ -109,7 +109,9 @@ class Store(Protocol):
         byte. A stream that ends early or goes on is an IntegrityError, and nothing is stored.
 
         `create_only` raises ObjectExists when the key is taken; `if_match` raises PreconditionFailed when
-        the object's etag is another one or the object is gone. `metadata` has ASCII letters, digits and
+        the object's etag is another one or the object is gone. When the answer of a service is lost, a write
+        is repeated, and may then meet its own result: ObjectExists and PreconditionFailed do not say whose
+        object is there now, so whoever needs to know reads it back. `metadata` has ASCII letters, digits and
         underscores in its names and ASCII values; a store that has no place for it ignores it.
         """
         ...

@@ -82,6 +82,7 @@ class Container:
 
     azurite: Azurite
     name: str
+    token: str
     port: int | None = None
     journal_token: str | None = None
     central_token: str | None = None
@@ -89,10 +90,6 @@ class Container:
     @property
     def url(self) -> str:
         return self.azurite.url_at(self.port or self.azurite.port)
-
-    @property
-    def token(self) -> str:
-        return self.azurite.sas(self.name)
 
     @property
     def config(self) -> str:
@@ -116,8 +113,9 @@ azure_sas_token = "{self.central_token or self.token}"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        tokens = (self.token, self.journal_token or "", self.central_token or "")
-        return (self.azurite.key, *{token.partition("sig=")[2].partition("&")[0] for token in tokens if token})
+        tokens = {self.token, self.journal_token or self.token, self.central_token or self.token}
+        signatures = {token.partition("sig=")[2].partition("&")[0] for token in tokens}
+        return (self.azurite.key, *signatures, *map(unquote, signatures))
 
     def objects(self) -> dict[str, bytes]:
         with self.azurite.service() as service, service.get_container_client(self.name) as container:

@@ -55,7 +55,7 @@ def site(tmp_path: Path, disk: Disk) -> Site:
 @pytest.fixture
 def container(azurite: Azurite, azure_container: str) -> Container:
     """An empty container."""
-    return Container(azurite, azure_container)
+    return Container(azurite, azure_container, azurite.sas(azure_container))
 
 
 @pytest.fixture

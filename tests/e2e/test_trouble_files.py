@@ -38,9 +38,9 @@ def test_what_happened_to_files_since_the_journal_was_written(site: Site, disk: 
         "in secret": "changed",
         "truncated": "changed",
         "grown": "changed",
-        "directory": "vanished",
+        "directory": "unreadable",
         "loop": "unreadable",
-        "pipe": "vanished",
+        "pipe": "unreadable",
         "forbidden": "unreadable",
         "linked": "unreadable",
     }

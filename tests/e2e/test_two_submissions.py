@@ -6,6 +6,7 @@ object is compared with what was to be expected.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,7 @@ EMPTY = File("Metadata", "", "errata.txt")
 
 @pytest.mark.parametrize("generation", GENERATIONS, ids=lambda each: each.name)
 def test_two_submissions(generation: Generation, tmp_path: Path, container: Container, wire: Wire) -> None:
-    cloud = Container(container.azurite, container.name, port=wire.port)
+    cloud = dataclasses.replace(container, port=wire.port)
     source = tmp_path / "source"
     site = Site(
         CHECKOUT if generation.program is SOURCE_DIRECTORY else tmp_path, source, cloud.secrets, generation.program

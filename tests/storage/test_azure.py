@@ -345,6 +345,18 @@ class TestFaults:
                 with pytest.raises(TransientError, match="refused"):
                     act()
 
+    def test_a_proxy_of_the_environment_is_used(
+        self, azurite: Azurite, azure_container: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Wire(azurite.port) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+            monkeypatch.setenv("NO_PROXY", "")
+            proxy.script(Answer(403))
+            with open_with(azurite, azure_container, Anonymous()) as store, pytest.raises(AccessDenied):
+                store.stat("a")
+        [request] = proxy.requests
+        assert request.target.startswith(azurite.account_url)
+
     def test_no_such_host(self, azure_container: str) -> None:
         with (
             AzureStore("https://x.invalid", azure_container, credential=Anonymous(), retry=NOT_PATIENT) as store,

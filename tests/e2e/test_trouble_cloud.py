@@ -1,0 +1,146 @@
+"""A cloud that does not let us in, that is not there, or that somebody else is working on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clouds import JOURNAL, LOCK, Container, ask, files_of, sent
+from tests.e2e.conftest import settle
+from tests.e2e.site import Site
+from tests.trees import Bytes, build, bytes_of
+from tests.wire import Answer, Wire
+
+TREE = {f"{patient}/Images/scan.dcm": Bytes(1_000) for patient in range(1001, 1005)}
+
+
+def _expired(container: Container) -> str:
+    return container.azurite.sas(container.name, valid_for=timedelta(hours=-1))
+
+
+def _forged(container: Container) -> str:
+    good = container.token
+    return good.replace("sig=", "sig=AAAA")
+
+
+def _read_only(container: Container) -> str:
+    return container.azurite.sas(container.name, permissions="rl")
+
+
+@pytest.mark.parametrize(
+    ("token_of", "exit_code", "said"),
+    [
+        (_expired, 22, ("expired on", "Ask whoever runs the central store for a new SAS token")),
+        (_forged, 21, ("403", "hint:")),
+        (_read_only, 21, ("403", "hint:")),
+    ],
+    ids=["expired", "forged", "read-only"],
+)
+def test_credentials_of_the_central_store_that_are_not_good(
+    token_of: Callable[[Container], str], exit_code: int, said: tuple[str, ...], tmp_path: Path, container: Container
+) -> None:
+    """The upload ends at once and says why. The journal, which is elsewhere, is given back all the same."""
+    cloud = dataclasses.replace(container, central_token=token_of(container))
+    site = settle(tmp_path / "home", build(tmp_path / "source", TREE), cloud)
+    site.run("journal", "update", "--version", "spring")
+
+    upload = site.run("file", "upload", exit_code=exit_code)
+
+    assert not [words for words in said if words not in upload.err], upload.err
+    assert "sig=" not in upload.err
+    assert LOCK not in container.objects()
+    assert files_of(container.objects()) == {}
+
+    renewed = settle(tmp_path / "home", site.source, container)
+    renewed.run("file", "upload")
+    assert files_of(container.objects()) == {f"spring/{path}": bytes_of(path, body) for path, body in TREE.items()}
+
+
+def test_credentials_of_the_journal_that_have_expired(tmp_path: Path, container: Container) -> None:
+    cloud = dataclasses.replace(container, journal_token=_expired(container))
+    site = settle(tmp_path / "home", build(tmp_path / "source", TREE), cloud)
+
+    update = site.run("journal", "update", exit_code=22)
+
+    assert "hint:" in update.err
+    assert not site.journal.exists()
+    assert container.objects() == {}
+
+
+def test_permission_that_is_lost_while_files_are_sent(tmp_path: Path, container: Container, wire: Wire) -> None:
+    """What arrived before is recorded and never sent again."""
+    cloud = dataclasses.replace(container, port=wire.port)
+    site = settle(tmp_path / "home", build(tmp_path / "source", TREE), cloud)
+    site.run("journal", "update", "--version", "spring")
+    denied = Answer(403, (("x-ms-error-code", "AuthorizationPermissionMismatch"),))
+    wire.script(denied, method="PUT", containing="1003/Images")
+
+    upload = site.run("--json", "file", "upload", exit_code=21)
+
+    arrived = set(files_of(container.objects()))
+    assert {each["key"] for each in upload.events("file-delivered")} == arrived
+    assert site.pending() == {path for path in TREE if f"spring/{path}" not in arrived}
+    assert LOCK not in container.objects()
+
+    site.run("file", "upload")
+    times = sent(wire, container.name)
+    assert set(files_of(container.objects())) == {f"spring/{path}" for path in TREE}
+    assert {key: times[key] for key in arrived} == dict.fromkeys(arrived, 1)
+
+
+def test_a_container_that_is_not_there(tmp_path: Path, container: Container) -> None:
+    nowhere = Container(container.azurite, "missing", container.azurite.sas("missing"))
+    site = settle(tmp_path / "home", build(tmp_path / "source", TREE), nowhere)
+
+    update = site.run("journal", "update", exit_code=23)
+
+    assert "Is the container spelled right?" in update.err
+    assert not site.journal.exists()
+
+
+def test_a_second_manager_is_told_who_has_the_journal(tmp_path: Path, container: Container) -> None:
+    ours = settle(tmp_path / "ours", build(tmp_path / "source", TREE), container)
+    theirs = settle(tmp_path / "theirs", ours.source, container)
+    ours.run("journal", "update", "--version", "spring")
+    ours.run("journal", "checkout")
+
+    refused = theirs.run("journal", "update", exit_code=10)
+
+    ((host, user),) = set(ask(ours.journal, "SELECT host, user FROM version"))
+    assert f"{user} on {host} holds it since" in refused.err
+    assert "hint: " in refused.err
+    assert theirs.run("file", "upload", exit_code=10).out == ""
+    # Looking needs no lock.
+    assert theirs.pending() == set(TREE)
+    assert theirs.run("file", "upload", "--dry-run").lines
+
+    ours.run("file", "upload")
+    ours.run("journal", "checkin")
+    assert theirs.pending() == set()
+    theirs.run("journal", "update")
+
+
+def test_a_lock_that_was_broken_keeps_the_work_of_both(tmp_path: Path, container: Container) -> None:
+    """Somebody unlocks by force while we still work: our check-in is refused, and both journals are there."""
+    ours = settle(tmp_path / "ours", build(tmp_path / "source", TREE), container)
+    theirs = settle(tmp_path / "theirs", ours.source, container)
+    ours.run("journal", "update", "--version", "spring")
+    ours.run("journal", "checkout")
+    ours.run("file", "upload", "--max-num-files", "1")
+
+    theirs.run("journal", "unlock", "--yes")
+    theirs.run("journal", "update", "--version", "summer")
+    refused = ours.run("journal", "checkin", exit_code=12)
+
+    assert "hint:" in refused.err
+    assert ask(ours.journal, "SELECT count(*) FROM delivery") == [(1,)]
+    assert "summer" in theirs.run("journal", "list").out
+    assert theirs.pending() == set(TREE)
+    # What had arrived by the other's hand is recognised, and not sent again.
+    upload = theirs.run("--json", "file", "upload").event("upload-finished")
+    assert (upload["already_there"]["files"], upload["delivered"]["files"]) == (1, len(TREE) - 1)
+    assert set(container.objects()) >= {JOURNAL}

@@ -1,0 +1,123 @@
+"""Commands that are killed without a warning, at a moment when there is much to lose."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clouds import JOURNAL, LOCK, Container, Disk, ask, files_of, manifest_for, manifest_of, sent
+from tests.e2e.conftest import settle
+from tests.e2e.site import MODULE, Site, wait_until
+from tests.trees import Bytes, build, bytes_of
+from tests.wire import Delay, Wire
+
+# The program on a share that takes its time: every opening of a file of the source is noted, and waited for.
+_SLOW_SHARE = """
+import os, runpy, sys, time
+source, notes, seconds = os.environ["SOURCE"], open(os.environ["NOTES"], "a", buffering=1), float(os.environ["SECONDS"])
+def share(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(source + os.sep):
+        time.sleep(seconds)
+        notes.write(arguments[0][len(source) + 1:] + "\\n")
+sys.addaudithook(share)
+runpy.run_module("chorus_upload", run_name="__main__", alter_sys=True)
+"""
+SLOW_SHARE = (sys.executable, "-c", _SLOW_SHARE)
+
+MANY = {f"{patient}/Images/{number:03}.dcm": Bytes(30) for patient in range(1001, 1006) for number in range(80)}
+SCANS = {f"{patient}/Images/scan.dcm": Bytes(1_000) for patient in range(1001, 1013)}
+
+
+def test_an_update_goes_on_where_it_was_killed(tmp_path: Path, disk: Disk) -> None:
+    site = settle(tmp_path / "home", build(tmp_path / "source", MANY), disk, configuration="")
+    site.config.write_text(site.config.read_text().replace("num_threads = 4", "num_threads = 1"))
+    notes = tmp_path / "notes"
+
+    def on_share(seconds: float) -> Site:
+        environment = {"SOURCE": str(site.source), "NOTES": str(notes), "SECONDS": str(seconds)}
+        return dataclasses.replace(site, program=SLOW_SHARE, environment=environment)
+
+    with on_share(0.006).running("journal", "update", "--version", "spring"):
+        wait_until(lambda: ask(site.journal, "SELECT count(*) FROM file") > [(0,)])
+    ((recorded,),) = ask(site.journal, "SELECT count(*) FROM file")
+    assert 0 < recorded < len(MANY)
+    assert disk.objects().keys() == {LOCK}
+    notes.unlink()
+
+    update = on_share(0).run("--json", "journal", "update").event("update-finished")
+
+    assert (update["version"], update["resumed"]) == ("spring", True)
+    assert len(notes.read_text().splitlines()) == len(MANY) - recorded
+    assert update["modalities"]["Images"]["unchanged"]["files"] == recorded
+    assert ask(site.journal, "SELECT label, completed_us IS NOT NULL FROM version") == [("spring", 1)]
+    assert site.pending() == set(MANY)
+    assert disk.objects().keys() == {JOURNAL}
+
+
+def cut_off(site: Site, wire: Wire, container: Container) -> set[str]:
+    """Upload, and kill that when some files are recorded and others are on their way; gives the recorded keys."""
+    wire.script(Delay(0.5), method="PUT", containing="/Images/", times=len(SCANS))
+    with site.running("file", "upload"):
+        wait_until(lambda: ask(site.journal, "SELECT count(*) FROM delivery") > [(0,)])
+    recorded = {row[0] for row in ask(site.journal, "SELECT key FROM delivery")}
+    wire.unscript()
+    assert recorded < {f"spring/{path}" for path in SCANS}
+    assert LOCK in container.objects()
+    return recorded
+
+
+@pytest.fixture
+def cut(tmp_path: Path, container: Container, wire: Wire) -> tuple[Site, set[str]]:
+    """A site whose upload was killed, and the keys that it had recorded by then."""
+    cloud = dataclasses.replace(container, port=wire.port)
+    site = settle(tmp_path / "home", build(tmp_path / "source", SCANS), cloud)
+    site.run("journal", "update", "--version", "spring")
+    return site, cut_off(site, wire, container)
+
+
+def all_there(container: Container) -> bool:
+    files = files_of(container.objects())
+    told = manifest_of(container.objects(), "spring")
+    assert files == {f"spring/{path}": bytes_of(path, body) for path, body in SCANS.items()}
+    assert {key: line[:2] for key, line in told.items()} == {
+        key: line[:2] for key, line in manifest_for(files, "spring", evidence="").items()
+    }
+    assert LOCK not in container.objects()
+    return True
+
+
+def test_an_upload_that_was_killed_is_repeated(cut: tuple[Site, set[str]], container: Container, wire: Wire) -> None:
+    site, recorded = cut
+
+    upload = site.run("--json", "file", "upload").event("upload-finished")
+
+    assert upload["delivered"]["files"] + upload["already_there"]["files"] == len(SCANS) - len(recorded)
+    assert all_there(container)
+    times = sent(wire, container.name)
+    assert {key: times[key] for key in recorded} == dict.fromkeys(recorded, 1)
+    site.run("file", "verify")
+
+
+def test_the_journal_of_a_killed_upload_is_given_back_first(
+    cut: tuple[Site, set[str]], tmp_path: Path, container: Container, wire: Wire
+) -> None:
+    """From another directory, by the name of the local journal; then another machine goes on."""
+    site, recorded = cut
+    other = settle(tmp_path / "other", site.source, dataclasses.replace(container, port=wire.port))
+    refused = other.run("file", "upload", exit_code=10)
+    assert "journal unlock" in refused.err
+
+    other.run("journal", "checkin", "--local-journal", str(site.journal))
+    assert LOCK not in container.objects()
+    assert other.pending() == {path for path in SCANS if f"spring/{path}" not in recorded}
+    other.run("file", "upload")
+
+    assert all_there(container)
+    times = sent(wire, container.name)
+    assert {key: times[key] for key in recorded} == dict.fromkeys(recorded, 1)
+    # The first machine notices that its copy is no longer the one that counts.
+    assert site.pending() == set()
+    site.run("file", "verify")

@@ -1,0 +1,252 @@
+"""Custody: one truth in the cloud, nobody's work lost, everybody told who holds what."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from chorus_upload.errors import AccessDenied, CheckinConflict, JournalLocked, JournalNotCheckedOut
+from chorus_upload.events import JournalCheckedIn, JournalCheckedOut, Notice
+from chorus_upload.journal import commands
+from chorus_upload.operations.custody import checkin, checkout, journal_session, lock_status, unlock
+from tests.operations.conftest import Site
+
+
+def locked(site: Site) -> Path:
+    return site.cloud.with_name("journal.db.locked")
+
+
+def commands_in(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return [row[0] for row in database.execute("SELECT command FROM command ORDER BY id")]
+
+
+def test_a_command_takes_the_journal_and_gives_it_back(site: Site) -> None:
+    with site.journal("first"):
+        assert json.loads(locked(site).read_text())["process"]
+    with site.journal("second"):
+        pass
+
+    assert commands_in(site.cloud) == ["first", "second"]
+    assert not locked(site).exists()
+    taken = [event for event in site.events if isinstance(event, JournalCheckedOut)]
+    assert [(event.created, event.resumed) for event in taken] == [(True, False), (False, False)]
+    assert sum(isinstance(event, JournalCheckedIn) for event in site.events) == 2
+
+
+def test_what_is_checked_in_says_nothing_of_whose_copy_it_was(site: Site) -> None:
+    with site.journal():
+        pass
+
+    with closing(sqlite3.connect(site.cloud)) as database:
+        assert database.execute("SELECT count(*) FROM custody").fetchone() == (0,)
+
+
+def test_whoever_comes_second_is_told_who_holds_it_and_what_to_do(site: Site, tmp_path: Path) -> None:
+    other = site.with_settings(journal=site.settings.journal.model_copy(update={"local_path": tmp_path / "other.db"}))
+    with site.journal():
+        with pytest.raises(JournalLocked, match="holds it since") as refusal, other.journal():
+            pytest.fail("two had it")
+        assert lock_status(site.settings)
+        assert not other.local.exists()
+
+    assert "journal unlock" in str(refusal.value.hint)
+    with other.journal():
+        assert lock_status(site.settings)
+    assert lock_status(site.settings) is None
+
+
+def test_of_many_who_race_one_wins(site: Site, tmp_path: Path) -> None:
+    site.update()
+    barrier = threading.Barrier(6)
+    done = threading.Barrier(6)
+    winners: list[int] = []
+
+    def race(number: int) -> None:
+        local = tmp_path / f"local-{number}.db"
+        mine = site.with_settings(journal=site.settings.journal.model_copy(update={"local_path": local}))
+        barrier.wait(10)
+        try:
+            checkout(mine.settings, local_journal=None, emit=lambda event: None)
+        except JournalLocked:
+            pass
+        else:
+            winners.append(number)
+        done.wait(10)
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert len(winners) == 1
+
+
+def test_the_explicit_way_keeps_the_journal_over_several_commands(site: Site) -> None:
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    with site.journal("one"):
+        pass
+    with site.journal("two"):
+        pass
+    assert locked(site).exists()
+    assert not site.cloud.exists()
+
+    checkin(site.settings, local_journal=None, emit=site.events.append)
+
+    assert commands_in(site.cloud) == ["one", "two"]
+    assert not locked(site).exists()
+
+
+def test_an_interrupted_command_leaves_the_lock_and_the_next_goes_on(site: Site) -> None:
+    def crash() -> None:
+        with site.journal("crashed"):
+            raise RuntimeError("a defect, or a kill")
+
+    with pytest.raises(RuntimeError):
+        crash()
+    assert locked(site).exists()
+
+    with site.journal("next"):
+        pass
+
+    assert commands_in(site.cloud) == ["crashed", "next"]
+    assert not locked(site).exists()
+
+
+def test_an_interrupted_command_can_be_checked_in_by_hand(site: Site) -> None:
+    def crash() -> None:
+        with site.journal("crashed"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash()
+
+    checkin(site.settings, local_journal=site.local, emit=site.events.append)
+
+    assert commands_in(site.cloud) == ["crashed"]
+    with pytest.raises(JournalNotCheckedOut):
+        checkin(site.settings, local_journal=site.local, emit=site.events.append)
+
+
+def test_an_error_of_ours_does_not_keep_the_journal(site: Site) -> None:
+    def fail() -> None:
+        with site.journal("refused"):
+            raise AccessDenied("no")
+
+    with pytest.raises(AccessDenied):
+        fail()
+
+    assert not locked(site).exists()
+    with site.journal() as journal:
+        assert next((record.command, record.exit_code) for record in commands.history(journal)) == ("refused", 21)
+
+
+def test_a_cloud_journal_that_was_replaced_meanwhile_is_not_overwritten(site: Site) -> None:
+    site.update()
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    site.cloud.write_bytes(b"somebody else's journal")
+
+    with pytest.raises(CheckinConflict) as conflict:
+        checkin(site.settings, local_journal=None, emit=site.events.append)
+
+    assert site.cloud.read_bytes() == b"somebody else's journal"
+    assert site.local.exists()
+    assert str(site.local) in str(conflict.value.hint)
+
+
+def test_a_broken_lock_is_noticed_before_anything_is_done(site: Site) -> None:
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    unlock(site.settings, emit=site.events.append)
+
+    with pytest.raises(CheckinConflict, match="lock"), site.journal():
+        pytest.fail("it must not begin")
+    with pytest.raises(CheckinConflict, match="lock"):
+        checkin(site.settings, local_journal=None, emit=site.events.append)
+
+
+def test_a_check_in_that_was_done_is_not_done_again(site: Site) -> None:
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    with site.journal("work"):
+        pass
+    with closing(sqlite3.connect(site.local)) as database:
+        before = database.execute("SELECT * FROM custody").fetchone()
+    checkin(site.settings, local_journal=None, emit=site.events.append)
+    content = site.cloud.read_bytes()
+    # As if it had died before it noticed that the cloud had taken the journal, its lock still there.
+    held = json.dumps({"id": before[2], "owner": "me", "host": "here", "process": 1, "since_us": 1})
+    locked(site).write_text(held[:-1] + ', "tool_version": "1", "journal_etag": null}')
+    with closing(sqlite3.connect(site.local)) as database, database:
+        database.execute("DELETE FROM custody")
+        database.execute("INSERT INTO custody VALUES (?, ?, ?, ?, ?, ?, ?)", before)
+
+    checkin(site.settings, local_journal=None, emit=site.events.append)
+
+    assert site.cloud.read_bytes() == content
+
+
+def test_a_local_file_of_another_origin_is_kept_aside(site: Site) -> None:
+    with site.journal("elsewhere"):
+        pass
+    site.cloud.unlink()
+    with closing(sqlite3.connect(site.local)) as database, database:
+        database.execute("UPDATE custody SET cloud = 'az://another/journal.db@account'")
+
+    with site.journal("here"):
+        pass
+
+    (aside,) = [path for path in site.home.glob("journal.db.2*") if path.is_file()]
+    assert commands_in(aside) == ["elsewhere"]
+    assert commands_in(site.cloud) == ["here"]
+    assert any(isinstance(event, Notice) and str(aside) in event.text for event in site.events)
+
+
+def test_reading_needs_no_lock_and_leaves_no_trace(site: Site) -> None:
+    site.update()
+    checkout(site.settings, local_journal=site.home / "elsewhere.db", emit=site.events.append)
+
+    with journal_session(
+        site.settings, command="journal list", arguments={}, emit=site.events.append, read_only=True
+    ) as session:
+        assert len(commands.history(session.journal)) == 1
+
+    assert commands_in(site.cloud) == ["journal update"]
+
+
+def test_reading_while_there_is_no_journal_says_how_to_begin(site: Site) -> None:
+    with (
+        pytest.raises(JournalNotCheckedOut) as error,
+        journal_session(site.settings, command="x", arguments={}, emit=site.events.append, read_only=True),
+    ):
+        pytest.fail("there is none")
+    assert "journal update" in str(error.value.hint)
+
+
+def test_a_lock_of_the_older_tool_is_a_journal_and_is_restored(site: Site) -> None:
+    site.update()
+    site.cloud.rename(locked(site))
+    assert lock_status(site.settings) == "an older chorus-upload holds it"
+    with pytest.raises(JournalLocked, match="older chorus-upload"), site.journal():
+        pytest.fail("it is locked")
+
+    unlock(site.settings, emit=site.events.append)
+
+    assert commands_in(site.cloud) == ["journal update"]
+    assert not locked(site).exists()
+
+
+def test_unlocking_keeps_a_journal_that_is_there(site: Site) -> None:
+    site.update()
+    content = site.cloud.read_bytes()
+    locked(site).write_bytes(content + b"older")
+
+    unlock(site.settings, emit=site.events.append)
+    unlock(site.settings, emit=site.events.append)
+
+    assert site.cloud.read_bytes() == content
+    assert not locked(site).exists()
