@@ -87,14 +87,19 @@ class Journal:
             yield self._connection
 
     def copy_to(self, target: Path) -> None:
-        """Write a consistent, compacted copy to `target`, which must not exist.
+        """Write a consistent, compacted copy to `target`, which must not exist, and check it.
 
-        The copy belongs to nobody: whose this file is (`custody`) stays behind.
+        The copy belongs to nobody: whose this file is (`custody`) stays behind. Raises JournalError when the
+        journal is damaged.
         """
         with journal_errors(self.path):
             driver(self._connection).execute("VACUUM INTO ?", (str(target),))
             with closing(sqlite3.connect(target)) as copy, copy:
                 copy.execute("DELETE FROM custody")
+                # The indexes were just built from the tables: what is left to check is the tables.
+                ((found,), *_) = copy.execute("PRAGMA quick_check(1)").fetchall()
+        if found != "ok":
+            raise JournalError(f"the journal {self.path} is damaged ({found})", hint="See docs/recovery.md.")
 
     def problems(self) -> list[str]:
         """What SQLite finds wrong with the file, and dangling references; empty when it is sound."""

@@ -227,8 +227,7 @@ def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool,
         who = there.sentence if there else "somebody else held it a moment ago"
         raise JournalLocked(f"the journal {settings.journal.cloud} is locked: {who}", hint=UNLOCK_HINT)
     try:
-        _make_room(local, state, cloud=cloud, emit=emit)
-        etag = _fetch(store, name, local)
+        etag = _obtain(store, name, local, state, cloud=cloud, emit=emit)
         journal = Journal.create(local) if etag is None else Journal.open(local)
         custody.checked_out(
             journal, cloud=cloud, lock_id=held.id, lock_etag=held.etag, base_etag=etag, implicit=implicit
@@ -268,6 +267,16 @@ def _require_same_lock(store: Store, settings: Settings, local: Path, state: Cus
         )
 
 
+def _obtain(store: Store, name: str, local: Path, state: Custody | None, *, cloud: str, emit: Emit) -> str | None:
+    """Have the cloud journal as the local file; gives its etag, None when there is none in the cloud."""
+    found = store.stat(name)
+    if found is not None and state is not None and (state.cloud, state.base_etag) == (cloud, found.etag):
+        # What was checked in here last is still what the cloud has.
+        return found.etag
+    _make_room(local, state, cloud=cloud, emit=emit)
+    return _fetch(store, name, local)
+
+
 def _make_room(local: Path, state: Custody | None, *, cloud: str, emit: Emit) -> None:
     """Clear the place for the fetched journal; what may exist nowhere else is kept aside."""
     if not local.exists():
@@ -303,8 +312,6 @@ def _check_in(settings: Settings, store: Store, journal: Journal, state: Custody
     """Replace the cloud journal, prove that it arrived, then let go of the lock."""
     name, local = settings.journal.cloud_name, journal.path
     _require_same_lock(store, settings, local, state)
-    if problems := journal.problems():
-        raise JournalError(f"{local} is damaged and was not checked in: {problems[0]}", hint="See docs/recovery.md.")
     with tempfile.TemporaryDirectory(prefix="chorus-upload-", dir=local.parent) as directory:
         copy = Path(directory) / "journal.db"
         journal.copy_to(copy)

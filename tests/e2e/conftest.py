@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +13,20 @@ from tests.emulators import Azurite
 from tests.trees import Directory, build
 from tests.wire import Wire
 
-Settle = Callable[..., Site]
-
-
-def settle(home: Path, source: Path, cloud: Cloud, *, configuration: str = "", journal: str = "", more: str = "") -> Site:
-    """A site that sends what is in `source` to `cloud`."""
+def settle(
+    home: Path, source: Path, cloud: Cloud, *, threads: int = 4, mode: str = "full", configuration: str = "", more: str = ""
+) -> Site:
+    """A site that sends what is in `source` to `cloud`; `configuration` and `more` are lines for `config.toml`."""
     site = Site(home, source, secrets=cloud.secrets)
     site.configure(
         f"""
 [configuration]
-num_threads = 4
+num_threads = {threads}
 retry_seconds = 5
 {configuration}
 
 [journal]
-{journal}
+journaling_mode = "{mode}"
 
 [journal.local]
 path = "{site.journal}"

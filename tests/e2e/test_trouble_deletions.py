@@ -13,7 +13,9 @@ from tests.trees import Bytes, build, remove, rename
 
 IMAGES = {f"{patient}/Images/{number}.dcm": Bytes(40) for patient in (1001, 1002) for number in range(5)}
 TREE = IMAGES | {"OMOP/person.csv": "person_id\n"}
+
 HISTORY = ("command",)
+"""That the command was given is recorded in any case."""
 
 
 def active(site: Site) -> set[str]:
@@ -141,7 +143,7 @@ def test_an_unreadable_source(uploaded: Site) -> None:
 
 def test_in_append_mode_files_are_retired_by_name_only(tmp_path: Path, disk: Disk) -> None:
     """The source holds what is new, and its files go when they have been sent."""
-    site = settle(tmp_path / "home", tmp_path / "source", disk, journal='journaling_mode = "append"')
+    site = settle(tmp_path / "home", tmp_path / "source", disk, mode="append")
     build(site.source, IMAGES)
     site.run("journal", "update", "--version", "spring")
     site.run("file", "upload")

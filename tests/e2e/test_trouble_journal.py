@@ -1,0 +1,143 @@
+"""Journals that this program cannot work with, or must not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clouds import JOURNAL, LOCK, Disk, ask
+from tests.e2e.site import Site
+from tests.trees import Bytes, build
+
+LEGACY = Path(__file__).parents[1] / "data" / "legacy"
+TREE = {f"{patient}/Images/scan.dcm": Bytes(100) for patient in range(1001, 1005)}
+
+
+@pytest.fixture
+def journaled(site: Site) -> Site:
+    """A site that has journaled its files."""
+    build(site.source, TREE)
+    site.run("journal", "update", "--version", "spring")
+    return site
+
+
+def _as_of_a_newer_tool(journal: Path) -> bytes:
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    return journal.read_bytes()
+
+
+def test_the_journal_of_a_newer_tool(journaled: Site, disk: Disk) -> None:
+    site = journaled
+    site.journal.unlink()
+    newer = _as_of_a_newer_tool(disk.root / JOURNAL)
+
+    for command in (("journal", "update"), ("file", "list"), ("journal", "checkout")):
+        refused = site.run(*command, exit_code=13)
+        assert "the journal has schema 9999" in refused.err
+        assert "hint: Install" in refused.err
+
+    assert disk.objects() == {JOURNAL: newer}
+
+
+@pytest.mark.parametrize("generation", ["v1", "v2"])
+def test_the_journal_of_an_older_tool(generation: str, site: Site, disk: Disk) -> None:
+    old = (LEGACY / f"journal-{generation}.db").read_bytes()
+    build(site.source, TREE)
+    disk.put(JOURNAL, old)
+
+    for command in (("journal", "update"), ("journal", "list")):
+        refused = site.run(*command, exit_code=14)
+        assert "was written by an older chorus-upload" in refused.err
+        assert "hint: " in refused.err
+
+    assert disk.objects() == {JOURNAL: old}
+
+
+@pytest.mark.parametrize("damage", ["text", "torn", "empty", "other"])
+def test_a_cloud_journal_that_is_none(damage: str, journaled: Site, disk: Disk, tmp_path: Path) -> None:
+    """It is refused, left as it is, and not locked: whoever has a good copy puts it there."""
+    site = journaled
+    if damage == "other":
+        with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+            connection.execute("CREATE TABLE recipes (name TEXT)")
+    good = (disk.root / JOURNAL).read_bytes()
+    damaged = {
+        "text": b"<html>Please log in</html>",
+        "torn": good[: len(good) // 2],
+        "empty": b"",
+        "other": (tmp_path / "other.db").read_bytes() if damage == "other" else b"",
+    }[damage]
+    disk.put(JOURNAL, damaged)
+
+    refused = site.run("journal", "update", exit_code=14)
+
+    assert "error: " in refused.err
+    assert disk.objects() == {JOURNAL: damaged}
+
+    disk.put(JOURNAL, good)
+    assert site.pending() == set(TREE)
+
+
+def test_a_local_journal_that_was_damaged_while_it_was_checked_out(journaled: Site, disk: Disk) -> None:
+    """It does not replace the good one in the cloud."""
+    site = journaled
+    site.run("journal", "checkout")
+    before = disk.objects()
+    content = bytearray(site.journal.read_bytes())
+    content[8_192:16_384] = bytes(8_192)
+    site.journal.write_bytes(content)
+
+    site.run("journal", "checkin", exit_code=14)
+
+    assert disk.objects() == before
+
+    site.journal.unlink()
+    site.run("journal", "unlock", "--yes")
+    assert LOCK not in disk.objects()
+    assert site.pending() == set(TREE)
+
+
+def test_two_commands_at_once_in_one_place(journaled: Site) -> None:
+    """The second is refused at once, and the first does not notice."""
+    site = journaled
+    site.run("journal", "checkout")
+    with site.holding_the_journal():
+        refused = site.run("journal", "update", exit_code=10)
+        assert "is in use by process" in refused.err
+        assert site.pending() == set(TREE)
+    site.run("journal", "checkin")
+
+
+def test_marks_on_a_journal_that_is_not_checked_out_are_not_lost_in_silence(journaled: Site, disk: Disk) -> None:
+    """The next command would fetch the cloud's journal over it: either that knows better, or the marking is refused."""
+    site = journaled
+    disk.put("data/spring/1001/Images/scan.dcm", (site.source / "1001/Images/scan.dcm").read_bytes())
+
+    marked = site.run(
+        *("file", "mark-as-uploaded-local", "--upload-datetime", "20260302101500"),
+        *("--file", "1001/Images/scan.dcm"),
+        exit_code=None,
+    )
+
+    assert marked.exit_code == 11 or "1001/Images/scan.dcm" not in site.pending()
+
+
+def test_the_history_names_every_command_and_no_credential(journaled: Site) -> None:
+    site = journaled
+    site.run("file", "upload", "--max-num-files", "2")
+    site.run("file", "mark_as_deleted", "--file", "nothing", exit_code=3)
+
+    told = site.run("--json", "history").events("command")
+
+    assert [(each["command"], each["exit_code"]) for each in told] == [
+        ("journal update", 0),
+        ("file upload", 0),
+        ("file mark-as-deleted", 3),
+    ]
+    assert json.loads(told[1]["arguments"]) == {"max-num-files": "2"}
+    assert ask(site.journal, "SELECT count(*) FROM command WHERE seconds IS NULL") == [(0,)]
