@@ -46,7 +46,7 @@ from chorus_upload.transfer.reader import read_file
 
 PIECE_FILES = 64
 PIECE_BYTES = 4 << 20
-BATCH_FILES = 5_000
+BATCH_FILES = 20_000
 BATCH_SECONDS = 1.0
 
 Piece = list[Candidate]

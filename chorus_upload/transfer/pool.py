@@ -15,6 +15,10 @@ Work = TypeVar("Work")
 Outcome = TypeVar("Outcome")
 
 
+AHEAD = 100
+"""Pieces that lie ready for the threads, so that they have work while the caller is busy with outcomes."""
+
+
 class Pool(Protocol):
     """Does pieces of work, each by one call of a function."""
 
@@ -40,7 +44,7 @@ class _Threads(Generic[Outcome]):
 
     def __init__(self, workers: int) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="chorus")
-        self._limit = 2 * workers
+        self._limit = workers + AHEAD
         self._finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         self.unfinished = 0
 
@@ -69,7 +73,7 @@ class _Threads(Generic[Outcome]):
 
 
 class ThreadPool:
-    """`workers` threads, and at most twice as many pieces of work taken but not finished.
+    """`workers` threads, and at most `AHEAD` pieces of work more than that taken but not finished.
 
     `idle_seconds` is how long to wait for an outcome before yielding None, so that the caller can show
     progress and put what it has on disk.
@@ -103,13 +107,13 @@ def _or_none(outcomes: Iterator[Outcome]) -> Iterator[Outcome | None]:
 
 
 class AdaptivePool:
-    """One thread for work that computes, many for work that waits or takes long.
+    """The caller's own thread for work that computes, many threads for work that waits or takes long.
 
-    Python's threads wait for each other: reading many tiny files from a cache with several of them takes
-    far longer than with one, while a slow share or a large file is read faster by many. So short pieces go
-    to one thread for as long as that computes for more than a quarter of its time, and to `workers` threads
+    Python's threads wait for each other: reading many tiny files from a cache takes longer with two of them
+    than with one, while a slow share or a large file is read faster by many. So short pieces are done in the
+    caller's thread for as long as that computes for more than a quarter of its time, and by `workers` threads
     once it waits; when the many together keep a processor busy, nothing waits any more. Pieces for which
-    `is_long` holds (they release the interpreter) always go to the many.
+    `is_long` holds (they release the interpreter, and would keep the caller from reporting) go to threads.
     """
 
     WINDOW_SECONDS = 0.25
@@ -121,34 +125,35 @@ class AdaptivePool:
         self._idle_seconds = idle_seconds
 
     def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
-        def timed(piece: Work) -> tuple[Outcome, float, float]:
-            wall, processor = time.monotonic(), time.thread_time()
-            outcome = do(piece)
-            return outcome, time.monotonic() - wall, time.thread_time() - processor
+        def timed(piece: Work) -> tuple[Outcome, float]:
+            processor = time.thread_time()
+            return do(piece), time.thread_time() - processor
 
-        one: _Threads[tuple[Outcome, float, float]] = _Threads(1)
-        many: _Threads[tuple[Outcome, float, float]] = _Threads(self._workers)
+        threads: _Threads[tuple[Outcome, float]] = _Threads(self._workers)
         waits = False
-        since, worked, computed = time.monotonic(), 0.0, 0.0
+        # Seconds spent on pieces, and seconds of computing in them, since the last look.
+        spent = computed = 0.0
         try:
             for piece in work:
-                threads = many if waits or self._is_long(piece) else one
-                threads.submit(timed, piece)
-                while threads.is_full:
-                    for result in _or_none(threads.finished(timeout=self._idle_seconds)):
-                        if result is not None:
-                            worked += result[1]
-                            computed += result[2]
-                        yield None if result is None else result[0]
-                yield from (result[0] for result in many.finished(timeout=0))
-                elapsed = time.monotonic() - since
-                if elapsed > self.WINDOW_SECONDS and worked:
-                    waits = computed < elapsed * (1 - self.BUSY_SHARE) if waits else computed < worked * self.BUSY_SHARE
-                    since, worked, computed = time.monotonic(), 0.0, 0.0
-            for threads in (one, many):
-                while threads.unfinished:
-                    for result in _or_none(threads.finished(timeout=self._idle_seconds)):
-                        yield None if result is None else result[0]
+                begun = time.monotonic()
+                if waits or self._is_long(piece):
+                    threads.submit(timed, piece)
+                    while threads.is_full:
+                        for result in _or_none(threads.finished(timeout=self._idle_seconds)):
+                            computed += 0 if result is None else result[1]
+                            yield None if result is None else result[0]
+                    spent += time.monotonic() - begun
+                else:
+                    outcome, seconds = timed(piece)
+                    spent += time.monotonic() - begun
+                    computed += seconds
+                    yield outcome
+                yield from (result[0] for result in threads.finished(timeout=0))
+                if spent > self.WINDOW_SECONDS:
+                    waits = computed < spent * (1 - self.BUSY_SHARE if waits else self.BUSY_SHARE)
+                    spent = computed = 0.0
+            while threads.unfinished:
+                for result in _or_none(threads.finished(timeout=self._idle_seconds)):
+                    yield None if result is None else result[0]
         finally:
-            one.close()
-            many.close()
+            threads.close()
