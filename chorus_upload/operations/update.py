@@ -40,7 +40,7 @@ from chorus_upload.model import FingerprintTime, JournalingMode, Problem, Proble
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
 from chorus_upload.operations.selecting import selected_modalities
-from chorus_upload.storage.source import Source
+from chorus_upload.storage.source import FileStat, Source
 from chorus_upload.transfer.pool import AdaptivePool, Pool
 from chorus_upload.transfer.reader import read_file
 
@@ -255,7 +255,8 @@ class _Application:
         if not self._needs_reading(candidate):
             return Reading(candidate.size, candidate.mtime_us, now_us())
         source = self._sources[candidate.modality_id]
-        return read_file(source, candidate.path, with_md5=bool(candidate.needs_md5))
+        expected = FileStat(candidate.size, candidate.mtime_us)
+        return read_file(source, candidate.path, expected=expected, with_md5=bool(candidate.needs_md5))
 
     def _needs_reading(self, candidate: Candidate) -> bool:
         if self._settings.fingerprint is FingerprintTime.ON_UPDATE:

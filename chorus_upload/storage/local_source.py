@@ -86,26 +86,18 @@ class LocalSource:
             return None
         return FileStat(status.st_size, status.st_mtime_ns // 1000) if modes.S_ISREG(status.st_mode) else None
 
-    def read_small(self, path: str, *, limit: int) -> SmallFile | None:
+    def read_small(self, path: str, *, size: int) -> SmallFile:
         descriptor = os.open(self._full(path), _OPEN_FILE)
         try:
-            before = os.fstat(descriptor)
-            if not modes.S_ISREG(before.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", path)
-            if before.st_size > limit:
-                return None
-            # One byte more than expected shows a file that has grown. Asking for much more would be slow.
-            data = os.read(descriptor, before.st_size + 1)
-            while 0 < len(data) < before.st_size and (more := os.read(descriptor, before.st_size - len(data))):
+            data = os.read(descriptor, size + 1)
+            while len(data) < size and (more := os.read(descriptor, size + 1 - len(data))):
                 data += more
-            after = os.fstat(descriptor)
+            status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        return SmallFile(
-            data,
-            FileStat(before.st_size, before.st_mtime_ns // 1000),
-            FileStat(after.st_size, after.st_mtime_ns // 1000),
-        )
+        if not modes.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return SmallFile(data, FileStat(status.st_size, status.st_mtime_ns // 1000))
 
     def open(self, path: str) -> BinaryIO:
         """See `Source.open`. What is not a regular file (any more) is an OSError too, and never waited for."""

@@ -38,11 +38,10 @@ class FileStat(NamedTuple):
 
 
 class SmallFile(NamedTuple):
-    """The bytes of a file, and its state before and after they were read."""
+    """What was read of a file, and its state after that."""
 
     data: bytes
-    before: FileStat
-    after: FileStat
+    state: FileStat
 
 
 class Source(Protocol):
@@ -69,11 +68,11 @@ class Source(Protocol):
         """
         ...
 
-    def read_small(self, path: str, *, limit: int) -> SmallFile | None:
-        """Read a whole file of at most `limit` bytes; None when it has more. Raises OSError as `open` does.
+    def read_small(self, path: str, *, size: int) -> SmallFile:
+        """Read a whole file that should have `size` bytes, and one byte more if it has grown. OSError as `open`.
 
-        What `open`, `open_stat` and reading do, in as few calls as possible: for most files that is most of
-        the time.
+        For most files this is most of the time, so it is done in as few calls as possible, with one look at
+        the file, after the reading. Who knows its state from before sees whether the bytes can be trusted.
         """
         ...
 

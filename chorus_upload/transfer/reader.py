@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import xxhash
 
 from chorus_upload.model import Problem, ProblemKind, Reading
-from chorus_upload.storage.source import Source
+from chorus_upload.storage.source import FileStat, Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -81,18 +81,20 @@ class CheckedStream(io.RawIOBase):
         return int(count)
 
 
-def read_file(source: Source, path: str, *, with_md5: bool) -> Reading | Problem:
-    """Read and hash one file; what is in the way of that is a Problem, not an exception."""
+def read_file(source: Source, path: str, *, expected: FileStat, with_md5: bool) -> Reading | Problem:
+    """Read and hash one file, which a moment ago looked as `expected`.
+
+    What is in the way of that is a Problem, not an exception. A file that looks different by now, and does
+    so until all of it is read, is read as it is.
+    """
     try:
-        read_us = time.time_ns() // 1000
-        small = source.read_small(path, limit=BLOCK)
-        if small is None:
-            return _read_large(source, path, with_md5=with_md5)
-        if len(small.data) != small.before.size or small.before != small.after:
-            return _changed(path)
-        fingerprint = xxhash.xxh3_128_digest(small.data)
-        md5 = md5_of(small.data) if with_md5 else None
-        return Reading(small.before.size, small.before.mtime_us, read_us, fingerprint, md5)
+        if expected.size <= BLOCK:
+            read_us = time.time_ns() // 1000
+            data, state = source.read_small(path, size=expected.size)
+            if state == expected and len(data) == expected.size:
+                fingerprint = xxhash.xxh3_128_digest(data)
+                return Reading(*expected, read_us, fingerprint, md5_of(data) if with_md5 else None)
+        return _read_large(source, path, with_md5=with_md5)
     except FileNotFoundError:
         return Problem(ProblemKind.VANISHED, path, "it was there during the scan")
     except OSError as error:
@@ -114,12 +116,8 @@ def _read_large(source: Source, path: str, *, with_md5: bool) -> Reading | Probl
             size += count
         after = source.open_stat(stream)
     if size != before.size or before != after:
-        return _changed(path)
+        return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")
     return Reading(size, before.mtime_us, read_us, fingerprint.digest(), md5.digest() if with_md5 else None)
-
-
-def _changed(path: str) -> Problem:
-    return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")
 
 
 def md5_of(data: bytes) -> bytes:

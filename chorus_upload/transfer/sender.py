@@ -104,14 +104,13 @@ class Sender:
     def _put(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
         """Read the file once, and send it on the condition that it is what the journal says."""
         if transfer.size <= self._store.capabilities.one_request_limit:
-            small = source.read_small(transfer.path, limit=transfer.size)
-            if small is None:
-                raise SourceChanged("it has grown")
-            _require_same(small.before, transfer)
-            content = _Content(xxhash.xxh3_128_digest(small.data), md5_of(small.data))
-            _require_same(small.after, transfer)
+            data, state = source.read_small(transfer.path, size=transfer.size)
+            _require_same(state, transfer)
+            if len(data) != transfer.size:
+                raise SourceChanged("it changed while it was read")
+            content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
             _require_known(transfer, content)
-            return self._store_body(transfer, small.data), content
+            return self._store_body(transfer, data), content
         with source.open(transfer.path) as stream:
             _require_same(source.open_stat(stream), transfer)
 
@@ -157,7 +156,8 @@ class Sender:
         return self._recognise(transfer, begun)
 
     def _recognise(self, transfer: Transfer, begun: float) -> Outcome:
-        reading = read_file(self._sources[transfer.modality], transfer.path, with_md5=True)
+        expected = FileStat(transfer.size, transfer.mtime_us)
+        reading = read_file(self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True)
         if isinstance(reading, Problem):
             raise SourceChanged(reading.detail)
         _require_same(FileStat(reading.size, reading.mtime_us), transfer)

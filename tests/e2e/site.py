@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,20 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 LIKE_ANYBODY = (sys.executable, "-c", _LIKE_ANYBODY, *MODULE)
 """The program as it runs for somebody whom permissions keep out."""
+
+
+# The program on a share that takes its time: every opening in the source is waited for, and noted.
+_SLOW_SHARE = """
+import os, runpy, sys, time
+source, notes, seconds = os.environ["SOURCE"] + os.sep, os.environ["NOTES"], float(os.environ["SECONDS"])
+def share(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(source):
+        with open(notes, "a") as file:
+            print(arguments[0].removeprefix(source), file=file)
+        time.sleep(seconds)
+sys.addaudithook(share)
+runpy.run_module("chorus_upload", run_name="__main__", alter_sys=True)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +126,13 @@ class Site:
         ) as process:
             try:
                 yield process
-                assert process.poll() in (None, process.returncode), "it ended by itself"
             finally:
                 process.kill()
+
+    def on_slow_share(self, seconds: float, *, notes: Path) -> Site:
+        """The same site, when opening anything in the source takes so long; `notes` gets a line for each."""
+        environment = {"SOURCE": str(self.source), "NOTES": str(notes), "SECONDS": str(seconds)}
+        return replace(self, program=(sys.executable, "-c", _SLOW_SHARE), environment=environment)
 
     def _environment(self) -> dict[str, str]:
         # A warning of ours, or a file or a connection that is left open, is a fault of the program.

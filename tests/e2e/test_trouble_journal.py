@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clouds import JOURNAL, LOCK, Disk, ask
-from tests.e2e.site import Site
+from tests.e2e.clouds import JOURNAL, LOCK, Disk, ask, tables_of
+from tests.e2e.site import Site, wait_until
 from tests.trees import Bytes, build
 
 LEGACY = Path(__file__).parents[1] / "data" / "legacy"
@@ -58,27 +58,39 @@ def test_the_journal_of_an_older_tool(generation: str, site: Site, disk: Disk) -
     assert disk.objects() == {JOURNAL: old}
 
 
+def _recipes(directory: Path) -> bytes:
+    with closing(sqlite3.connect(directory / "recipes.db")) as connection:
+        connection.execute("CREATE TABLE recipe (name TEXT)")
+    return (directory / "recipes.db").read_bytes()
+
+
 @pytest.mark.parametrize("damage", ["text", "torn", "empty", "other"])
 def test_a_cloud_journal_that_is_none(damage: str, journaled: Site, disk: Disk, tmp_path: Path) -> None:
-    """It is refused, left as it is, and not locked: whoever has a good copy puts it there."""
-    site = journaled
-    if damage == "other":
-        with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
-            connection.execute("CREATE TABLE recipes (name TEXT)")
-    good = (disk.root / JOURNAL).read_bytes()
+    """It is refused, left as it is, and not locked: whoever has a good copy can put that there."""
+    site, good = journaled, disk.objects()[JOURNAL]
     damaged = {
         "text": b"<html>Please log in</html>",
         "torn": good[: len(good) // 2],
         "empty": b"",
-        "other": (tmp_path / "other.db").read_bytes() if damage == "other" else b"",
+        "other": _recipes(tmp_path),
     }[damage]
     disk.put(JOURNAL, damaged)
 
-    refused = site.run("journal", "update", exit_code=14)
+    site.run("journal", "update", exit_code=14)
 
-    assert "error: " in refused.err
     assert disk.objects() == {JOURNAL: damaged}
 
+
+def test_a_damaged_cloud_journal_does_not_take_the_local_copy_with_it(journaled: Site, disk: Disk) -> None:
+    """That copy may be the last good one. And when the cloud's is good again, everything works again."""
+    site = journaled
+    good, local = disk.objects()[JOURNAL], tables_of(site.journal)
+    disk.put(JOURNAL, good[: len(good) // 2])
+    site.run("journal", "update", exit_code=14)
+
+    kept = [tables_of(path) for path in site.home.glob("journal.db*") if path.stat().st_size > len(good) // 2]
+
+    assert local in kept
     disk.put(JOURNAL, good)
     assert site.pending() == set(TREE)
 
@@ -102,15 +114,17 @@ def test_a_local_journal_that_was_damaged_while_it_was_checked_out(journaled: Si
     assert site.pending() == set(TREE)
 
 
-def test_two_commands_at_once_in_one_place(journaled: Site) -> None:
-    """The second is refused at once, and the first does not notice."""
+def test_two_commands_at_once_in_one_place(journaled: Site, tmp_path: Path) -> None:
+    """The second is refused at once. Looking is allowed. When the first is killed, nothing is in the way."""
     site = journaled
     site.run("journal", "checkout")
-    with site.holding_the_journal():
+    with site.on_slow_share(60, notes=tmp_path / "notes").running("file", "upload") as upload:
+        wait_until((tmp_path / "notes").exists)
         refused = site.run("journal", "update", exit_code=10)
-        assert "is in use by process" in refused.err
+        assert f"is in use by process {upload.pid}" in refused.err
         assert site.pending() == set(TREE)
-    site.run("journal", "checkin")
+    site.run("file", "upload")
+    assert site.pending() == set()
 
 
 def test_marks_on_a_journal_that_is_not_checked_out_are_not_lost_in_silence(journaled: Site, disk: Disk) -> None:

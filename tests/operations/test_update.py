@@ -35,9 +35,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     original_read_small, original_open = LocalSource.read_small, LocalSource.open
 
-    def read_small(self: LocalSource, path: str, *, limit: int) -> SmallFile | None:
+    def read_small(self: LocalSource, path: str, *, size: int) -> SmallFile:
         read.append(path)
-        return original_read_small(self, path, limit=limit)
+        return original_read_small(self, path, size=size)
 
     def open_(self: LocalSource, path: str) -> BinaryIO:
         read.append(path)

@@ -334,22 +334,23 @@ class TestOneFile:
         plant(root, "a/1")
         (root / "empty").touch()
         source = LocalSource(root, follow_links=False)
-        found = source.read_small("a/1", limit=3)
-        assert found is not None
-        assert found.data == b"a/1"
-        assert found.before == found.after == source.stat("a/1")
-        assert source.read_small("a/1", limit=2) is None
-        empty = source.read_small("empty", limit=0)
-        assert empty is not None
-        assert empty.data == b""
-        for path in ("missing", "a", "../source/a/1"):
-            with pytest.raises(OSError, match=r"No such file|not a regular file|not a path"):
-                source.read_small(path, limit=10)
+        assert source.read_small("a/1", size=3) == (b"a/1", source.stat("a/1"))
+        assert source.read_small("a/1", size=2).data == b"a/1"
+        assert source.read_small("a/1", size=1).data == b"a/"
+        assert source.read_small("a/1", size=9).data == b"a/1"
+        assert source.read_small("empty", size=0).data == b""
+        (root / "pipe").unlink(missing_ok=True)
+        os.mkfifo(root / "pipe")
+        for path in ("missing", "a", "../source/a/1", "pipe"):
+            with pytest.raises(OSError, match=r"No such file|not a regular file|not a path|Is a directory"):
+                source.read_small(path, size=10)
 
     def test_a_small_file_that_changes_while_it_is_read_shows(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plant(root, "file")
+        source = LocalSource(root, follow_links=False)
+        before = source.stat("file")
         really_read = os.read
 
         def grows(descriptor: int, length: int) -> bytes:
@@ -358,10 +359,9 @@ class TestOneFile:
             return really_read(descriptor, length)
 
         monkeypatch.setattr("chorus_upload.storage.local_source.os.read", grows)
-        found = LocalSource(root, follow_links=False).read_small("file", limit=100)
-        assert found is not None
-        assert len(found.data) > found.before.size
-        assert found.after != found.before
+        found = source.read_small("file", size=4)
+        assert len(found.data) > 4
+        assert found.state != before
 
     def test_a_pipe_does_not_hang(self, root: Path) -> None:
         os.mkfifo(root / "pipe")

@@ -67,15 +67,13 @@ class ChangingSource(LocalSource):
         super().__init__(root, follow_links=False)
         self._meddle = meddle
 
-    def read_small(self, path: str, *, limit: int) -> SmallFile | None:
-        small = super().read_small(path, limit=limit)
+    def read_small(self, path: str, *, size: int) -> SmallFile:
+        small = super().read_small(path, size=size)
         self._meddle()
-        if small is None:
-            return None
-        stat = self.stat(path)
-        if stat is None:
+        state = self.stat(path)
+        if state is None:
             raise FileNotFoundError(path)
-        return small._replace(after=stat)
+        return SmallFile(small.data, state)
 
     def open(self, path: str) -> BinaryIO:
         stream = super().open(path)
