@@ -110,7 +110,6 @@ class Reading(NamedTuple):
 
     size: int
     mtime_us: int
-    read_us: int
     fingerprint: bytes | None = None
     md5: bytes | None = None
 

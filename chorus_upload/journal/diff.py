@@ -43,16 +43,12 @@ TABLES = (
     """CREATE TEMP TABLE gone (
         file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, fingerprint BLOB, md5 BLOB)""",
     """CREATE TEMP TABLE reading (
-        id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, read_us INTEGER, fingerprint BLOB, md5 BLOB,
-        renamed_from INTEGER)""",
+        id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB, renamed_from INTEGER)""",
     # What the readings of one batch mean. Content is compared by the strongest checksum that the journal has;
     # where it has none the file was never read, hence never delivered, and nothing could have changed.
-    # A change after the reading gets a time of at least the reading's, less the clock's grain: a file whose
-    # time is younger than that could later hold something else under the same time, and is "unsettled".
-    f"""CREATE TEMP VIEW judged AS
+    """CREATE TEMP VIEW judged AS
         SELECT r.id, r.size, r.mtime_us, r.fingerprint, r.md5, r.renamed_from, x.file_id,
             d.modality_id, d.directory_id, d.patient, d.version_id, o.name, o.size AS observed_size,
-            r.fingerprint IS NOT NULL AND r.mtime_us >= r.read_us - {CLOCK_GRAIN_US} AS unsettled,
             CASE
                 WHEN x.file_id IS NULL THEN iif(r.renamed_from IS NULL, 'added', 'renamed')
                 WHEN r.size <> f.size THEN 'modified'
@@ -166,17 +162,21 @@ RETIRE_CHANGED = """
     FROM judged j
     WHERE j.change IN ('modified', 'renamed') AND main.file.id = coalesce(j.file_id, j.renamed_from)
 """
+# A change after the scan began gets a time of at least that moment, less the clock's grain (`:settled`). A file
+# that is as young as that could later hold something else under the same time: it is unsettled, and read again
+# next time. What was not read at all cannot have been read too early.
 ENTER = """
     INSERT INTO main.file (modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5, unsettled,
         change, introduced_by, renamed_from)
-    SELECT modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5, unsettled,
-        change, coalesce(version_id, :version), renamed_from
+    SELECT modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5,
+        fingerprint IS NOT NULL AND mtime_us >= :settled, change, coalesce(version_id, :version), renamed_from
     FROM judged WHERE change <> 'same'
 """
 # Last, for it makes the two times equal by which TOUCHED was told from SAME.
 KEEP = """
     UPDATE main.file SET mtime_us = j.mtime_us, fingerprint = coalesce(j.fingerprint, main.file.fingerprint),
-        md5 = coalesce(j.md5, main.file.md5), unsettled = j.unsettled
+        md5 = coalesce(j.md5, main.file.md5),
+        unsettled = j.fingerprint IS NOT NULL AND j.mtime_us >= :settled
     FROM judged j WHERE j.change = 'same' AND main.file.id = j.file_id
 """
 COUNT_JUDGED = """

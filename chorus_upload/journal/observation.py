@@ -32,7 +32,7 @@ from chorus_upload.model import JournalingMode, Reading, Retirement
 BUFFERED_ROWS = 20_000
 PAGE = 5_000
 
-_COUNT_ACTIVE = "SELECT modality_id, count(*), sum(size) FROM main.file WHERE retired_by IS NULL GROUP BY 1"
+_COUNT_ACTIVE = "SELECT modality_id, count(*) FROM main.file WHERE retired_by IS NULL GROUP BY 1"
 _COUNT_GONE = "SELECT modality_id, count(*), sum(size) FROM gone GROUP BY 1"
 
 
@@ -57,9 +57,12 @@ class Applied(NamedTuple):
 
 
 class Observation:
-    """One scan of one or more sources, for the modalities that take part in it (by name, with their ids)."""
+    """One scan of one or more sources, for the modalities that take part in it (by name, with their ids).
 
-    def __init__(self, journal: Journal, modalities: Mapping[str, int]) -> None:
+    `begun_us` is when the scan began: a file changed after that may not show it the next time.
+    """
+
+    def __init__(self, journal: Journal, modalities: Mapping[str, int], *, begun_us: int) -> None:
         self._journal = journal
         self.modalities = modalities
         self._names = {key: name for name, key in modalities.items()}
@@ -67,8 +70,9 @@ class Observation:
         self._files: list[tuple[int, str, int, int]] = []
         self._directory_count = 0
         self._version_id = 0
+        self._begun_us = begun_us
         self.seen = dict.fromkeys(modalities, Tally())
-        self.active = dict.fromkeys(modalities, Tally())
+        self.active = dict.fromkeys(modalities, 0)
         self.gone = dict.fromkeys(modalities, Tally())
         self.work = Tally()
 
@@ -140,9 +144,11 @@ class Observation:
                 " FROM difference x JOIN observed o ON o.rowid = x.observed"
             ).one()
             self.work = Tally(files, size)
-            self._tally(self.active, connection, _COUNT_ACTIVE)
+            for modality_id, active in connection.exec_driver_sql(_COUNT_ACTIVE):
+                if modality_id in self._names:
+                    self.active[self._names[modality_id]] = active
             matched = sum(tally.files for tally in self.seen.values()) - new
-            if complete and matched < sum(tally.files for tally in self.active.values()):
+            if complete and matched < sum(self.active.values()):
                 connection.exec_driver_sql("CREATE INDEX temp.observed_name ON observed (directory, name)")
                 connection.exec_driver_sql(
                     "CREATE INDEX temp.observed_directory_id ON observed_directory (directory_id, modality_id)"
@@ -214,14 +220,14 @@ class Observation:
     def apply(self, readings: Sequence[tuple[Candidate, Reading]]) -> list[Applied]:
         """Record what was read of these candidates, in one transaction; gives what that changed."""
         rows = [
-            (candidate.id, size, mtime_us, read_us, fingerprint, md5)
-            for candidate, (size, mtime_us, read_us, fingerprint, md5) in readings
+            (candidate.id, size, mtime_us, fingerprint, md5)
+            for candidate, (size, mtime_us, fingerprint, md5) in readings
         ]
-        parameters = {"version": self._version_id}
+        parameters = {"version": self._version_id, "settled": self._begun_us - diff.CLOCK_GRAIN_US}
         with self._journal.transaction() as connection:
             connection.exec_driver_sql("DELETE FROM reading")
             connection.exec_driver_sql(
-                "INSERT INTO reading (id, size, mtime_us, read_us, fingerprint, md5) VALUES (?, ?, ?, ?, ?, ?)", rows
+                "INSERT INTO reading (id, size, mtime_us, fingerprint, md5) VALUES (?, ?, ?, ?, ?)", rows
             )
             if self._any_gone:
                 self._match_renamed(connection)
@@ -231,7 +237,7 @@ class Observation:
                 connection.execute(text(diff.RETIRE_CHANGED), parameters)
             connection.execute(text(diff.ENTER), parameters)
             if changes & {"touched", "unchanged"}:
-                connection.exec_driver_sql(diff.KEEP)
+                connection.execute(text(diff.KEEP), parameters)
         return [
             Applied(self._names[modality_id], change, Tally(files, size), Tally(files, observed_size))
             for modality_id, change, files, size, observed_size in counted

@@ -79,7 +79,10 @@ def update(
     if resumed:
         emit(Notice(f"version {label} was not finished: going on with it"))
     ids = scans.modality_ids(journal, modalities)
-    with open_sources(settings, modalities) as (trees, sources), Observation(journal, ids) as observation:
+    with (
+        open_sources(settings, modalities) as (trees, sources),
+        Observation(journal, ids, begun_us=begun_us) as observation,
+    ):
         outside: dict[str, Tally] = {}
         problems: dict[str, int] = {}
         for tree in trees:
@@ -160,7 +163,7 @@ def _refuse_implausible(observation: Observation, settings: Settings, sources: M
     """Raise DeletionRefused when what is gone looks like an unmounted share rather than like deletions."""
     refused = []
     for modality, gone in observation.gone.items():
-        active = observation.active[modality].files
+        active = observation.active[modality]
         if not gone.files:
             continue
         if not observation.seen[modality].files:
@@ -253,7 +256,7 @@ class _Application:
 
     def _read_one(self, candidate: Candidate) -> Reading | Problem:
         if not self._needs_reading(candidate):
-            return Reading(candidate.size, candidate.mtime_us, now_us())
+            return Reading(candidate.size, candidate.mtime_us)
         source = self._sources[candidate.modality_id]
         expected = FileStat(candidate.size, candidate.mtime_us)
         return read_file(source, candidate.path, expected=expected, with_md5=bool(candidate.needs_md5))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -89,11 +88,10 @@ def read_file(source: Source, path: str, *, expected: FileStat, with_md5: bool) 
     """
     try:
         if expected.size <= BLOCK:
-            read_us = time.time_ns() // 1000
             data, state = source.read_small(path, size=expected.size)
             if state == expected and len(data) == expected.size:
                 fingerprint = xxhash.xxh3_128_digest(data)
-                return Reading(*expected, read_us, fingerprint, md5_of(data) if with_md5 else None)
+                return Reading(*expected, fingerprint, md5_of(data) if with_md5 else None)
         return _read_large(source, path, with_md5=with_md5)
     except FileNotFoundError:
         return Problem(ProblemKind.VANISHED, path, "it was there during the scan")
@@ -107,7 +105,6 @@ def _read_large(source: Source, path: str, *, with_md5: bool) -> Reading | Probl
     size = 0
     buffer = memoryview(bytearray(BLOCK))
     with source.open(path) as stream:
-        read_us = time.time_ns() // 1000
         before = source.open_stat(stream)
         while count := stream.readinto(buffer):  # type: ignore[attr-defined]
             fingerprint.update(buffer[:count])
@@ -117,7 +114,7 @@ def _read_large(source: Source, path: str, *, with_md5: bool) -> Reading | Probl
         after = source.open_stat(stream)
     if size != before.size or before != after:
         return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")
-    return Reading(size, before.mtime_us, read_us, fingerprint.digest(), md5.digest() if with_md5 else None)
+    return Reading(size, before.mtime_us, fingerprint.digest(), md5.digest() if with_md5 else None)
 
 
 def md5_of(data: bytes) -> bytes:

@@ -45,7 +45,9 @@ def step_of(block: Block, *, before: str = "") -> Step:
     return Step(f"{before}\n{block.text}", int(code) if word == "exit" else 0)
 
 
-def run(steps: Sequence[Step], *, cwd: Path, environment: Mapping[str, str] | None = None, wrap: Sequence[str] = ()) -> list[str]:
+def run(
+    steps: Sequence[Step], *, cwd: Path, environment: Mapping[str, str] | None = None, wrap: Sequence[str] = ()
+) -> list[str]:
     """Run the steps in one bash, so that `cd` and `export` last; gives what each of them said.
 
     A step fails the test when its last command, or one that it does not expect to fail, ends otherwise.
@@ -55,7 +57,7 @@ def run(steps: Sequence[Step], *, cwd: Path, environment: Mapping[str, str] | No
     for number, step in enumerate(steps):
         name = cwd / f".step-{number}"
         name.write_text(step.script, encoding="utf-8")
-        script.append(f"FAILED=0; . {shlex.quote(str(name))}; echo \"{_SEPARATOR.format(number=number)}$FAILED\"")
+        script.append(f'FAILED=0; . {shlex.quote(str(name))}; echo "{_SEPARATOR.format(number=number)}$FAILED"')
     done = subprocess.run(
         [*wrap, "bash", "-c", "\n".join(script)],
         cwd=cwd,
@@ -117,7 +119,9 @@ def _texts_of_the_program() -> str:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)
             elif isinstance(node, ast.JoinedStr):
-                texts.append("".join(part.value if isinstance(part, ast.Constant) else "|" for part in node.values))
+                texts.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "|" for part in node.values)
+                )
     return "\n".join(texts)
 
 
@@ -130,5 +134,5 @@ def unsaid(expected: str) -> list[str]:
     pieces = []
     for line in expected.splitlines():
         text = re.sub(r"^(error|hint|warning): ", "", line)
-        pieces += [piece.strip() for piece in re.split(r"…|\b\d+\b|\bjournal\.db\b|\b\w+: ", text)]
+        pieces += [piece.strip() for piece in re.split(r"…|\b(?:process )?\d+\b|\bjournal\.db\b|\b\w+: ", text)]
     return [piece for piece in pieces if len(piece) > 3 and piece not in _texts_of_the_program()]

@@ -47,8 +47,8 @@ def test_it_answers_questions_in_the_order_in_which_they_come_up() -> None:
 
 
 def build_site(home: Path) -> None:
-    command = [sys.executable, ROOT / "scripts" / "demo_site.py", home / "hospital", "--patients", "2"]
-    subprocess.run(command, check=True, capture_output=True)
+    program = str(ROOT / "scripts" / "demo_site.py")
+    subprocess.run([sys.executable, program, home / "hospital", "--patients", "2"], check=True, capture_output=True)
     (home / "config.toml.template").write_text(read("config.toml.template"), encoding="utf-8")
 
 
@@ -112,7 +112,9 @@ def test_the_other_ways_to_start_are_the_same_program(tmp_path: Path) -> None:
     ways = re.findall(r"`python ([^`]*)`", section(README, "Install").text)
 
     assert len(ways) == 2
-    said = shell.run([Step(f"cd {shlex.quote(str(ROOT))}"), *(Step(f"python {way} --version") for way in ways)], cwd=tmp_path)
+    said = shell.run(
+        [Step(f"cd {shlex.quote(str(ROOT))}"), *(Step(f"python {way} --version") for way in ways)], cwd=tmp_path
+    )
     assert said[1] == said[2] != ""
 
 
@@ -120,7 +122,7 @@ def test_the_configuration_loads(tmp_path: Path) -> None:
     (example,) = (block for block in blocks_of("Configure") if block.language == "toml")
     sites.configure(tmp_path, example.text)
 
-    named = {name: "sv=2024-11-04&sp=racwdl&sig=abcd" for name in re.findall(r"`(CHORUS_UPLOAD_\w+)`", README)}
+    named = dict.fromkeys(re.findall(r"`(CHORUS_UPLOAD_\w+)`", README), "sv=2024-11-04&sp=racwdl&sig=abcd")
     assert len(named) == 2
     assert load(tmp_path / "config.toml", environ={}).warnings == ()
     settings = load(tmp_path / "config.toml", environ=named)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from chorus_upload.cli.app import main
+from chorus_upload.errors import AccessDenied, CheckinConflict, CredentialsExpired, DeletionRefused, JournalLocked
+from chorus_upload.journal.journal import Journal
 from tests.docs import shell, sites
 from tests.docs.markdown import ROOT, Block, read, section, sections
 from tests.docs.shell import Step
@@ -44,7 +48,10 @@ class Trouble:
 
 
 def chorus(home: Path, *commands: str) -> None:
-    shell.run([Step(f"chorus-upload {command}") for command in commands], cwd=home)
+    """Commands of the past. Not as processes: there are many, and what they say is not what is looked at."""
+    with chdir(home):
+        for command in commands:
+            assert main(shlex.split(command)) == 0, command
 
 
 def site(home: Path, tree: Mapping[str, Content] = TREE) -> None:
@@ -70,7 +77,9 @@ def nothing_at_all(home: Path) -> Trouble:
     return Trouble()
 
 
-def an_interruption(home: Path) -> Trouble:
+@contextmanager
+def an_upload_under_way(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """An upload of many files, of which some have arrived. It is killed at the end."""
     site(home, {f"P00001/Waveforms/{number}.dat": Bytes(2_000) for number in range(600)})
     chorus(home, f"journal update --version {VERSION}")
     arrived = home / "central" / "data" / VERSION / "P00001" / "Waveforms"
@@ -78,8 +87,9 @@ def an_interruption(home: Path) -> Trouble:
         [sys.executable, "-m", "chorus_upload", "file", "upload"],
         cwd=home,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         try:
             end = time.monotonic() + 30
@@ -87,17 +97,25 @@ def an_interruption(home: Path) -> Trouble:
                 assert process.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.002)
+            yield process
         finally:
             process.kill()
+
+
+def an_interruption(home: Path) -> Trouble:
+    with an_upload_under_way(home):
+        pass
     assert (home / "central" / "journal.db.locked").exists()
-    # The section ends with giving back a journal that somebody has.
-    return Trouble(pieces={"": "[ -e central/journal.db.locked ] || chorus-upload journal checkout --local-journal journal.db"})
+    # Going on has given the journal back; for the last block, which does only that, it is taken once more.
+    return Trouble(
+        pieces={"": "[ -e central/journal.db.locked ] || chorus-upload journal checkout --local-journal journal.db"}
+    )
 
 
 def a_locked_journal(home: Path) -> Trouble:
     site(home)
     sites.local_site(home, journal="elsewhere.db", name="colleague.toml")
-    chorus(home, "-c colleague.toml journal checkout")
+    shell.run([Step("chorus-upload -c colleague.toml journal checkout")], cwd=home)
     return Trouble()
 
 
@@ -130,7 +148,9 @@ def a_failing_service(home: Path) -> Trouble:
     build(home / "hospital", TREE)
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    sites.azure_site(home, url=f"http://127.0.0.1:{port}/devstoreaccount1", container="c", sas="sv=1&sp=racwdl&sig=abcd")
+    sites.azure_site(
+        home, url=f"http://127.0.0.1:{port}/devstoreaccount1", container="c", sas="sv=1&sp=racwdl&sig=abcd"
+    )
     return Trouble()
 
 
@@ -171,16 +191,9 @@ def a_lost_local_journal(home: Path) -> Trouble:
 
 
 def changed_files(home: Path) -> Trouble:
-    site(home)
+    site(home, {**TREE, **{f"Metadata/{number}.txt": f"{number}\n" for number in range(5)}})
     chorus(home, f"journal update --version {VERSION}")
-    with (home / "hospital" / "OMOP" / "person.csv").open("a") as file:
-        file.write("2\n")
-    (home / "hospital" / "Metadata" / "notes.txt").unlink()
-    # One of two, as far as the section goes: it is another one that is about that.
-    build(home / "hospital", {f"Metadata/{number}.txt": f"{number}\n" for number in range(5)})
-    chorus(home, "journal update --amend --confirm-deletions --modalities Metadata")
-    build(home / "hospital", {"Metadata/notes.txt": "notes again\n"})
-    chorus(home, "journal update --amend --modalities Metadata")
+    build(home / "hospital", {"OMOP/person.csv": "person_id\n1\n2\n"})
     (home / "hospital" / "Metadata" / "notes.txt").unlink()
     return Trouble()
 
@@ -273,10 +286,80 @@ def in_order() -> list[str]:
     return titles
 
 
+def told_besides(title: str, words: str) -> Block:
+    """What a section shows of something that happens in other circumstances."""
+    (found,) = (
+        block for block in section(RECOVERY, title).blocks if block.marker == "said elsewhere" and words in block.text
+    )
+    return found
+
+
+def test_ctrl_c_gives_the_journal_back(tmp_path: Path) -> None:
+    with an_upload_under_way(tmp_path) as process:
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=30)[0]
+
+    assert process.returncode == 130
+    assert shell.missing_lines(told_besides("An interruption", "interrupted").text, output) == []
+    assert not (tmp_path / "central" / "journal.db.locked").exists()
+
+
+def test_a_second_command_on_one_journal(tmp_path: Path) -> None:
+    uploaded_site(tmp_path)
+    with Journal.open(tmp_path / "journal.db"):
+        (said,) = shell.run([Step("chorus-upload journal update", JournalLocked.exit_code)], cwd=tmp_path)
+
+    assert shell.missing_lines(told_besides("A locked journal", "in use").text, said) == []
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    uploaded_site(tmp_path)
+    (tmp_path / "hospital").rename(tmp_path / "away")
+
+    (said,) = shell.run([Step("chorus-upload journal update", DeletionRefused.exit_code)], cwd=tmp_path)
+
+    assert shell.missing_lines(told_besides("Refused deletions", "cannot be listed").text, said) == []
+
+
+def test_a_cloud_journal_that_somebody_replaced(tmp_path: Path) -> None:
+    uploaded_site(tmp_path)
+    chorus(tmp_path, "journal checkout")
+    build(tmp_path / "central", {"journal.db": "another"})
+
+    (said,) = shell.run([Step("chorus-upload journal checkin", CheckinConflict.exit_code)], cwd=tmp_path)
+
+    assert shell.missing_lines(told_besides("A check-in conflict", "is not the journal").text, said) == []
+
+
+def test_a_token_that_permits_too_little(azurite: Azurite, azure_container: str, tmp_path: Path) -> None:
+    poor = azurite.sas(azure_container, permissions="rl")
+    sites.azure_site(tmp_path, url=azurite.account_url, container=azure_container, sas=poor)
+
+    (said,) = shell.run([Step("chorus-upload journal update", AccessDenied.exit_code)], cwd=tmp_path)
+
+    assert shell.missing_lines(told_besides(EXPIRED, "PermissionMismatch").text, said) == []
+
+
+def test_a_token_that_expires_under_way(azurite: Azurite, azure_container: str, tmp_path: Path) -> None:
+    sites.azurite_site(tmp_path, azurite, azure_container)
+    build(tmp_path / "hospital", TREE)
+    expired = shlex.quote(azurite.sas(azure_container, valid_for=timedelta(minutes=-1)))
+    # It is read anew for each command, so here the journal is taken with a good one first.
+    steps = [Step(f"chorus-upload journal {word}") for word in ("update", "checkout")]
+    steps.append(Step(f"export CHORUS_UPLOAD_CENTRAL_PATH_AZURE_SAS_TOKEN={expired}"))
+    steps.append(Step("chorus-upload file upload", CredentialsExpired.exit_code))
+
+    said = shell.run(steps, cwd=tmp_path)
+
+    (expected,) = (block for block in section(RECOVERY, EXPIRED).blocks if "hint: Ask whoever" in block.text)
+    assert shell.missing_lines(expected.text, said[-1]) == []
+
+
 @pytest.mark.parametrize("title", [*TROUBLES, EXPIRED])
 def test_the_program_has_the_words_that_are_shown(title: str) -> None:
+    foreign = ("cannot be listed", "PermissionMismatch")
     for block in section(RECOVERY, title).blocks:
-        if block.marker == "said elsewhere":
+        if block.marker == "said elsewhere" and not any(words in block.text for words in foreign):
             assert shell.unsaid(block.text) == []
 
 

@@ -50,7 +50,7 @@ def update(
     """What `operations.update` does, with a pretended source; `hidden` are directories that cannot be read."""
     ids = scans.modality_ids(journal, ["OMOP", "Images"])
     counts: Counter[str] = Counter()
-    with Observation(journal, ids) as seen:
+    with Observation(journal, ids, begun_us=NOW) as seen:
         for path, file in tree.items():
             directory, _, name = path.rpartition("/")
             if any(f"{directory}/".startswith(f"{place}/") for place in hidden):
@@ -75,7 +75,7 @@ def update(
 def read(tree: Tree, candidate: Candidate) -> Reading:
     file = tree[candidate.path]
     md5 = hashlib.md5(file.content, usedforsecurity=False).digest() if candidate.needs_md5 else None
-    return Reading(len(file.content), file.mtime_us, NOW, xxhash.xxh3_128_digest(file.content), md5)
+    return Reading(len(file.content), file.mtime_us, xxhash.xxh3_128_digest(file.content), md5)
 
 
 def active(journal: Journal) -> dict[str, tuple[int, int, bytes]]:
@@ -193,7 +193,7 @@ def test_a_file_with_only_an_md5_that_was_renamed_is_found_by_it(tmp_path: Path)
 def test_two_files_with_one_central_key_are_not_both_journaled(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "journal.db") as journal:
         ids = scans.modality_ids(journal, ["Images"])
-        with Observation(journal, ids) as seen:
+        with Observation(journal, ids, begun_us=NOW) as seen:
             for directory in ("1/images", "1/Images"):
                 number = seen.directory("Images", directory, patient="1", version=None, central="1/Images/")
                 seen.files("Images", number, [("a", 1, LONG_AGO), (directory[2:] + "-only", 1, LONG_AGO)])
@@ -207,7 +207,7 @@ def test_two_files_with_one_central_key_are_not_both_journaled(tmp_path: Path) -
 def test_work_is_counted_and_paged(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "journal.db") as journal:
         ids = scans.modality_ids(journal, ["Images"])
-        with Observation(journal, ids) as seen:
+        with Observation(journal, ids, begun_us=NOW) as seen:
             number = seen.directory("Images", "", patient=None, version=None, central="")
             seen.files("Images", number, [(f"{n}", 2, LONG_AGO) for n in range(12_000)])
             seen.compare(complete=True)
