@@ -150,7 +150,7 @@ def connect(path: Path, *, read_only: bool) -> Connection:
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA foreign_keys = ON")
         # Kibibytes (negative numbers) of the file, and of what is compared before it spills to disk.
-        connection.execute("PRAGMA main.cache_size = -65536")
+        connection.execute("PRAGMA main.cache_size = -32768")
         connection.execute("PRAGMA temp.cache_size = -65536")
         connection.execute("PRAGMA wal_autocheckpoint = 16384")
         connection.execute("PRAGMA synchronous = FULL")

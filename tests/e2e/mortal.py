@@ -62,8 +62,8 @@ class FaultyStore(LocalStore):
         super().__init__(root)
         self._life = life
         self._faults = faults
-        self.unanswered: dict[str, bytes] = {}
-        """What was stored and the program cannot know of."""
+        self.stored: dict[str, bytes] = {}
+        """All that was stored, whether the program knows of it or not."""
 
     def put(
         self,
@@ -82,8 +82,7 @@ class FaultyStore(LocalStore):
         if fault is Fault.DENIED:
             raise AccessDenied("the credential is not good any more")
         stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match, metadata=metadata)
-        if fault is not None:
-            self.unanswered[key] = (Path(self.url) / key).read_bytes()
+        self.stored[key] = (Path(self.url) / key).read_bytes()
         if fault is Fault.ANSWER_LOST:
             raise TransientError("no answer")
         if fault is Fault.KILLED:

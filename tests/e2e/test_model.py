@@ -53,7 +53,7 @@ class TwoHistories(RuleBasedStateMachine):
         self.central.mkdir()
         (root / "config.toml").write_text(f"""
 [journal]
-path = "{root}/cloud.db"
+path = "{root}/cloud/journal.db"
 journaling_mode = "{"full" if full else "append"}"
 [central_path]
 path = "{self.central}"
@@ -64,7 +64,8 @@ path = "{self.source}"
         MortalJournal.life = self.life = Life()
         self.journal = MortalJournal.create(root / "journal.db")
         self.versions = 0
-        self.orphans: dict[str, bytes] = {}
+        self.put: dict[str, bytes] = {}
+        """What has been stored, whether the program knows of it or was killed before it could."""
 
     # What people do to their files.
 
@@ -159,9 +160,8 @@ path = "{self.source}"
     @invariant()
     def nothing_else_is_there(self) -> None:
         stored = files_of({f"data/{key}": body for key, body in contents(self.central).items()})
-        assert {key: body for key, body in stored.items() if key in self.model.store} == self.model.store
-        orphans = {key: body for key, body in stored.items() if key not in self.model.store}
-        assert orphans == {key: self.orphans[key] for key in orphans}
+        assert stored.items() >= self.model.store.items()
+        assert stored.items() <= (self.put | self.model.store).items()
 
     def teardown(self) -> None:
         """Nothing disturbs the last update and upload any more."""
@@ -186,7 +186,10 @@ path = "{self.source}"
                 assert results.keys() <= {VerifyResult.MATCHED, VerifyResult.NOT_IN_JOURNAL}
 
     def _version(self, *, amend: bool) -> str:
-        if not (amend and self.versions):
+        """The version of the next update: the last one again, or another."""
+        last = f"v{self.versions}/"
+        unrecorded = any(key.startswith(last) for key in self.put.keys() - self.model.store.keys())
+        if not self.versions or not amend or unrecorded:
             self.versions += 1
         return f"v{self.versions}"
 
@@ -207,7 +210,7 @@ path = "{self.source}"
         delivered = {event.path for event in events if isinstance(event, FileDelivered)}
         for path in delivered:
             self.model.deliver(path)
-        self.orphans |= store.unanswered
+        self.put |= store.stored
         return delivered
 
     def _come_back(self) -> None:
