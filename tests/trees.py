@@ -1,6 +1,6 @@
 """Trees of files, declared inside the test that uses them::
 
-    build(root, {"OMOP/person.csv": "person_id\\n1\\n", "1001/Images/a.dcm": Bytes(2_000), "1001/Images/b.dcm": Link("a.dcm")})
+build(root, {"OMOP/person.csv": "person_id\\n1\\n", "1001/Images/a.dcm": Bytes(2_000), "1001/Images/b.dcm": Link("a.dcm")})
 """
 
 from __future__ import annotations

@@ -13,8 +13,16 @@ from tests.emulators import Azurite
 from tests.trees import Directory, build
 from tests.wire import Wire
 
+
 def settle(
-    home: Path, source: Path, cloud: Cloud, *, threads: int = 4, mode: str = "full", configuration: str = "", more: str = ""
+    home: Path,
+    source: Path,
+    cloud: Cloud,
+    *,
+    threads: int = 4,
+    mode: str = "full",
+    configuration: str = "",
+    more: str = "",
 ) -> Site:
     """A site that sends what is in `source` to `cloud`; `configuration` and `more` are lines for `config.toml`."""
     site = Site(home, source, secrets=cloud.secrets)

@@ -95,7 +95,11 @@ class Site:
         self.config.write_text(text, encoding="utf-8")
 
     def run(
-        self, *arguments: str, exit_code: int | None = 0, program: tuple[str, ...] | None = None, cwd: Path | None = None
+        self,
+        *arguments: str,
+        exit_code: int | None = 0,
+        program: tuple[str, ...] | None = None,
+        cwd: Path | None = None,
     ) -> Ran:
         """Type a command, and hold it to good manners (no traceback, no secret, no warning) and its exit code."""
         done = subprocess.run(

@@ -6,10 +6,10 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import xxhash
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
@@ -32,12 +32,21 @@ from tests.trees import contents
 
 # Few paths and fewer contents, so that what is added has often been there before, here or elsewhere.
 PATHS = st.sampled_from(
-    ["1001/Images/a.dcm", "1001/Images/b.dcm", "1002/Images/a.dcm", "OMOP/person.csv", "OMOP/note.csv", "notes/todo.txt"]
+    [
+        "1001/Images/a.dcm",
+        "1001/Images/b.dcm",
+        "1002/Images/a.dcm",
+        "OMOP/person.csv",
+        "OMOP/note.csv",
+        "notes/todo.txt",
+    ]
 )
 CONTENTS = st.sampled_from([b"", b"x", b"y", b"xx", b"xy"])
 FAULTS = st.lists(st.none() | st.sampled_from(Fault), max_size=6)
 IN_AN_HOUR = time.time_ns() + 3_600 * 1_000_000_000
 """Files of this time are too young to be trusted, however long a test takes."""
+MEMORY = Path("/dev/shm")  # noqa: S108
+"""A disk in memory, on systems that have one: it is not the disk that is tested here."""
 
 
 class TwoHistories(RuleBasedStateMachine):
@@ -46,7 +55,7 @@ class TwoHistories(RuleBasedStateMachine):
     @initialize(full=st.booleans())
     def begin(self, full: bool) -> None:  # noqa: FBT001
         self.model = Model(full)
-        self.home = tempfile.TemporaryDirectory(prefix="chorus-upload-test-")
+        self.home = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         root = Path(self.home.name)
         self.source, self.central = root / "source", root / "data"
         self.source.mkdir()
@@ -239,10 +248,8 @@ def _ignore(event: Event) -> None:
     del event
 
 
-TestTwoHistories = TwoHistories.TestCase
-TestTwoHistories.settings = settings(
-    max_examples=60,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+TwoHistories.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+# Finding the shortest history that fails takes longer than a test may take.
+TestTwoHistories = pytest.mark.timeout(600)(TwoHistories.TestCase)

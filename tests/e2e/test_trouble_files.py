@@ -12,8 +12,19 @@ from tests.trees import Bytes, Directory, Link, build, bytes_of, change_in_secre
 def test_what_happened_to_files_since_the_journal_was_written(site: Site, disk: Disk) -> None:
     """Each is named with what is the matter, none is sent, and all the others are."""
     images = site.source / "1001" / "Images"
-    good = {"1001/Images/good.dcm": Bytes(100), "1001/Images/empty.dcm": "", "OMOP/person.csv": "person_id\n"}
-    names = ("vanished", "rewritten", "in secret", "truncated", "grown", "directory", "loop", "pipe", "forbidden", "linked")
+    good: dict[str, str] = {"1001/Images/good.dcm": "good", "1001/Images/empty.dcm": "", "OMOP/person.csv": "person_id\n"}
+    names = (
+        "vanished",
+        "rewritten",
+        "in secret",
+        "truncated",
+        "grown",
+        "directory",
+        "loop",
+        "pipe",
+        "forbidden",
+        "linked",
+    )
     build(site.source, good | {f"1001/Images/{name}/x.dcm": Bytes(100) for name in names})
     site.run("journal", "update", "--version", "spring")
 
@@ -50,7 +61,7 @@ def test_what_happened_to_files_since_the_journal_was_written(site: Site, disk: 
 
     # They are what they are now; the journal is told so, and they go.
     remove(images)
-    build(site.source, {"1001/Images/good.dcm": Bytes(100), "1001/Images/empty.dcm": ""})
+    build(site.source, good)
     site.run("journal", "update", "--confirm-deletions")
     assert site.pending() == set()
 

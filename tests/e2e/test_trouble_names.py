@@ -106,7 +106,10 @@ def test_two_directories_with_one_central_key(site: Site, disk: Disk) -> None:
     assert [each["path"] for each in found] == ["1001/images/same.dcm"]
     assert "1001/Images/same.dcm" in found[0]["detail"]
     site.run("file", "upload")
-    assert files_of(disk.objects()) == {"spring/1001/Images/same.dcm": b"one", "spring/1001/Images/unlike.dcm": b"third"}
+    assert files_of(disk.objects()) == {
+        "spring/1001/Images/same.dcm": b"one",
+        "spring/1001/Images/unlike.dcm": b"third",
+    }
 
     # It stays so: the second does not take the place of the first, whatever is listed first.
     site.run("journal", "update", "--version", "summer", exit_code=3)

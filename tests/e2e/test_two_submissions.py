@@ -184,7 +184,9 @@ def _key_2026(version: str, file: File) -> str:
 
 
 GENERATIONS = (
-    Generation("2024", MODULE, _config_2024, _path_by_patient, lambda version, file: f"{version}/{_path_by_patient(file)}"),
+    Generation(
+        "2024", MODULE, _config_2024, _path_by_patient, lambda version, file: f"{version}/{_path_by_patient(file)}"
+    ),
     Generation("2025", SCRIPT, _config_2025, _path_2025, _key_2025),
     Generation("2026", SOURCE_DIRECTORY, _config_2026, _path_by_patient, _key_2026),
 )
