@@ -98,7 +98,10 @@ class ModalityUpdate:
 
 @dataclass(frozen=True, slots=True)
 class UpdateFinished:
-    """The result of `journal update`. `outside` counts, by source root, files that no pattern matches."""
+    """The result of `journal update`.
+
+    `outside` counts, by source root, files that no pattern matches; `pending` is what there is to upload now.
+    """
 
     version: str
     mode: JournalingMode
@@ -106,6 +109,7 @@ class UpdateFinished:
     modalities: Mapping[str, ModalityUpdate]
     outside: Mapping[str, Tally]
     problems: int
+    pending: Tally
     seconds: float
 
     @property
@@ -208,6 +212,7 @@ class UploadFinished:
     already_there: Tally
     failed: int
     remaining: Tally
+    failures: Mapping[FailureKind, int] = field(default_factory=dict)
     evidence: Mapping[Evidence, int] = field(default_factory=dict)
     manifests: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -220,13 +225,11 @@ class VerifyResult(StrEnum):
     MISSING = "missing"
     SIZE_DIFFERS = "size-differs"
     CHECKSUM_DIFFERS = "checksum-differs"
-    CHANGED = "changed"
-    """The object was written again since it was proven; its size and checksum (if any) still agree."""
     NOT_IN_JOURNAL = "not-in-journal"
 
     @property
     def is_good(self) -> bool:
-        return self in (VerifyResult.MATCHED,)
+        return self is VerifyResult.MATCHED
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Trees of files, declared inside the test that uses them::
+"""Trees of files, declared inside the test that uses them.
 
-build(root, {"OMOP/person.csv": "person_id\\n1\\n", "1001/Images/a.dcm": Bytes(2_000), "1001/Images/b.dcm": Link("a.dcm")})
+For example: `build(root, {"OMOP/person.csv": "1", "1001/Images/a.dcm": Bytes(2_000), "link": Link("OMOP")})`.
 """
 
 from __future__ import annotations

@@ -86,6 +86,10 @@ class _Loader:
         warn_of_unknown(self.environ, modalities, self.complaints)
         values = {slot: self._take(slot) for slot in _PLAIN_SLOTS if slot in self.entries}
         method = self._take(CENTRAL_UPLOAD_METHOD, "upload_method") or self._take("upload_method")
+        if method not in (None, UploadMethod.BUILTIN):
+            self.complaints.warning(
+                "upload_method", "without effect in this version: `file upload` sends the files itself"
+            )
         return Settings(
             file=self.complaints.file,
             modalities=modalities,

@@ -117,9 +117,9 @@ def _check_place(subject: str, location: Location, *, needs: str, now: datetime)
 def _check_directory(subject: str, path: Path, *, needs: str) -> Finding:
     wanted = os.R_OK | os.X_OK | (os.W_OK if "w" in needs else 0)
     if not path.is_dir():
-        # A source that is missing looks like deleted data; a destination can still be made.
-        level = Level.WARNING if "w" in needs else Level.ERROR
-        return Finding(level, subject, f"{path} is not a directory" if path.exists() else f"{path} does not exist")
+        # Neither is made by this program: a share that is not mounted must not look like an empty one.
+        what = "is not a directory" if path.exists() else "does not exist"
+        return Finding(Level.ERROR, subject, f"{path} {what}" + ("; create it, or mount it" if "w" in needs else ""))
     if not os.access(path, wanted):
         return Finding(Level.ERROR, subject, f"{path} cannot be {'written' if os.access(path, os.R_OK) else 'read'}")
     return Finding(Level.OK, subject, f"{path} is there and can be {'written' if 'w' in needs else 'read'}")

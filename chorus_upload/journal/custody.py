@@ -55,7 +55,7 @@ def checked_out(
     journal: Journal, *, cloud: str, lock_id: str, lock_etag: str, base_etag: str | None, implicit: bool
 ) -> None:
     """Record that this file is the cloud journal's continuation, under the lock of that id."""
-    _write(
+    write(
         journal,
         Custody(
             cloud=cloud,
@@ -70,13 +70,14 @@ def checked_out(
 
 def checked_in(journal: Journal, *, cloud: str, etag: str | None) -> None:
     """Record that the cloud holds what this file holds, under that etag."""
-    _write(
+    write(
         journal,
         Custody(cloud=cloud, lock_id=None, lock_etag=None, base_etag=etag, implicit=False, since_us=now_us()),
     )
 
 
-def _write(journal: Journal, row: Custody) -> None:
+def write(journal: Journal, row: Custody) -> None:
+    """Record this custody in place of what was recorded."""
     with journal.transaction() as connection:
         connection.execute(delete(custody))
         connection.execute(

@@ -1,6 +1,6 @@
 """Opens the SQLite file of a journal: pragmas, the writer's lock, the schema's age, and whose errors escape.
 
-There is one writer at a time. It holds an operating system lock on `<journal>.lock`, which the system gives
+There is one writer at a time. It holds an operating system lock on `<journal>.writer`, which the system gives
 back however the process ends; readers need none, because SQLite shows them the last commit.
 """
 
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
@@ -72,7 +72,7 @@ class WriterLock:
     """
 
     def __init__(self, journal: Path) -> None:
-        self._path = journal.with_name(journal.name + ".lock")
+        self._path = journal.with_name(journal.name + ".writer")
         try:
             self._file: IO[str] = self._path.open("a+", encoding="utf-8")
         except OSError as error:
@@ -119,6 +119,19 @@ else:
 
     def _lock(file: IO[str]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def damage_of(database: sqlite3.Connection) -> str | None:
+    """What is wrong with the structure of a database; None when it is sound. (Checks are held on the way in.)"""
+    database.execute("PRAGMA ignore_check_constraints = ON")
+    ((found,), *_) = database.execute("PRAGMA quick_check(1)").fetchall()
+    return None if found == "ok" else str(found)
+
+
+def private_file(path: Path) -> BinaryIO:
+    """Open a file for writing, new or emptied, that only its owner can read: a journal names patients."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb")
 
 
 def on_network_file_system(path: Path) -> bool:

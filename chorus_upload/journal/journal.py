@@ -22,13 +22,17 @@ from chorus_upload.journal.database import (
     WriterLock,
     choose_journal_mode,
     connect,
+    damage_of,
     driver,
     journal_errors,
+    private_file,
     require_known,
     schema_revision,
 )
 from chorus_upload.journal.migrate import known_revisions, migrate
 from chorus_upload.journal.schema import SCHEMA_REVISION
+
+DAMAGED_HINT = "docs/recovery.md says how to go on."
 
 
 def now_us() -> int:
@@ -50,6 +54,7 @@ class Journal:
         if path.exists():
             raise JournalError(f"{path} exists already")
         path.parent.mkdir(parents=True, exist_ok=True)
+        private_file(path).close()
         return cls._open(path, read_only=False)
 
     @classmethod
@@ -62,6 +67,25 @@ class Journal:
         if not path.exists():
             raise JournalNotCheckedOut(f"there is no journal at {path}", hint="`journal checkout` fetches it.")
         return cls._open(path, read_only=read_only)
+
+    @classmethod
+    def examine(cls, path: Path, *, known_as: str) -> None:
+        """Make sure that a file is a sound journal of a known schema, without changing it.
+
+        Raises JournalError or SchemaTooNew, in whose words the journal is `known_as`.
+        """
+        try:
+            with journal_errors(path), closing(connect(path, read_only=True)) as connection:
+                with connection.begin():
+                    revision = schema_revision(connection)
+                if revision not in (None, SCHEMA_REVISION):
+                    require_known(revision, known_revisions())
+                damage = damage_of(driver(connection))
+                connection.engine.dispose()
+        except JournalError as error:
+            raise type(error)(f"{known_as}: {error.message}", hint=error.hint) from error
+        if damage is not None:
+            raise JournalError(f"{known_as} is damaged ({damage})", hint=DAMAGED_HINT)
 
     @classmethod
     def _open(cls, path: Path, *, read_only: bool) -> Self:
@@ -96,11 +120,9 @@ class Journal:
             driver(self._connection).execute("VACUUM INTO ?", (str(target),))
             with closing(sqlite3.connect(target)) as copy, copy:
                 copy.execute("DELETE FROM custody")
-                # Its checks were held when the rows came in, and its indexes are new: what is left is the structure.
-                copy.execute("PRAGMA ignore_check_constraints = ON")
-                ((found,), *_) = copy.execute("PRAGMA quick_check(1)").fetchall()
-        if found != "ok":
-            raise JournalError(f"the journal {self.path} is damaged ({found})", hint="See docs/recovery.md.")
+                damage = damage_of(copy)
+        if damage is not None:
+            raise JournalError(f"the journal {self.path} is damaged ({damage})", hint=DAMAGED_HINT)
 
     def problems(self) -> list[str]:
         """What SQLite finds wrong with the file, and dangling references; empty when it is sound."""

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -33,11 +33,12 @@ from chorus_upload.errors import (
 from chorus_upload.events import Emit, JournalCheckedIn, JournalCheckedOut, Level, Notice
 from chorus_upload.journal import commands, custody
 from chorus_upload.journal.custody import Custody
+from chorus_upload.journal.database import private_file
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.who import Who
 from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url
-from chorus_upload.storage.open import open_store
+from chorus_upload.storage.open import open_store, require_supported
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.evidence import read_back
 from chorus_upload.transfer.publish import hash_file, publish
@@ -70,6 +71,7 @@ def journal_session(
     the local journal while that is checked out, else the cloud's. An error of ours that ends the command
     does not keep the journal from being checked in; a crash does, and then the local file has the progress.
     """
+    require_supported(settings)
     local = local_journal or settings.journal.local_path
     if read_only:
         with _reading(settings, local, local_only=local_only) as journal:
@@ -110,6 +112,7 @@ def _reading(settings: Settings, local: Path, *, local_only: bool) -> Iterator[J
             raise JournalNotCheckedOut(
                 f"there is no journal at {settings.journal.cloud} yet", hint="`journal update` makes the first one."
             )
+        Journal.examine(copy, known_as=destination_url(settings.journal.cloud))
         with Journal.open(copy, read_only=True) as journal:
             yield journal
 
@@ -208,10 +211,10 @@ def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool,
         try:
             state = custody.read(journal)
             if state is not None and state.checked_out:
-                _require_same_lock(store, settings, local, state)
+                state = _require_lock(store, settings, journal, state, emit=emit)
                 if not implicit and state.implicit:
                     # The user takes over what an interrupted command left.
-                    _keep(journal, state, implicit=False)
+                    custody.write(journal, replace(state, implicit=False))
                 emit(JournalCheckedOut(cloud=cloud, local=str(local), created=False, resumed=True))
                 return journal
         except BaseException:
@@ -240,31 +243,36 @@ def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool,
     return journal
 
 
-def _keep(journal: Journal, state: Custody, *, implicit: bool) -> None:
-    custody.checked_out(
-        journal,
-        cloud=state.cloud,
-        lock_id=state.lock_id or "",
-        lock_etag=state.lock_etag or "",
-        base_etag=state.base_etag,
-        implicit=implicit,
-    )
+def _require_lock(store: Store, settings: Settings, journal: Journal, state: Custody, *, emit: Emit) -> Custody:
+    """The local journal is checked out: make sure that the cloud still thinks so, too.
 
-
-def _require_same_lock(store: Store, settings: Settings, local: Path, state: Custody) -> None:
-    """The local journal is checked out: make sure that the cloud still thinks so, too."""
+    A lock that was broken is taken again if nobody else has it and the cloud journal is still the one that
+    was checked out: then nothing has happened in between.
+    """
+    local, name = journal.path, settings.journal.cloud_name
     if state.cloud != destination_url(settings.journal.cloud):
         raise JournalError(
             f"{local} is checked out from {state.cloud}, not from {settings.journal.cloud}",
             hint="Use the configuration that it was checked out with, or another --local-journal.",
         )
-    held = lock.read(store, settings.journal.cloud_name)
-    if held is None or held.id != state.lock_id:
-        there = held.sentence if held else "nobody holds it"
-        raise CheckinConflict(
-            f"{local} was checked out, but its lock on {settings.journal.cloud} was broken: {there}",
-            hint=f"{local} may have what the cloud has not. Keep it under another name before you go on.",
-        )
+    held = lock.read(store, name)
+    if held is not None and held.id == state.lock_id:
+        return state
+    if held is None:
+        held = lock.acquire(store, name, journal_etag=state.base_etag, who=Who.here())
+        if held is not None:
+            there = store.stat(name)
+            if (there.etag if there else None) == state.base_etag:
+                emit(Notice(f"the lock on {settings.journal.cloud} was broken and is taken again"))
+                state = replace(state, lock_id=held.id, lock_etag=held.etag)
+                custody.write(journal, state)
+                return state
+            lock.release(store, name, etag=held.etag)
+    raise CheckinConflict(
+        f"{local} was checked out, but its lock on {settings.journal.cloud} was broken"
+        + (f": {held.sentence}" if held and held.owner != "" else ", and the cloud has another journal by now"),
+        hint=f"{local} may have what the cloud has not. Keep it under another name before you go on.",
+    )
 
 
 def _obtain(store: Store, name: str, local: Path, state: Custody | None, *, cloud: str, emit: Emit) -> str | None:
@@ -273,8 +281,18 @@ def _obtain(store: Store, name: str, local: Path, state: Custody | None, *, clou
     if found is not None and state is not None and (state.cloud, state.base_etag) == (cloud, found.etag):
         # What was checked in here last is still what the cloud has.
         return found.etag
-    _make_room(local, state, cloud=cloud, emit=emit)
-    return _fetch(store, name, local)
+    # Fetched beside, and looked at, before anything that is here has to make room.
+    fetched = local.with_name(local.name + ".fetched")
+    try:
+        etag = _fetch(store, name, fetched)
+        if etag is not None:
+            Journal.examine(fetched, known_as=cloud)
+        _make_room(local, state, cloud=cloud, emit=emit)
+        if etag is not None:
+            fetched.replace(local)
+    finally:
+        fetched.unlink(missing_ok=True)
+    return etag
 
 
 def _make_room(local: Path, state: Custody | None, *, cloud: str, emit: Emit) -> None:
@@ -293,25 +311,24 @@ def _make_room(local: Path, state: Custody | None, *, cloud: str, emit: Emit) ->
 
 
 def _fetch(store: Store, name: str, target: Path) -> str | None:
-    """Fetch an object to a local file, whole or not at all; gives its etag, None when there is no such object."""
+    """Fetch an object to a local file; gives its etag, None when there is no such object."""
     found = store.stat(name)
     if found is None:
         return None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".part")
     try:
-        with store.open(name) as stream, partial.open("wb") as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with store.open(name) as stream, private_file(target) as file:
             shutil.copyfileobj(stream, file, 1 << 20)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise JournalError(f"{target} could not be written: {error.strerror or error}", hint="Make room.") from error
     return found.etag
 
 
 def _check_in(settings: Settings, store: Store, journal: Journal, state: Custody, *, emit: Emit) -> None:
     """Replace the cloud journal, prove that it arrived, then let go of the lock."""
     name, local = settings.journal.cloud_name, journal.path
-    _require_same_lock(store, settings, local, state)
+    state = _require_lock(store, settings, journal, state, emit=emit)
     with tempfile.TemporaryDirectory(prefix="chorus-upload-", dir=local.parent) as directory:
         copy = Path(directory) / "journal.db"
         journal.copy_to(copy)

@@ -30,13 +30,15 @@ from chorus_upload.events import (
     Tally,
     UpdateFinished,
 )
-from chorus_upload.journal import scans, versions
+from chorus_upload.journal import deliveries, scans, versions
+from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.diff import Candidate
 from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.observation import Observation
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import check_version_label, new_version_label
 from chorus_upload.model import FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
+from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
 from chorus_upload.operations.selecting import selected_modalities
@@ -135,6 +137,7 @@ def update(
         modalities=results,
         outside=outside,
         problems=sum(problems.values()),
+        pending=_pending(journal, settings, modalities),
         seconds=time.monotonic() - begun,
     )
 
@@ -177,6 +180,11 @@ def _refuse_implausible(observation: Observation, settings: Settings, sources: M
             hint="Is the source mounted and complete? If they were deleted on purpose, add --confirm-deletions"
             " (for some modalities only: --modalities).",
         )
+
+
+def _pending(journal: Journal, settings: Settings, modalities: tuple[str, ...]) -> Tally:
+    url = destination_url(settings.central.location)
+    return deliveries.pending_tally(journal, url=url, selection=Selection(modalities=modalities))
 
 
 def _less(whole: Tally, part: Tally) -> Tally:

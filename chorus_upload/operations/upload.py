@@ -52,7 +52,6 @@ from chorus_upload.transfer.pool import Pool, ThreadPool
 from chorus_upload.transfer.publish import publish
 from chorus_upload.transfer.sender import Sender
 
-RECORD_FILES = 500
 RECORD_SECONDS = 1.0
 
 
@@ -79,10 +78,9 @@ def upload(
     selection = Selection(version=request.version, modalities=modalities)
     url = destination_url(settings.central.location)
     pending = deliveries.plan(journal, url=url, selection=selection, limit=request.max_files)
-    keys = Keys(settings)
     if request.dry_run:
         emit(UploadPlanned(submission="", destination=url, pending=pending, dry_run=True))
-        return _dry_run(journal, keys, url=url, selection=selection, emit=emit)
+        return _dry_run(journal, Keys(settings), url=url, selection=selection, emit=emit)
 
     submission = submissions.begin(
         journal, url=url, label=new_version_label(datetime.now().astimezone()), who=Who.here()
@@ -95,7 +93,7 @@ def upload(
         )
         meter = Meter()
         sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=meter)
-        run = _Run(journal, submission, sender, keys, meter=meter, url=url, total=pending, emit=emit)
+        run = _Run(journal, settings, submission, sender, meter=meter, total=pending, emit=emit)
         run.send_all(pool or ThreadPool(settings.num_threads))
         manifests = [
             _leave_proof(journal, submission, store, version=version, journal_name=settings.journal.cloud_name)
@@ -107,8 +105,9 @@ def upload(
         destination=url,
         delivered=run.sent,
         already_there=run.already_there,
-        failed=run.failed,
+        failed=sum(run.failures.values()),
         remaining=deliveries.pending_tally(journal, url=url, selection=Selection(modalities=modalities)),
+        failures=run.failures,
         evidence=run.evidence,
         manifests=tuple(manifests),
         seconds=time.monotonic() - begun,
@@ -142,28 +141,28 @@ class _Run:
     def __init__(
         self,
         journal: Journal,
+        settings: Settings,
         submission: Submission,
         sender: Sender,
-        keys: Keys,
         *,
         meter: Meter,
-        url: str,
         total: Tally,
         emit: Emit,
     ) -> None:
         self._journal = journal
         self._submission = submission
         self._sender = sender
-        self._keys = keys
+        self._keys = Keys(settings)
+        self._url = destination_url(settings.central.location)
+        self._most_unrecorded = settings.page_size
         self._meter = meter
-        self._url = url
         self._total = total
         self._emit = emit
         self._stopped = threading.Event()
         self._unrecorded: list[Delivered] = []
         self.sent = Tally()
         self.already_there = Tally()
-        self.failed = 0
+        self.failures: Counter[FailureKind] = Counter()
         self.evidence: Counter[Evidence] = Counter()
 
     def send_all(self, pool: Pool) -> None:
@@ -180,7 +179,7 @@ class _Run:
                     case StorageError():
                         self._stopped.set()
                         trouble = trouble or outcome
-                if len(self._unrecorded) >= RECORD_FILES or record_pace.is_due():
+                if len(self._unrecorded) >= self._most_unrecorded or record_pace.is_due():
                     self._record()
                 if report_pace.is_due():
                     self._report()
@@ -214,7 +213,7 @@ class _Run:
                 yield transfer_of(file, key=key, replaces=superseded.get(key))
 
     def _fail(self, outcome: Failed) -> None:
-        self.failed += 1
+        self.failures[outcome.kind] += 1
         self._emit(FileFailed.of(outcome))
 
     def _record(self) -> None:
@@ -236,7 +235,7 @@ class _Run:
         done = self.sent + self.already_there
         self._emit(
             UploadProgressed(
-                files=done.files + self.failed + len(self._unrecorded),
+                files=done.files + sum(self.failures.values()) + len(self._unrecorded),
                 files_total=self._total.files,
                 bytes=done.bytes + unrecorded + under_way,
                 bytes_total=self._total.bytes,

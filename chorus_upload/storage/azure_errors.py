@@ -124,7 +124,7 @@ def _denied(error: HttpResponseError, code: str, *, text: str, expires: datetime
     elif "token is expired" in detail.lower():
         return CredentialsExpired(f"{text}; the login has expired", hint="Log in again: az login")
     if expires is not None and expires <= datetime.now(UTC) and code in _BAD_SIGNATURE:
-        return CredentialsExpired(f"{text}; the SAS token expired on {expires:%Y-%m-%d at %H:%M UTC}", hint=_NEW_TOKEN)
+        return CredentialsExpired(f"the SAS token expired on {expires:%Y-%m-%d at %H:%M UTC} ({text})", hint=_NEW_TOKEN)
     return AccessDenied(text, hint=_HINTS.get(code))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chorus_upload.config.accounts import Account, account_of
-from chorus_upload.config.settings import Auth, AuthMode, Location, SiteSettings
+from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
 from chorus_upload.errors import ConfigError
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
@@ -34,6 +34,30 @@ def open_store(location: Location, *, patience: float = 900.0, connections: int 
     if location.scheme == "az":
         return _azure(location, patience=patience, connections=connections)
     raise _unsupported(location, "stored", _STORES)
+
+
+def unsupported(settings: Settings) -> list[str]:
+    """What the configuration names and this version cannot open, as sentences."""
+    found = [
+        _unsupported(place, "stored", _STORES).message
+        for place in (settings.journal.cloud, settings.central.location)
+        if not place.is_local and place.scheme != "az"
+    ]
+    found += [
+        f"{site.modality}: {_unsupported(site.location, 'read', _SOURCES).message}"
+        for site in settings.sites.values()
+        if not site.location.is_local
+    ]
+    return found
+
+
+def require_supported(settings: Settings) -> None:
+    """Raise one ConfigError for everything that `unsupported` finds, before any work is begun."""
+    if found := unsupported(settings):
+        raise ConfigError(
+            "this version cannot do that: " + "; ".join(found),
+            hint=f"Central stores and journals: {_STORES}. Sources: {_SOURCES}.",
+        )
 
 
 def open_source(site: SiteSettings) -> Source:

@@ -58,7 +58,7 @@ UPLOAD = UploadFinished(
 VERIFY = VerifyFinished(
     versions=("20260301120000",),
     destination="az://central/site-01",
-    results={VerifyResult.MATCHED: 99, VerifyResult.MISSING: 1, VerifyResult.CHANGED: 0},
+    results={VerifyResult.MATCHED: 99, VerifyResult.MISSING: 1},
     pending=Tally(4, 4096),
     seconds=3.2,
 )

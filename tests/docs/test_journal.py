@@ -113,7 +113,7 @@ def test_the_files_that_are_said_to_be_there_are_there(tmp_path: Path) -> None:
     shell.run([Step("chorus-upload journal checkout")], cwd=tmp_path)
 
     assert (tmp_path / "central" / "journal.db.locked").exists()
-    assert (tmp_path / "journal.db.lock").exists()
+    assert (tmp_path / "journal.db.writer").exists()
     assert (tmp_path / "central" / "data" / "v1" / "journal.db").exists()
     with closing(sqlite3.connect(tmp_path / "central" / "data" / "v1" / "journal.db")) as copy:
         assert copy.execute("SELECT count(*) FROM custody").fetchone() == (0,)

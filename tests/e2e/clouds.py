@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from azure.storage.blob import ContentSettings
+
 from tests.emulators import Azurite
 from tests.trees import build, contents
 from tests.wire import Wire
@@ -122,12 +124,17 @@ azure_sas_token = "{self.central_token or self.token}"
             return {name: container.download_blob(name).readall() for name in container.list_blob_names()}
 
     def put(self, key: str, content: bytes) -> None:
-        with self.azurite.service() as service, service.get_container_client(self.name) as container:
-            container.upload_blob(key, content, overwrite=True).close()
+        with self.azurite.service() as service, service.get_blob_client(self.name, key) as blob:
+            blob.upload_blob(content, overwrite=True)
+
+    def claim(self, key: str, *, md5: bytes) -> None:
+        """Write a checksum onto an object, as anybody can, whatever the object holds."""
+        with self.azurite.service() as service, service.get_blob_client(self.name, key) as blob:
+            blob.set_http_headers(ContentSettings(content_md5=bytearray(md5)))
 
     def delete(self, key: str) -> None:
-        with self.azurite.service() as service, service.get_container_client(self.name) as container:
-            container.delete_blob(key)
+        with self.azurite.service() as service, service.get_blob_client(self.name, key) as blob:
+            blob.delete_blob()
 
 
 def files_of(objects: dict[str, bytes]) -> dict[str, bytes]:
@@ -183,6 +190,11 @@ def tables_of(journal: Path, *, without: tuple[str, ...] = ()) -> dict[str, list
             for name in names
             if name not in ("custody", *without)
         }
+
+
+def fetched(cloud: Cloud, directory: Path) -> Path:
+    """The cloud's journal as a file of its own."""
+    return build(directory, {"fetched.db": cloud.objects()[JOURNAL]}) / "fetched.db"
 
 
 def ask(journal: Path, question: str) -> list[tuple[Any, ...]]:

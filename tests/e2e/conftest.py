@@ -20,6 +20,7 @@ def settle(
     cloud: Cloud,
     *,
     threads: int = 4,
+    patience: int = 5,
     mode: str = "full",
     configuration: str = "",
     more: str = "",
@@ -30,7 +31,7 @@ def settle(
         f"""
 [configuration]
 num_threads = {threads}
-retry_seconds = 5
+retry_seconds = {patience}
 {configuration}
 
 [journal]

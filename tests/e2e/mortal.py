@@ -11,6 +11,7 @@ from typing import BinaryIO
 from sqlalchemy import Connection
 
 from chorus_upload.errors import AccessDenied, TransientError
+from chorus_upload.journal.database import WriterLock
 from chorus_upload.journal.journal import Journal
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.store import StoredObject
@@ -25,6 +26,14 @@ class Life:
 
     def __init__(self) -> None:
         self.steps_left: int | None = None
+        self.journals: list[Journal] = []
+
+    def end(self) -> None:
+        """What the system does when a process has ended: it closes its files. Another life begins."""
+        for journal in self.journals:
+            journal.close()
+        self.journals.clear()
+        self.steps_left = None
 
     def step(self) -> None:
         """Raises Killed when the time has come, and at every step after it."""
@@ -38,6 +47,10 @@ class MortalJournal(Journal):
     """A journal each of whose transactions is a step."""
 
     life = Life()
+
+    def __init__(self, path: Path, connection: Connection, lock: WriterLock | None) -> None:
+        super().__init__(path, connection, lock)
+        self.life.journals.append(self)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -56,7 +69,7 @@ class Fault(Enum):
 
 
 class FaultyStore(LocalStore):
-    """A directory as a store; the n-th put meets the n-th fault, and every put is a step."""
+    """A directory as a store; the n-th put meets the n-th fault, and every put and every delete is a step."""
 
     def __init__(self, root: Path, life: Life, faults: list[Fault | None]) -> None:
         super().__init__(root)
@@ -89,3 +102,7 @@ class FaultyStore(LocalStore):
             self._life.steps_left = 0
             raise Killed
         return stored
+
+    def delete(self, key: str, *, if_match: str | None = None) -> None:
+        self._life.step()
+        super().delete(key, if_match=if_match)

@@ -99,12 +99,11 @@ class Site:
         *arguments: str,
         exit_code: int | None = 0,
         program: tuple[str, ...] | None = None,
-        cwd: Path | None = None,
     ) -> Ran:
         """Type a command, and hold it to good manners (no traceback, no secret, no warning) and its exit code."""
         done = subprocess.run(
             [*(program or self.program), *arguments],
-            cwd=cwd or self.home,
+            cwd=self.home,
             env=self._environment(),
             capture_output=True,
             check=False,

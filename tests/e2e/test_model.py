@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -130,10 +131,8 @@ path = "{self.source}"
     def update_that_is_killed_and_repeated(self, amend: bool, after: int) -> None:  # noqa: FBT001
         version = self._version(amend=amend)
         self.life.steps_left = after
-        try:
+        with suppress(Killed):
             update(self.journal, self.settings, _request(version), emit=_ignore, pool=SerialPool())
-        except Killed:
-            pass
         self._come_back()
         self._update(version)
 
@@ -224,10 +223,8 @@ path = "{self.source}"
 
     def _come_back(self) -> None:
         """Start a new process."""
-        self.life.steps_left = None
-        path = self.journal.path
-        self.journal.close()
-        self.journal = MortalJournal.open(path)
+        self.life.end()
+        self.journal = MortalJournal.open(self.journal.path)
 
     def _any_file(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.model.source)), label="path")

@@ -11,7 +11,6 @@ import pytest
 
 from tests.e2e.clouds import JOURNAL, LOCK, Container, ask, files_of, sent
 from tests.e2e.conftest import settle
-from tests.e2e.site import Site
 from tests.trees import Bytes, build, bytes_of
 from tests.wire import Answer, Wire
 

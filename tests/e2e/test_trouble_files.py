@@ -2,68 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 from tests.e2e.clouds import Container, Disk, files_of
 from tests.e2e.site import LIKE_ANYBODY, Site
 from tests.trees import Bytes, Directory, Link, build, bytes_of, change_in_secret, contents, remove
 
 
-def test_what_happened_to_files_since_the_journal_was_written(site: Site, disk: Disk) -> None:
-    """Each is named with what is the matter, none is sent, and all the others are."""
-    images = site.source / "1001" / "Images"
-    good: dict[str, str] = {"1001/Images/good.dcm": "good", "1001/Images/empty.dcm": "", "OMOP/person.csv": "person_id\n"}
-    names = (
-        "vanished",
-        "rewritten",
-        "in secret",
-        "truncated",
-        "grown",
-        "directory",
-        "loop",
-        "pipe",
-        "forbidden",
-        "linked",
-    )
-    build(site.source, good | {f"1001/Images/{name}/x.dcm": Bytes(100) for name in names})
-    site.run("journal", "update", "--version", "spring")
+def _becomes(content: Bytes | Directory | Link) -> Callable[[Path], object]:
+    def happen(path: Path) -> None:
+        remove(path)
+        build(path.parent, {path.name: content})
 
-    remove(images / "vanished" / "x.dcm")
-    build(images, {"rewritten/x.dcm": Bytes(100, edition=2)})
-    change_in_secret(images / "in secret" / "x.dcm")
-    build(images, {"truncated/x.dcm": Bytes(99), "grown/x.dcm": Bytes(101)})
-    for name in ("directory", "loop", "pipe", "linked"):
-        remove(images / name / "x.dcm")
-    build(images, {"directory/x.dcm": Directory(), "loop/x.dcm": Link("x.dcm")})
-    os.mkfifo(images / "pipe" / "x.dcm")
-    (images / "forbidden" / "x.dcm").chmod(0)
-    (images / "linked").rmdir()
-    build(images, {"linked": Link("grown")})
+    return happen
+
+
+def _becomes_a_pipe(path: Path) -> None:
+    remove(path)
+    os.mkfifo(path)
+
+
+def _is_behind_a_link(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("behind"))
+    path.parent.symlink_to("behind")
+
+
+WHAT_HAPPENS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "deleted": (remove, "vanished"),
+    "rewritten": (_becomes(Bytes(100, edition=2)), "changed"),
+    "written to in secret": (change_in_secret, "changed"),
+    "truncated": (_becomes(Bytes(99)), "changed"),
+    "longer": (_becomes(Bytes(101)), "changed"),
+    "a directory": (_becomes(Directory()), "unreadable"),
+    "a pipe": (_becomes_a_pipe, "unreadable"),
+    "a link to itself": (_becomes(Link("scan.dcm")), "unreadable"),
+    "a link to nothing": (_becomes(Link("nothing")), "vanished"),
+    "forbidden": (lambda path: path.chmod(0), "unreadable"),
+    "behind a link": (_is_behind_a_link, "unreadable"),
+}
+
+
+def test_what_happens_to_files_after_they_were_journaled(site: Site, disk: Disk) -> None:
+    """Each is named with what is the matter, and none is sent; all others are."""
+    fine = build(site.source, {"1001/Images/fine.dcm": "fine", "1001/Images/empty.dcm": "", "OMOP/person.csv": "1\n"})
+    predicted = {f"spring/{path}": body for path, body in contents(fine).items()}
+    bad = {f"1001/Images/{what}/scan.dcm": what for what in WHAT_HAPPENS}
+    build(site.source, dict.fromkeys(bad, Bytes(100)))
+    site.run("journal", "update", "--version", "spring")
+    for path, what in bad.items():
+        happen, _ = WHAT_HAPPENS[what]
+        happen(site.source / path)
 
     upload = site.run("--json", "file", "upload", exit_code=3, program=LIKE_ANYBODY)
 
-    failures = {each["path"].split("/")[2]: each["kind"] for each in upload.events("file-failed")}
-    assert failures == {
-        "vanished": "vanished",
-        "rewritten": "changed",
-        "in secret": "changed",
-        "truncated": "changed",
-        "grown": "changed",
-        "directory": "unreadable",
-        "loop": "unreadable",
-        "pipe": "unreadable",
-        "forbidden": "unreadable",
-        "linked": "unreadable",
+    assert {bad[each["path"]]: each["kind"] for each in upload.events("file-failed")} == {
+        what: kind for what, (_, kind) in WHAT_HAPPENS.items()
     }
-    assert upload.event("upload-finished")["remaining"]["files"] == len(names)
-    assert site.pending() == {f"1001/Images/{name}/x.dcm" for name in names}
-    assert files_of(disk.objects()) == {f"spring/{path}": bytes_of(path, body) for path, body in good.items()}
-
-    # They are what they are now; the journal is told so, and they go.
-    remove(images)
-    build(site.source, good)
-    site.run("journal", "update", "--confirm-deletions")
-    assert site.pending() == set()
+    assert upload.event("upload-finished")["remaining"]["files"] == len(bad)
+    assert site.pending() == set(bad)
+    assert files_of(disk.objects()) == predicted
 
 
 def test_a_file_that_changed_in_secret_goes_after_the_next_update(site: Site, disk: Disk) -> None:
@@ -106,6 +106,37 @@ def test_a_key_that_holds_something_else_is_left_alone(azure_site: Site, contain
     site.run("file", "upload")
     site.run("file", "verify")
     assert site.pending() == set()
+
+
+def test_files_that_another_tool_has_sent(azure_site: Site, container: Container) -> None:
+    """Only what is there as it ought to be is marked. That the other tool says so of an object is no proof."""
+    site = azure_site
+    paths = {name: f"1001/Images/{name}.dcm" for name in ("right", "wrong", "claimed", "shorter", "missing")}
+    right = {name: bytes_of(path, Bytes(2_000)) for name, path in paths.items()}
+    build(site.source, dict.fromkeys(paths.values(), Bytes(2_000)))
+    site.run("journal", "update", "--version", "spring")
+    container.put("data/spring/1001/Images/right.dcm", right["right"])
+    container.put("data/spring/1001/Images/wrong.dcm", bytes(2_000))
+    container.put("data/spring/1001/Images/claimed.dcm", bytes(2_000))
+    container.claim("data/spring/1001/Images/claimed.dcm", md5=hashlib.md5(right["claimed"]).digest())  # noqa: S324
+    container.put("data/spring/1001/Images/shorter.dcm", right["shorter"][:-1])
+
+    marking = ("file", "mark_as_uploaded_central", "--upload-datetime", "20260302101500")
+    marked = site.run("--json", *marking, exit_code=3).event("files-marked")
+
+    assert marked["marked"] == 1
+    assert set(marked["refused"]) == {path for name, path in paths.items() if name != "right"}
+    assert site.pending() == set(marked["refused"])
+    (delivered,) = site.uploaded().values()
+    assert (delivered["path"], delivered["evidence"], delivered["submission"]) == (
+        paths["right"],
+        "readback",
+        "20260302101500",
+    )
+
+    upload = site.run("--json", "file", "upload", exit_code=3)
+    assert [each["path"] for each in upload.events("file-delivered")] == [paths["missing"]]
+    assert {each["kind"] for each in upload.events("file-failed")} == {"key-taken"}
 
 
 def test_what_becomes_of_uploaded_files_is_found_by_verify(azure_site: Site, container: Container) -> None:

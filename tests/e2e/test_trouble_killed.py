@@ -8,11 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clouds import JOURNAL, LOCK, Container, Disk, ask, files_of, manifest_for, manifest_of, sent
+from tests.e2e.clouds import (
+    JOURNAL,
+    LOCK,
+    Container,
+    Disk,
+    ask,
+    fetched,
+    files_of,
+    manifest_for,
+    manifest_of,
+    sent,
+    tables_of,
+)
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site, wait_until
 from tests.trees import Bytes, build, bytes_of
-from tests.wire import Delay, Wire
+from tests.wire import Delay, DropAnswer, Wire
 
 MANY = {f"{patient}/Images/{number:03}.dcm": Bytes(30) for patient in range(1001, 1006) for number in range(80)}
 SCANS = {f"{patient}/Images/scan.dcm": Bytes(1_000) for patient in range(1001, 1013)}
@@ -148,3 +160,34 @@ def test_an_interruption_does_not_wait_for_the_rest_of_a_large_file(
     assert wire.count("PUT", "comp=block&") < blocks
     assert files_of(container.objects()) == {}
     assert LOCK not in container.objects()
+
+
+def test_an_amended_version_replaces_what_a_killed_upload_left(
+    cut: tuple[Site, set[str]], container: Container
+) -> None:
+    """Files that had arrived without being recorded were corrected: the same names in the same version again."""
+    site, recorded = cut
+    unrecorded = files_of(container.objects()).keys() - recorded
+    assert unrecorded
+    corrected = {key.removeprefix("spring/"): Bytes(900, edition=2) for key in unrecorded}
+    build(site.source, corrected)
+
+    site.run("journal", "update", "--amend")
+    site.run("file", "upload")
+
+    files = files_of(container.objects())
+    assert files == {f"spring/{path}": bytes_of(path, body) for path, body in (SCANS | corrected).items()}
+
+
+def test_a_journal_that_was_given_back_without_an_answer(tmp_path: Path, container: Container, wire: Wire) -> None:
+    """The cloud has it, and the command could not know. The next one goes on all the same."""
+    cloud = dataclasses.replace(container, port=wire.port)
+    site = settle(tmp_path / "home", build(tmp_path / "source", SCANS), cloud, patience=0)
+    wire.script(DropAnswer(), method="PUT", containing=f"{JOURNAL}?")
+    site.run("journal", "update", "--version", "spring", exit_code=26)
+    assert container.objects().keys() == {JOURNAL, LOCK}
+
+    site.run("file", "upload")
+
+    assert all_there(container)
+    assert tables_of(site.journal) == tables_of(fetched(container, tmp_path))

@@ -19,7 +19,7 @@ ODD = {
     "1001/Images/-rf/-": "c",
     "1001/Images/$(reboot) `reboot` %PATH% !x! & | ; # ?q=1 [a] {b} *": "d",
     "1001/Images/" + "n" * 251 + ".dcm": "e",
-    "1001/Images/Übersicht ☂ 日本 𝔛.dcm": "f",
+    "1001/Images/Übersicht ☂ 日本 😀.dcm": "f",
     "1001/Images/.hidden/.DS_Store": "g",
     "1001/Images/ leading, two  inside and trailing ": "h",
     "1001/Images/100% %41 +.dcm": "i",

@@ -19,7 +19,7 @@ from tests.e2e.clouds import (
     LOCK,
     Container,
     Disk,
-    ask,
+    fetched,
     files_of,
     manifest_for,
     manifest_of,
@@ -27,9 +27,7 @@ from tests.e2e.clouds import (
     sent,
     tables_of,
 )
-from tests.e2e.conftest import settle
 from tests.e2e.site import CHECKOUT, MODULE, SCRIPT, SOURCE_DIRECTORY, Site
-from tests.emulators import Azurite
 from tests.trees import Bytes, build, bytes_of, remove, rename, touch
 from tests.wire import Wire
 
@@ -48,7 +46,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How a site of some year has set itself up. `path` is where it keeps a file, `key` what that is called centrally."""
+    """A site as some year set it up: `path` is where it keeps a file, `key` what that is called centrally."""
 
     name: str
     program: tuple[str, ...]
@@ -177,6 +175,10 @@ def _path_by_patient(file: File) -> str:
     return f"{file.patient}/{file.modality}/{file.name}"
 
 
+def _key_2024(version: str, file: File) -> str:
+    return f"{version}/{_path_by_patient(file)}"
+
+
 def _key_2026(version: str, file: File) -> str:
     if file.modality in ("OMOP", "Metadata"):
         return f"{version}/{file.modality}/{file.name}"
@@ -184,9 +186,7 @@ def _key_2026(version: str, file: File) -> str:
 
 
 GENERATIONS = (
-    Generation(
-        "2024", MODULE, _config_2024, _path_by_patient, lambda version, file: f"{version}/{_path_by_patient(file)}"
-    ),
+    Generation("2024", MODULE, _config_2024, _path_by_patient, _key_2024),
     Generation("2025", SCRIPT, _config_2025, _path_2025, _key_2025),
     Generation("2026", SOURCE_DIRECTORY, _config_2026, _path_by_patient, _key_2026),
 )
@@ -275,11 +275,6 @@ def sent_once(first: Mapping[File, bytes], second: Mapping[File, bytes], generat
     """Each content of each key is sent once. A version in the path can make one key of two contents."""
     keys = [generation.key(FIRST, file) for file in first] + [generation.key(SECOND, file) for file in second]
     return {key: keys.count(key) for key in keys}
-
-
-def fetched(cloud: Container | Disk, directory: Path) -> Path:
-    """The cloud's journal as a file of its own."""
-    return build(directory, {"fetched.db": cloud.objects()[JOURNAL]}) / "fetched.db"
 
 
 def test_many_commands_on_a_journal_that_was_taken_once(azure_site: Site, container: Container) -> None:

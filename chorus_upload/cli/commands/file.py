@@ -179,8 +179,8 @@ def verify(
 ) -> int:
     """Check the central store against the journal.
 
-    Names what is missing, differs, was written again since, or is not in the journal. Nothing is downloaded:
-    sizes and checksums come with the store's own listing. Ends with 3 when anything is not as the journal says.
+    Names what is missing, differs, or is not in the journal. The store's own listing says it; only an object that
+    was written again since its delivery is read back. Ends with 3 when anything is not as the journal says.
     """
     from chorus_upload.operations.verify import VerifyRequest
     from chorus_upload.operations.verify import verify as run_verify

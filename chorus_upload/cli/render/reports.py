@@ -17,6 +17,7 @@ from chorus_upload.events import (
     VerifyFinished,
     VerifyResult,
 )
+from chorus_upload.model import FailureKind
 
 Result = UpdateFinished | UploadFinished | VerifyFinished | FilesMarked | JournalCheckedOut | JournalCheckedIn
 
@@ -52,8 +53,10 @@ def _update(result: UpdateFinished) -> Report:
         for root, tally in result.outside.items()
         if tally.files
     ]
-    if not total.changed:
+    if not total.changed and not result.resumed:
         remarks.append("Nothing has changed since the last update.")
+    if result.pending.files:
+        remarks.append(f"To upload: {_tally(result.pending)}.")
     remarks.append(f"Took {duration(result.seconds)}.")
     warnings = [f"{counted(result.problems, 'problem')} in the sources, named above."] if result.problems else []
     resumed = ", continued after an interruption" if result.resumed else ""
@@ -62,7 +65,7 @@ def _update(result: UpdateFinished) -> Report:
         table=Table((Column("Modality"), Column("What"), *_FILES_AND_SIZE), tuple(rows)) if rows else None,
         remarks=tuple(remarks),
         warnings=tuple(warnings),
-        next_step="file upload" if total.changed else "",
+        next_step="file upload" if result.pending.files else "",
     )
 
 
@@ -120,6 +123,9 @@ def _upload(result: UploadFinished) -> Report:
 
 
 def _after_upload(result: UploadFinished) -> str:
+    if result.failures.keys() & {FailureKind.CHANGED, FailureKind.VANISHED}:
+        # The journal no longer says what the source holds; sending again would only say so again.
+        return "journal update"
     if result.remaining.files:
         return "file upload"
     return "file verify" if result.submission else ""
@@ -130,7 +136,6 @@ _VERDICTS = {
     VerifyResult.MISSING: "missing",
     VerifyResult.SIZE_DIFFERS: "another size",
     VerifyResult.CHECKSUM_DIFFERS: "another checksum",
-    VerifyResult.CHANGED: "written again since",
     VerifyResult.NOT_IN_JOURNAL: "not in the journal",
 }
 
