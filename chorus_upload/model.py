@@ -57,6 +57,19 @@ class Evidence(StrEnum):
     """An older tool recorded the upload; this one has not proven it. Never written for a new delivery."""
 
 
+class CustodyState(StrEnum):
+    """How a local journal stands to the one in the cloud."""
+
+    OUT = "out"
+    """Checked out: the cloud has our lock, and this file may have what the cloud has not."""
+    OFFERED = "offered"
+    """A copy was sent to the cloud; whether the cloud took it is not known here."""
+    RETURNED = "returned"
+    """The cloud has what this file has; our lock may still be there."""
+    IN = "in"
+    """The cloud has what this file has, and the lock is gone: a copy that may be replaced."""
+
+
 class ProblemKind(StrEnum):
     """Why something in a source needs a person."""
 
@@ -120,7 +133,9 @@ class Transfer:
 
     `fingerprint` and `md5` are what the journal knows of the content; either may be missing (a file that is
     first read while it is sent has neither, one from an old journal has only an MD5). `replaces` is the etag of
-    an object of ours that this one supersedes under the same key; None means that the key must be free.
+    an object of ours that this one supersedes under the same key; None means that the key must be free, or hold
+    content of one of the fingerprints in `superseded`: that of earlier states of this file in the same version,
+    which may have been sent by a run that died before recording it.
     """
 
     file_id: int
@@ -132,6 +147,7 @@ class Transfer:
     fingerprint: bytes | None = None
     md5: bytes | None = None
     replaces: str | None = None
+    superseded: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

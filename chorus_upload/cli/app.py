@@ -17,6 +17,7 @@ from chorus_upload.cli.commands import config, file, history, journal, usage
 from chorus_upload.cli.failures import failure_of
 from chorus_upload.cli.groups import PROGRAM, examples, make_group, require_command
 from chorus_upload.cli.helping import help_page
+from chorus_upload.cli.interruption import interrupted_by_signals
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
 from chorus_upload.cli.render.stream import Stream, make_tolerant
 from chorus_upload.errors import EXIT_OK
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_tolerant(stream)
     invocation = Invocation()
     try:
-        return _run(invocation, hoist_global_options(sys.argv[1:] if arguments is None else arguments))
+        with interrupted_by_signals():
+            return _run(invocation, hoist_global_options(sys.argv[1:] if arguments is None else arguments))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: whatever ends a run becomes words
         failure = failure_of(error, verbose=invocation.options.verbose, redact=invocation.redact)
         invocation.sink.failure(failure)

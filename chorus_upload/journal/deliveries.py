@@ -157,6 +157,33 @@ def superseded_etags(journal: Journal, *, url: str, keys: Sequence[str]) -> dict
         return {row.key: row.etag for row in connection.execute(statement, parameters)}
 
 
+def superseded_content(journal: Journal) -> dict[int, tuple[bytes, ...]]:
+    """By planned file: fingerprints of earlier states of it that belonged to the same version."""
+    statement = """
+        SELECT p.file_id, old.fingerprint
+        FROM file old
+        JOIN file f ON f.retired_by IS NULL AND f.directory_id = old.directory_id AND f.name = old.name
+            AND f.modality_id = old.modality_id AND f.introduced_by = old.introduced_by
+        JOIN planned p ON p.file_id = f.id
+        WHERE old.retired_by IS NOT NULL AND old.fingerprint IS NOT NULL
+    """
+    found: dict[int, tuple[bytes, ...]] = {}
+    with journal.transaction() as connection:
+        connection.exec_driver_sql("CREATE INDEX IF NOT EXISTS temp.planned_file ON planned (file_id)")
+        for file_id, fingerprint in connection.exec_driver_sql(statement):
+            found[file_id] = (*found.get(file_id, ()), fingerprint)
+    return found
+
+
+def distrust(journal: Journal, file_ids: Sequence[int]) -> None:
+    """Have these files read again by the next update, whatever their times say."""
+    with journal.transaction() as connection:
+        connection.execute(
+            text("UPDATE file SET unsettled = 1 WHERE id IN (SELECT value FROM json_each(:ids))"),
+            {"ids": json.dumps(list(file_ids))},
+        )
+
+
 def delivered(
     journal: Journal, *, url: str, selection: Selection, active_only: bool = True
 ) -> Iterator[DeliveryRecord]:

@@ -75,15 +75,16 @@ class Journal:
         Raises JournalError or SchemaTooNew, in whose words the journal is `known_as`.
         """
         try:
-            with journal_errors(path), closing(connect(path, read_only=True)) as connection:
+            with journal_errors(path), _connected(path) as connection:
                 with connection.begin():
                     revision = schema_revision(connection)
                 if revision not in (None, SCHEMA_REVISION):
                     require_known(revision, known_revisions())
                 damage = damage_of(driver(connection))
-                connection.engine.dispose()
         except JournalError as error:
             raise type(error)(f"{known_as}: {error.message}", hint=error.hint) from error
+        if revision is None:
+            raise JournalError(f"{known_as} is empty, and not a journal", hint=DAMAGED_HINT)
         if damage is not None:
             raise JournalError(f"{known_as} is damaged ({damage})", hint=DAMAGED_HINT)
 
@@ -145,6 +146,15 @@ class Journal:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[Connection]:
+    connection = connect(path, read_only=True)
+    try:
+        yield connection
+    finally:
+        _close(connection)
 
 
 def _close(connection: Connection) -> None:

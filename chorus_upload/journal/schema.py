@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-from chorus_upload.model import Change, Evidence, JournalingMode, Retirement
+from chorus_upload.model import Change, CustodyState, Evidence, JournalingMode, Retirement
 
 SCHEMA_REVISION = "0001"
 """The newest migration. A test holds it equal to Alembic's head, so that opening needs no Alembic."""
@@ -192,12 +192,17 @@ custody = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("cloud", Text, nullable=False),
+    Column("state", Text, nullable=False),
     Column("lock_id", Text),
     Column("lock_etag", Text),
     Column("base_etag", Text),
+    Column("offered", BLOB),
     Column("implicit", Integer, nullable=False),
     Column("since_us", Integer, nullable=False),
     CheckConstraint("id = 1", name="single"),
+    CheckConstraint(one_of("state", CustodyState), name="state"),
+    CheckConstraint("(state = 'in') = (lock_id IS NULL)", name="lock"),
+    CheckConstraint("(state = 'offered') = (offered IS NOT NULL)", name="offered"),
     CheckConstraint("implicit IN (0, 1)", name="implicit"),
 )
-"""Where this copy of the journal belongs. `lock_id` is set exactly while it is checked out to us."""
+"""Where this copy of the journal belongs, and how far its check-in has come (see `custody`)."""

@@ -38,7 +38,9 @@ class Keys:
         return central_key(modality=modality, version=version, parts=parts, patient_first=self._patient_first)
 
 
-def transfer_of(file: PendingFile, *, key: str, replaces: str | None = None) -> Transfer:
+def transfer_of(
+    file: PendingFile, *, key: str, replaces: str | None = None, superseded: tuple[bytes, ...] = ()
+) -> Transfer:
     """The work of delivering a pending file under `key`."""
     return Transfer(
         file_id=file.id,
@@ -50,4 +52,5 @@ def transfer_of(file: PendingFile, *, key: str, replaces: str | None = None) -> 
         fingerprint=file.fingerprint,
         md5=file.md5,
         replaces=replaces,
+        superseded=superseded,
     )

@@ -34,8 +34,9 @@ from chorus_upload.events import Emit, JournalCheckedIn, JournalCheckedOut, Leve
 from chorus_upload.journal import commands, custody
 from chorus_upload.journal.custody import Custody
 from chorus_upload.journal.database import private_file
-from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.who import Who
+from chorus_upload.model import CustodyState
 from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url
 from chorus_upload.storage.open import open_store, require_supported
@@ -98,7 +99,7 @@ def _reading(settings: Settings, local: Path, *, local_only: bool) -> Iterator[J
     if local.exists():
         with Journal.open(local, read_only=True) as journal:
             state = custody.read(journal)
-            if local_only or (state is not None and state.checked_out):
+            if local_only or (state is not None and not state.is_in):
                 yield journal
                 return
     elif local_only:
@@ -121,6 +122,12 @@ def _reading(settings: Settings, local: Path, *, local_only: bool) -> Iterator[J
 def _working_copy(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -> Iterator[Journal]:
     if local_only:
         with Journal.open(local) as journal:
+            state = custody.read(journal)
+            if state is not None and state.is_in:
+                # The next check-out would put the cloud's journal in its place, and the work would be gone.
+                raise JournalNotCheckedOut(
+                    f"{local} is only a copy: it is not checked out", hint="Run `journal checkout` first."
+                )
             yield journal
         return
     with _cloud(settings) as store:
@@ -167,10 +174,14 @@ def checkin(settings: Settings, *, local_journal: Path | None, emit: Emit) -> No
     """
     local = local_journal or settings.journal.local_path
     with _cloud(settings) as store, Journal.open(local) as journal:
-        state = custody.read(journal)
-        if state is None or not state.checked_out:
+        before = custody.read(journal)
+        if before is None or before.is_in:
             raise JournalNotCheckedOut(f"{local} is not checked out", hint="There is nothing in it to give back.")
-        _check_in(settings, store, journal, state, emit=emit)
+        state = _settled(settings, store, journal)
+        if state is None or state.is_in:
+            emit(JournalCheckedIn(cloud=before.cloud, local=str(local), unchanged=True))
+        else:
+            _check_in(settings, store, journal, state, emit=emit)
 
 
 def lock_status(settings: Settings) -> str | None:
@@ -206,11 +217,12 @@ def _cloud(settings: Settings) -> Store:
 def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool, emit: Emit) -> Journal:
     """Open the local journal under the cloud's lock, taking both where they are not ours already."""
     name, cloud = settings.journal.cloud_name, destination_url(settings.journal.cloud)
+    state = None
     if local.exists():
         journal = Journal.open(local)
         try:
-            state = custody.read(journal)
-            if state is not None and state.checked_out:
+            state = _settled(settings, store, journal)
+            if state is not None and not state.is_in:
                 state = _require_lock(store, settings, journal, state, emit=emit)
                 if not implicit and state.implicit:
                     # The user takes over what an interrupted command left.
@@ -221,8 +233,6 @@ def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool,
             journal.close()
             raise
         journal.close()
-    else:
-        state = None
     before = store.stat(name)
     held = lock.acquire(store, name, journal_etag=before.etag if before else None, who=Who.here())
     if held is None:
@@ -232,15 +242,52 @@ def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool,
     try:
         etag = _obtain(store, name, local, state, cloud=cloud, emit=emit)
         journal = Journal.create(local) if etag is None else Journal.open(local)
-        custody.checked_out(
-            journal, cloud=cloud, lock_id=held.id, lock_etag=held.etag, base_etag=etag, implicit=implicit
+        taken = Custody(
+            cloud=cloud,
+            state=CustodyState.OUT,
+            lock_id=held.id,
+            lock_etag=held.etag,
+            base_etag=etag,
+            implicit=implicit,
+            since_us=now_us(),
         )
+        custody.write(journal, taken)
     except BaseException:
         with suppress(PreconditionFailed):
             lock.release(store, name, etag=held.etag)
         raise
     emit(JournalCheckedOut(cloud=cloud, local=str(local), created=etag is None, resumed=False))
     return journal
+
+
+def _settled(settings: Settings, store: Store, journal: Journal) -> Custody | None:
+    """The custody of a local journal, after finishing a check-in that was interrupted: OUT or IN."""
+    state, name = custody.read(journal), settings.journal.cloud_name
+    if state is None or state.is_in:
+        return state
+    if state.cloud != destination_url(settings.journal.cloud):
+        raise JournalError(
+            f"{journal.path} is checked out from {state.cloud}, not from {settings.journal.cloud}",
+            hint="Use the configuration that it was checked out with, or another --local-journal.",
+        )
+    if state.state is CustodyState.OFFERED:
+        there = store.stat(name)
+        content = read_back(store, name, size=there.size) if there else None
+        if there and content and content[0] == state.offered:
+            state = replace(state, state=CustodyState.RETURNED, offered=None, base_etag=there.etag)
+        else:
+            state = replace(state, state=CustodyState.OUT, offered=None)
+        custody.write(journal, state)
+    return _let_go(store, name, journal, state) if state.state is CustodyState.RETURNED else state
+
+
+def _let_go(store: Store, name: str, journal: Journal, state: Custody) -> Custody:
+    """The cloud has it all: remove our lock, if it is still there, and note that."""
+    with suppress(PreconditionFailed):
+        lock.release(store, name, etag=state.lock_etag)
+    state = replace(state, state=CustodyState.IN, lock_id=None, lock_etag=None, implicit=False)
+    custody.write(journal, state)
+    return state
 
 
 def _require_lock(store: Store, settings: Settings, journal: Journal, state: Custody, *, emit: Emit) -> Custody:
@@ -250,27 +297,22 @@ def _require_lock(store: Store, settings: Settings, journal: Journal, state: Cus
     was checked out: then nothing has happened in between.
     """
     local, name = journal.path, settings.journal.cloud_name
-    if state.cloud != destination_url(settings.journal.cloud):
-        raise JournalError(
-            f"{local} is checked out from {state.cloud}, not from {settings.journal.cloud}",
-            hint="Use the configuration that it was checked out with, or another --local-journal.",
-        )
     held = lock.read(store, name)
     if held is not None and held.id == state.lock_id:
         return state
-    if held is None:
-        held = lock.acquire(store, name, journal_etag=state.base_etag, who=Who.here())
-        if held is not None:
-            there = store.stat(name)
-            if (there.etag if there else None) == state.base_etag:
-                emit(Notice(f"the lock on {settings.journal.cloud} was broken and is taken again"))
-                state = replace(state, lock_id=held.id, lock_etag=held.etag)
-                custody.write(journal, state)
-                return state
-            lock.release(store, name, etag=held.etag)
+    trouble = held.sentence if held else "somebody else is just taking it"
+    retaken = None if held else lock.acquire(store, name, journal_etag=state.base_etag, who=Who.here())
+    if retaken is not None:
+        there = store.stat(name)
+        if (there.etag if there else None) == state.base_etag:
+            emit(Notice(f"the lock on {settings.journal.cloud} was broken and is taken again"))
+            state = replace(state, lock_id=retaken.id, lock_etag=retaken.etag)
+            custody.write(journal, state)
+            return state
+        lock.release(store, name, etag=retaken.etag)
+        trouble = "the cloud has another journal by now"
     raise CheckinConflict(
-        f"{local} was checked out, but its lock on {settings.journal.cloud} was broken"
-        + (f": {held.sentence}" if held and held.owner != "" else ", and the cloud has another journal by now"),
+        f"{local} was checked out, but its lock on {settings.journal.cloud} was broken: {trouble}",
         hint=f"{local} may have what the cloud has not. Keep it under another name before you go on.",
     )
 
@@ -332,19 +374,21 @@ def _check_in(settings: Settings, store: Store, journal: Journal, state: Custody
     with tempfile.TemporaryDirectory(prefix="chorus-upload-", dir=local.parent) as directory:
         copy = Path(directory) / "journal.db"
         journal.copy_to(copy)
+        content = hash_file(copy)
+        custody.write(journal, replace(state, state=CustodyState.OFFERED, offered=content[0]))
         try:
             stored = publish(store, name, copy, create_only=state.base_etag is None, if_match=state.base_etag)
-            etag = stored.etag
         except (ObjectExists, PreconditionFailed):
-            # Ours, if only the answer to an earlier try was lost.
+            # Ours, if only the answer was lost and the request repeated.
             there = store.stat(name)
-            if there is None or read_back(store, name, size=copy.stat().st_size) != hash_file(copy):
+            if there is None or read_back(store, name, size=copy.stat().st_size) != content:
+                custody.write(journal, state)
                 raise CheckinConflict(
                     f"{settings.journal.cloud} is not the journal that was checked out",
                     hint=f"Nothing was overwritten. {local} has this machine's work: keep it.",
                 ) from None
-            etag = there.etag
-    custody.checked_in(journal, cloud=state.cloud, etag=etag)
-    with suppress(PreconditionFailed):
-        lock.release(store, name, etag=state.lock_etag)
+            stored = there
+    state = replace(state, state=CustodyState.RETURNED, base_etag=stored.etag)
+    custody.write(journal, state)
+    _let_go(store, name, journal, state)
     emit(JournalCheckedIn(cloud=state.cloud, local=str(local), unchanged=False))

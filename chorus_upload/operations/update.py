@@ -13,6 +13,7 @@ the version open; whatever was applied is the same at the next scan, so the next
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -109,7 +110,8 @@ def update(
         version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
         observation.begin(version_id, mode=settings.mode)
         application = _Application(settings, observation, sources, emit=emit)
-        application.run(pool or AdaptivePool(settings.num_threads, is_long=_is_long))
+        stop = application.stop
+        application.run(pool or AdaptivePool(settings.num_threads, is_long=_is_long, stop=stop))
         for modality, count in application.problems.items():
             problems[modality] = problems.get(modality, 0) + count
         retired = observation.retire_gone()
@@ -206,6 +208,7 @@ class _Application:
         self._names = {key: name for name, key in observation.modalities.items()}
         self._sources = {key: sources[name] for key, name in self._names.items()}
         self._emit = emit
+        self.stop = threading.Event()
         self._changes: defaultdict[tuple[str, str], Tally] = defaultdict(Tally)
         self.not_same: defaultdict[str, Tally] = defaultdict(Tally)
         """What is not unchanged, as it was observed."""
@@ -267,7 +270,7 @@ class _Application:
             return Reading(candidate.size, candidate.mtime_us)
         source = self._sources[candidate.modality_id]
         expected = FileStat(candidate.size, candidate.mtime_us)
-        return read_file(source, candidate.path, expected=expected, with_md5=bool(candidate.needs_md5))
+        return read_file(source, candidate.path, expected=expected, with_md5=bool(candidate.needs_md5), stop=self.stop)
 
     def _needs_reading(self, candidate: Candidate) -> bool:
         if self._settings.fingerprint is FingerprintTime.ON_UPDATE:

@@ -29,6 +29,7 @@ from chorus_upload.events import (
     FileDelivered,
     FileFailed,
     FilePlanned,
+    Notice,
     Tally,
     UploadFinished,
     UploadPlanned,
@@ -50,6 +51,7 @@ from chorus_upload.storage.store import Store
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import Pool, ThreadPool
 from chorus_upload.transfer.publish import publish
+from chorus_upload.transfer.reader import Stopped
 from chorus_upload.transfer.sender import Sender
 
 RECORD_SECONDS = 1.0
@@ -66,13 +68,21 @@ class UploadRequest:
 
 
 def upload(
-    journal: Journal, settings: Settings, request: UploadRequest, *, emit: Emit, pool: Pool | None = None
+    journal: Journal,
+    settings: Settings,
+    request: UploadRequest,
+    *,
+    emit: Emit,
+    pool: Pool | None = None,
+    stop: threading.Event | None = None,
 ) -> UploadFinished:
     """Deliver what is pending.
 
     Trouble with single files is in the result. Raises StorageError when no file can be delivered (no
-    permission, an expired credential, no container); what was delivered before that is recorded.
+    permission, an expired credential, no container); what was delivered before that is recorded. When `stop`
+    is set, small files under way are finished and recorded, large ones given up, and KeyboardInterrupt raised.
     """
+    stop = stop or threading.Event()
     begun = time.monotonic()
     modalities = selected_modalities(settings, request.modalities)
     selection = Selection(version=request.version, modalities=modalities)
@@ -89,12 +99,19 @@ def upload(
     with ExitStack() as stack:
         _, sources = stack.enter_context(open_sources(settings, modalities))
         store = stack.enter_context(
-            open_store(settings.central.location, patience=settings.retry_seconds, connections=settings.num_threads)
+            open_store(
+                settings.central.location,
+                patience=settings.retry_seconds,
+                connections=settings.num_threads,
+                stop=stop,
+            )
         )
         meter = Meter()
-        sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=meter)
-        run = _Run(journal, settings, submission, sender, meter=meter, total=pending, emit=emit)
-        run.send_all(pool or ThreadPool(settings.num_threads))
+        sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=meter, stop=stop)
+        run = _Run(journal, settings, submission, sender, meter=meter, total=pending, emit=emit, stop=stop)
+        run.send_all(pool or ThreadPool(settings.num_threads, stop=stop))
+        if stop.is_set():
+            raise KeyboardInterrupt
         manifests = [
             _leave_proof(journal, submission, store, version=version, journal_name=settings.journal.cloud_name)
             for version in submissions.versions_written(journal, submission)
@@ -148,6 +165,7 @@ class _Run:
         meter: Meter,
         total: Tally,
         emit: Emit,
+        stop: threading.Event,
     ) -> None:
         self._journal = journal
         self._submission = submission
@@ -158,7 +176,8 @@ class _Run:
         self._meter = meter
         self._total = total
         self._emit = emit
-        self._stopped = threading.Event()
+        self._stop = stop
+        self._distrusted: list[int] = []
         self._unrecorded: list[Delivered] = []
         self.sent = Tally()
         self.already_there = Tally()
@@ -169,6 +188,7 @@ class _Run:
         """Send the plan. What concerns every file ends it: what is under way is finished, then it is raised."""
         trouble: StorageError | None = None
         record_pace, report_pace = Pace(RECORD_SECONDS), Pace(0.2)
+        told = False
         try:
             for outcome in pool.run(self._send, self._transfers()):
                 match outcome:
@@ -177,28 +197,35 @@ class _Run:
                     case Failed():
                         self._fail(outcome)
                     case StorageError():
-                        self._stopped.set()
+                        self._stop.set()
                         trouble = trouble or outcome
                 if len(self._unrecorded) >= self._most_unrecorded or record_pace.is_due():
                     self._record()
                 if report_pace.is_due():
                     self._report()
+                if self._stop.is_set() and trouble is None and not told:
+                    told = True
+                    self._emit(Notice("stopping: small files on their way are finished; once more stops at once"))
         finally:
             self._record()
+            deliveries.distrust(self._journal, self._distrusted)
             self._report()
         if trouble is not None:
             raise trouble
 
     def _send(self, transfer: Transfer) -> Outcome | StorageError | None:
         """Runs in the threads of the pool; None when the run was stopped before this file began."""
-        if self._stopped.is_set():
+        if self._stop.is_set():
             return None
         try:
             return self._sender.send(transfer)
+        except Stopped:
+            return None
         except StorageError as error:
             return error
 
     def _transfers(self) -> Iterator[Transfer]:
+        earlier = deliveries.superseded_content(self._journal)
         for page in deliveries.planned(self._journal):
             keyed: list[tuple[PendingFile, str]] = []
             for file in page:
@@ -208,12 +235,15 @@ class _Run:
                     self._fail(Failed(transfer_of(file, key=""), FailureKind.REFUSED, error.message))
             superseded = deliveries.superseded_etags(self._journal, url=self._url, keys=[key for _, key in keyed])
             for file, key in keyed:
-                if self._stopped.is_set():
+                if self._stop.is_set():
                     return
-                yield transfer_of(file, key=key, replaces=superseded.get(key))
+                yield transfer_of(file, key=key, replaces=superseded.get(key), superseded=earlier.get(file.id, ()))
 
     def _fail(self, outcome: Failed) -> None:
         self.failures[outcome.kind] += 1
+        if outcome.kind is FailureKind.CHANGED:
+            # Its time and size may not show it: without this the next update would find nothing to do.
+            self._distrusted.append(outcome.transfer.file_id)
         self._emit(FileFailed.of(outcome))
 
     def _record(self) -> None:

@@ -35,7 +35,7 @@ from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, Stor
 
 _MIB = 1 << 20
 _LONGEST_NAME = 1024
-_LONGEST_PART = 254
+_MOST_PARTS = 254
 
 
 class AzureStore:
@@ -171,10 +171,10 @@ class AzureStore:
             raise StorageError(f"{key!r} cannot be stored in Azure: it holds a control character")
         if "\\" in name:
             raise StorageError(f"{key!r} cannot be stored in Azure: it would turn the backslash into a slash")
-        if _length(name) > _LONGEST_NAME or max(map(_length, name.split("/"))) > _LONGEST_PART:
+        if _length(name) > _LONGEST_NAME or name.count("/") >= _MOST_PARTS:
             raise StorageError(
                 f"{key!r} cannot be stored in Azure: names have at most {_LONGEST_NAME} characters, "
-                f"and at most {_LONGEST_PART} between two slashes"
+                f"and at most {_MOST_PARTS} parts between slashes"
             )
         return self._container.get_blob_client(name)
 

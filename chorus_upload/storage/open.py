@@ -5,11 +5,12 @@ An SDK is imported when the first of its stores is opened, and not before.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from chorus_upload.config.accounts import Account, account_of
 from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
-from chorus_upload.errors import ConfigError
+from chorus_upload.errors import ConfigError, TransientError
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.retry import Retry
@@ -23,16 +24,19 @@ _STORES = "a local directory, az:// (Azure Blob Storage)"
 _SOURCES = "a local directory"
 
 
-def open_store(location: Location, *, patience: float = 900.0, connections: int = 16) -> Store:
+def open_store(
+    location: Location, *, patience: float = 900.0, connections: int = 16, stop: threading.Event | None = None
+) -> Store:
     """The store at `location`, to be closed by the caller. Nothing is read or sent yet.
 
     `patience` is for how many seconds a failing service is asked again; `connections` is how many threads
-    will use the store at once. Raises ConfigError when this version cannot open such a place.
+    will use the store at once; once `stop` is set nothing is waited for any more. Raises ConfigError when this
+    version cannot open such a place.
     """
     if location.is_local:
         return LocalStore(location.local_path)
     if location.scheme == "az":
-        return _azure(location, patience=patience, connections=connections)
+        return _azure(location, retry=_retry(patience, stop), connections=connections)
     raise _unsupported(location, "stored", _STORES)
 
 
@@ -73,7 +77,18 @@ def _unsupported(location: Location, verb: str, supported: str) -> ConfigError:
     )
 
 
-def _azure(location: Location, *, patience: float, connections: int) -> Store:
+def _retry(patience: float, stop: threading.Event | None) -> Retry:
+    if stop is None:
+        return Retry(patience=patience)
+
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise TransientError("given up, because the run is to end")
+
+    return Retry(patience=patience, sleep=sleep)
+
+
+def _azure(location: Location, *, retry: Retry, connections: int) -> Store:
     # The SDK takes a third of a second to import, which `--help` and local work need not wait for.
     from chorus_upload.storage.azure import AzureStore
 
@@ -84,7 +99,7 @@ def _azure(location: Location, *, patience: float, connections: int) -> Store:
         location.container,
         prefix=location.prefix,
         credential=_azure_credential(location),
-        retry=Retry(patience=patience),
+        retry=retry,
         connections=connections,
     )
 

@@ -6,6 +6,7 @@ What goes in is plain data, so that another pool (processes, a cluster) can take
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -76,11 +77,12 @@ class ThreadPool:
     """`workers` threads, and at most `AHEAD` pieces of work more than that taken but not finished.
 
     `idle_seconds` is how long to wait for an outcome before yielding None, so that the caller can show
-    progress and put what it has on disk.
+    progress and put what it has on disk. `stop` is set when a run ends early, for the pieces under way to see.
     """
 
-    def __init__(self, workers: int, *, idle_seconds: float = 0.2) -> None:
+    def __init__(self, workers: int, *, stop: threading.Event | None = None, idle_seconds: float = 0.2) -> None:
         self._workers = workers
+        self._stop = stop or threading.Event()
         self._idle_seconds = idle_seconds
 
     def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
@@ -92,6 +94,9 @@ class ThreadPool:
                     yield from _or_none(threads.finished(timeout=self._idle_seconds))
             while threads.unfinished:
                 yield from _or_none(threads.finished(timeout=self._idle_seconds))
+        except BaseException:
+            self._stop.set()
+            raise
         finally:
             threads.close()
 
@@ -119,9 +124,17 @@ class AdaptivePool:
     WINDOW_SECONDS = 0.25
     BUSY_SHARE = 0.25
 
-    def __init__(self, workers: int, *, is_long: Callable[[Any], bool], idle_seconds: float = 0.2) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        is_long: Callable[[Any], bool],
+        stop: threading.Event | None = None,
+        idle_seconds: float = 0.2,
+    ) -> None:
         self._workers = workers
         self._is_long = is_long
+        self._stop = stop or threading.Event()
         self._idle_seconds = idle_seconds
 
     def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
@@ -155,5 +168,8 @@ class AdaptivePool:
             while threads.unfinished:
                 for result in _or_none(threads.finished(timeout=self._idle_seconds)):
                     yield None if result is None else result[0]
+        except BaseException:
+            self._stop.set()
+            raise
         finally:
             threads.close()

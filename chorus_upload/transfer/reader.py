@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,6 +25,10 @@ BLOCK = 1 << 20
 
 class SourceChanged(Exception):
     """A file is not, or did not stay, what it was expected to be. Never leaves `transfer`."""
+
+
+class Stopped(Exception):
+    """The run is to end; what was being read or sent is given up. Never leaves the run."""
 
 
 class CheckedStream(io.RawIOBase):
@@ -80,11 +85,13 @@ class CheckedStream(io.RawIOBase):
         return int(count)
 
 
-def read_file(source: Source, path: str, *, expected: FileStat, with_md5: bool) -> Reading | Problem:
+def read_file(
+    source: Source, path: str, *, expected: FileStat, with_md5: bool, stop: threading.Event | None = None
+) -> Reading | Problem:
     """Read and hash one file, which a moment ago looked as `expected`.
 
     What is in the way of that is a Problem, not an exception. A file that looks different by now, and does
-    so until all of it is read, is read as it is.
+    so until all of it is read, is read as it is. Raises Stopped when `stop` is set meanwhile.
     """
     try:
         if expected.size <= BLOCK:
@@ -92,14 +99,14 @@ def read_file(source: Source, path: str, *, expected: FileStat, with_md5: bool) 
             if state == expected and len(data) == expected.size:
                 fingerprint = xxhash.xxh3_128_digest(data)
                 return Reading(*expected, fingerprint, md5_of(data) if with_md5 else None)
-        return _read_large(source, path, with_md5=with_md5)
+        return _read_large(source, path, with_md5=with_md5, stop=stop)
     except FileNotFoundError:
         return Problem(ProblemKind.VANISHED, path, "it was there during the scan")
     except OSError as error:
         return Problem(ProblemKind.UNREADABLE_FILE, path, error.strerror or str(error))
 
 
-def _read_large(source: Source, path: str, *, with_md5: bool) -> Reading | Problem:
+def _read_large(source: Source, path: str, *, with_md5: bool, stop: threading.Event | None) -> Reading | Problem:
     fingerprint = xxhash.xxh3_128()
     md5 = hashlib.md5(usedforsecurity=False)
     size = 0
@@ -111,6 +118,8 @@ def _read_large(source: Source, path: str, *, with_md5: bool) -> Reading | Probl
             if with_md5:
                 md5.update(buffer[:count])
             size += count
+            if stop is not None and stop.is_set():
+                raise Stopped
         after = source.open_stat(stream)
     if size != before.size or before != after:
         return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,7 +25,7 @@ from chorus_upload.storage.source import FileStat, Source
 from chorus_upload.storage.store import Store, StoredObject
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.meter import Meter
-from chorus_upload.transfer.reader import CheckedStream, SourceChanged, md5_of, read_file
+from chorus_upload.transfer.reader import CheckedStream, SourceChanged, Stopped, md5_of, read_file
 
 WRONG_ARRIVALS = 3
 """How often a file is sent again after something else arrived than was sent."""
@@ -40,20 +41,30 @@ class _Content(NamedTuple):
 class Sender:
     """Delivers files from their sources (by modality) to one store. Used by many threads at once.
 
-    `accept_size` says that equal sizes count as evidence when there is no better one to be had.
+    `accept_size` says that equal sizes count as evidence when there is no better one to be had. When `stop` is
+    set, a large file under way is given up.
     """
 
-    def __init__(self, sources: Mapping[str, Source], store: Store, *, accept_size: bool, meter: Meter) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        store: Store,
+        *,
+        accept_size: bool,
+        meter: Meter,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._sources = sources
         self._store = store
         self._accept_size = accept_size
         self._meter = meter
+        self._stop = stop or threading.Event()
 
     def send(self, transfer: Transfer) -> Outcome:
         """Deliver one file. What is wrong with this file is an outcome.
 
-        Raises StorageError when the trouble is not this file's: no permission, expired credentials, no
-        container, no trust in the other end.
+        Raises StorageError when the trouble is not this file's (no permission, expired credentials, no
+        container, no trust in the other end), and Stopped.
         """
         return self._attempt(self._send, transfer)
 
@@ -123,10 +134,15 @@ class Sender:
                 stream,
                 size=transfer.size,
                 verify=verify,
-                on_bytes=lambda count: self._meter.add(transfer.path, count),
+                on_bytes=lambda count: self._sent(transfer.path, count),
             )
             stored = self._store_body(transfer, cast(BinaryIO, body))
             return stored, _Content(body.fingerprint, body.md5)
+
+    def _sent(self, path: str, count: int) -> None:
+        self._meter.add(path, count)
+        if self._stop.is_set():
+            raise Stopped
 
     def _store_body(self, transfer: Transfer, body: bytes | BinaryIO) -> StoredObject:
         return self._store.put(
@@ -153,11 +169,13 @@ class Sender:
         if transfer.replaces is not None and self._store.stat(transfer.key) is None:
             # What was to be replaced is gone, so the key is free.
             return self._send(dataclasses.replace(transfer, replaces=None), begun)
-        return self._recognise(transfer, begun)
+        return self._recognise(transfer, begun, replace=True)
 
-    def _recognise(self, transfer: Transfer, begun: float) -> Outcome:
+    def _recognise(self, transfer: Transfer, begun: float, *, replace: bool = False) -> Outcome:
         expected = FileStat(transfer.size, transfer.mtime_us)
-        reading = read_file(self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True)
+        reading = read_file(
+            self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True, stop=self._stop
+        )
         if isinstance(reading, Problem):
             raise SourceChanged(reading.detail)
         _require_same(FileStat(reading.size, reading.mtime_us), transfer)
@@ -166,12 +184,15 @@ class Sender:
         there = self._store.stat(transfer.key)
         if there is None:
             return _failed(transfer, FailureKind.NOT_PROVEN, f"there is no {transfer.key} in the store", begun)
-        if there.size == transfer.size and read_back(self._store, transfer.key, size=transfer.size) == content:
-            now = self._store.stat(transfer.key)
-            if now is not None and now.etag == there.etag:
+        found = read_back(self._store, transfer.key, size=there.size)
+        now = self._store.stat(transfer.key)
+        if found is not None and now is not None and now.etag == there.etag:
+            if found == content:
                 return _delivered(
                     transfer, content, evidence=Evidence.READBACK, etag=there.etag, begun=begun, sent=False
                 )
+            if replace and found[0] in transfer.superseded and transfer.replaces != there.etag:
+                return self._send(dataclasses.replace(transfer, replaces=there.etag), begun)
         return _failed(
             transfer, FailureKind.KEY_TAKEN, f"{transfer.key} holds other content; it was not touched", begun
         )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from tests.e2e.clouds import Cloud, Container, Disk
 from tests.e2e.site import Site
 from tests.emulators import Azurite
-from tests.trees import Directory, build
+from tests.trees import Content, Directory, build
 from tests.wire import Wire
 
 
@@ -26,7 +30,7 @@ def settle(
     more: str = "",
 ) -> Site:
     """A site that sends what is in `source` to `cloud`; `configuration` and `more` are lines for `config.toml`."""
-    site = Site(home, source, secrets=cloud.secrets)
+    site = Site(home, source, cloud)
     site.configure(
         f"""
 [configuration]
@@ -48,10 +52,48 @@ path = "{source}"
     return site
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108
+"""A disk in memory, on systems that have one: for what waits for a real disk more than it works."""
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A directory for one test, in memory if possible."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory:
+        yield Path(directory)
+
+
+def new_disk(root: Path) -> Disk:
+    """An empty central store, and a place for the journal, on a disk."""
+    return Disk(build(root, {"journal": Directory(), "data": Directory()}))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A site to which much has happened already. Each test gets it as if nothing had happened since."""
+
+    site: Site
+    root: Path
+    copy: Path
+
+    @classmethod
+    def after(cls, root: Path, tree: Mapping[str, Content], commands: Iterable[tuple[str, ...]]) -> Self:
+        """Let the commands happen to a new site with this source, whose cloud is a disk."""
+        site = settle(root / "it" / "home", build(root / "it" / "source", tree), new_disk(root / "it" / "cloud"))
+        for command in commands:
+            site.run(*command)
+        return cls(site, root / "it", shutil.copytree(root / "it", root / "copy"))
+
+    def restore(self) -> Site:
+        shutil.rmtree(self.root)
+        shutil.copytree(self.copy, self.root)
+        return self.site
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Disk:
     """An empty central store, and a place for the journal, on a disk."""
-    return Disk(build(tmp_path / "cloud", {"journal": Directory(), "data": Directory()}))
+    return new_disk(tmp_path / "cloud")
 
 
 @pytest.fixture

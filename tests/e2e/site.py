@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.clouds import Cloud
+
 CHECKOUT = Path(__file__).parents[2]
 
 MODULE = (sys.executable, "-m", "chorus_upload")
@@ -72,11 +74,11 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """`home` holds `config.toml` and the local journal; `source` is where the files are."""
+    """`home` holds `config.toml` and the local journal; `source` is where the files are, `cloud` where they go."""
 
     home: Path
     source: Path
-    secrets: tuple[str, ...] = ()
+    cloud: Cloud
     program: tuple[str, ...] = MODULE
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -114,7 +116,7 @@ class Site:
         assert exit_code in (None, ran.exit_code), told
         assert "Traceback" not in told, told
         assert "Warning:" not in told, told
-        assert not [secret for secret in self.secrets if secret in told], told
+        assert not [secret for secret in self.cloud.secrets if secret in told], told
         return ran
 
     @contextmanager

@@ -27,6 +27,7 @@ from chorus_upload.operations.upload import UploadRequest, upload
 from chorus_upload.operations.verify import VerifyRequest, verify
 from chorus_upload.transfer.pool import SerialPool
 from tests.e2e.clouds import files_of
+from tests.e2e.conftest import MEMORY
 from tests.e2e.model import Model, belongs
 from tests.e2e.mortal import Fault, FaultyStore, Killed, Life, MortalJournal
 from tests.trees import contents
@@ -46,8 +47,6 @@ CONTENTS = st.sampled_from([b"", b"x", b"y", b"xx", b"xy"])
 FAULTS = st.lists(st.none() | st.sampled_from(Fault), max_size=6)
 IN_AN_HOUR = time.time_ns() + 3_600 * 1_000_000_000
 """Files of this time are too young to be trusted, however long a test takes."""
-MEMORY = Path("/dev/shm")  # noqa: S108
-"""A disk in memory, on systems that have one: it is not the disk that is tested here."""
 
 
 class TwoHistories(RuleBasedStateMachine):
@@ -246,7 +245,7 @@ def _ignore(event: Event) -> None:
 
 
 TwoHistories.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=50, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 # Finding the shortest history that fails takes longer than a test may take.
 TestTwoHistories = pytest.mark.timeout(600)(TwoHistories.TestCase)

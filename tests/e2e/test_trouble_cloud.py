@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clouds import JOURNAL, LOCK, Container, ask, files_of, sent
+from tests.e2e.clouds import LOCK, Container, Disk, ask, files_of, sent
 from tests.e2e.conftest import settle
+from tests.e2e.site import Site
 from tests.trees import Bytes, build, bytes_of
 from tests.wire import Answer, Wire
 
@@ -101,21 +102,28 @@ def test_a_container_that_is_not_there(tmp_path: Path, container: Container) -> 
     assert not site.journal.exists()
 
 
-def test_a_second_manager_is_told_who_has_the_journal(tmp_path: Path, container: Container) -> None:
-    ours = settle(tmp_path / "ours", build(tmp_path / "source", TREE), container)
-    theirs = settle(tmp_path / "theirs", ours.source, container)
+@pytest.fixture
+def two_managers(tmp_path: Path, disk: Disk) -> tuple[Site, Site]:
+    """Two machines with one source, one central store and one journal."""
+    source = build(tmp_path / "source", TREE)
+    return settle(tmp_path / "ours", source, disk), settle(tmp_path / "theirs", source, disk)
+
+
+def test_a_second_manager_is_told_who_has_the_journal(two_managers: tuple[Site, Site]) -> None:
+    ours, theirs = two_managers
     ours.run("journal", "update", "--version", "spring")
     ours.run("journal", "checkout")
 
     refused = theirs.run("journal", "update", exit_code=10)
 
-    ((host, user),) = set(ask(ours.journal, "SELECT host, user FROM version"))
+    ((host, user),) = ask(ours.journal, "SELECT host, user FROM version")
     assert f"{user} on {host} holds it since" in refused.err
     assert "hint: " in refused.err
-    assert theirs.run("file", "upload", exit_code=10).out == ""
+    assert not theirs.journal.exists()
+    theirs.run("file", "upload", exit_code=10)
     # Looking needs no lock.
     assert theirs.pending() == set(TREE)
-    assert theirs.run("file", "upload", "--dry-run").lines
+    assert len(theirs.run("file", "upload", "--dry-run").lines) >= len(TREE)
 
     ours.run("file", "upload")
     ours.run("journal", "checkin")
@@ -123,10 +131,9 @@ def test_a_second_manager_is_told_who_has_the_journal(tmp_path: Path, container:
     theirs.run("journal", "update")
 
 
-def test_a_lock_that_was_broken_keeps_the_work_of_both(tmp_path: Path, container: Container) -> None:
+def test_a_lock_that_was_broken_keeps_the_work_of_both(two_managers: tuple[Site, Site]) -> None:
     """Somebody unlocks by force while we still work: our check-in is refused, and both journals are there."""
-    ours = settle(tmp_path / "ours", build(tmp_path / "source", TREE), container)
-    theirs = settle(tmp_path / "theirs", ours.source, container)
+    ours, theirs = two_managers
     ours.run("journal", "update", "--version", "spring")
     ours.run("journal", "checkout")
     ours.run("file", "upload", "--max-num-files", "1")
@@ -137,9 +144,7 @@ def test_a_lock_that_was_broken_keeps_the_work_of_both(tmp_path: Path, container
 
     assert "hint:" in refused.err
     assert ask(ours.journal, "SELECT count(*) FROM delivery") == [(1,)]
-    assert "summer" in theirs.run("journal", "list").out
     assert theirs.pending() == set(TREE)
     # What had arrived by the other's hand is recognised, and not sent again.
     upload = theirs.run("--json", "file", "upload").event("upload-finished")
     assert (upload["already_there"]["files"], upload["delivered"]["files"]) == (1, len(TREE) - 1)
-    assert set(container.objects()) >= {JOURNAL}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clouds import JOURNAL, Disk, ask, files_of, tables_of
-from tests.e2e.conftest import settle
+from tests.e2e.clouds import LOCK, Disk, ask, files_of, tables_of
+from tests.e2e.conftest import Prepared, settle
 from tests.e2e.site import LIKE_ANYBODY, Ran, Site
 from tests.trees import Bytes, build, remove, rename
 
@@ -24,13 +24,16 @@ def active(site: Site) -> set[str]:
     return {row[0] for row in ask(site.journal, f"{paths} WHERE retired_by IS NULL")}
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    commands = (("journal", "update", "--version", "spring"), ("file", "upload"))
+    return Prepared.after(tmp_path_factory.mktemp("prepared"), TREE, commands)
+
+
 @pytest.fixture
-def uploaded(site: Site) -> Site:
+def uploaded(prepared: Prepared) -> Site:
     """A site that has journaled and sent `TREE`."""
-    build(site.source, TREE)
-    site.run("journal", "update", "--version", "spring")
-    site.run("file", "upload")
-    return site
+    return prepared.restore()
 
 
 def refused(site: Site, *arguments: str) -> Ran:
@@ -38,12 +41,12 @@ def refused(site: Site, *arguments: str) -> Ran:
     before = tables_of(site.journal, without=HISTORY)
     update = site.run("journal", "update", *arguments, exit_code=5)
     assert tables_of(site.journal, without=HISTORY) == before
-    assert list((site.home.parent / "cloud" / "journal").iterdir()) == [site.home.parent / "cloud" / JOURNAL]
+    assert LOCK not in site.cloud.objects()
     return update
 
 
-def test_three_files_of_ten_are_gone(uploaded: Site, disk: Disk) -> None:
-    site, sent = uploaded, files_of(disk.objects())
+def test_three_files_of_ten_are_gone(uploaded: Site) -> None:
+    site, sent = uploaded, files_of(uploaded.cloud.objects())
     gone = {"1001/Images/0.dcm", "1001/Images/1.dcm", "1002/Images/4.dcm"}
     for path in gone:
         remove(site.source / path)
@@ -57,7 +60,7 @@ def test_three_files_of_ten_are_gone(uploaded: Site, disk: Disk) -> None:
     assert confirmed["modalities"]["Images"]["retired"]["files"] == 3
     assert active(site) == TREE.keys() - gone
     # Nothing is ever removed from the central store.
-    assert files_of(disk.objects()) == sent
+    assert files_of(site.cloud.objects()) == sent
     site.run("file", "verify")
 
 
@@ -97,7 +100,7 @@ def test_one_modality_of_an_empty_source_can_be_confirmed(uploaded: Site) -> Non
     assert "Images: no file at all" in refused(site).err
 
 
-def test_a_patient_whose_directory_got_another_name(uploaded: Site, disk: Disk) -> None:
+def test_a_patient_whose_directory_got_another_name(uploaded: Site) -> None:
     """Five files of ten have other names, and not one has been lost: that is no reason to refuse."""
     site = uploaded
     rename(site.source, "1002", "2002")
@@ -106,7 +109,7 @@ def test_a_patient_whose_directory_got_another_name(uploaded: Site, disk: Disk) 
 
     assert update["modalities"]["Images"]["renamed"]["files"] == 5
     site.run("file", "upload")
-    assert {key for key in files_of(disk.objects()) if key.startswith("summer/")} == {
+    assert {key for key in files_of(site.cloud.objects()) if key.startswith("summer/")} == {
         f"summer/2002/Images/{number}.dcm" for number in range(5)
     }
 

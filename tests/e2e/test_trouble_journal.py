@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.clouds import JOURNAL, LOCK, Disk, ask, tables_of
+from tests.e2e.conftest import Prepared
 from tests.e2e.site import Site, wait_until
 from tests.trees import Bytes, build
 
@@ -17,12 +18,15 @@ LEGACY = Path(__file__).parents[1] / "data" / "legacy"
 TREE = {f"{patient}/Images/scan.dcm": Bytes(100) for patient in range(1001, 1005)}
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared.after(tmp_path_factory.mktemp("prepared"), TREE, [("journal", "update", "--version", "spring")])
+
+
 @pytest.fixture
-def journaled(site: Site) -> Site:
+def journaled(prepared: Prepared) -> Site:
     """A site that has journaled its files."""
-    build(site.source, TREE)
-    site.run("journal", "update", "--version", "spring")
-    return site
+    return prepared.restore()
 
 
 def _as_of_a_newer_tool(journal: Path) -> bytes:
@@ -31,17 +35,18 @@ def _as_of_a_newer_tool(journal: Path) -> bytes:
     return journal.read_bytes()
 
 
-def test_the_journal_of_a_newer_tool(journaled: Site, disk: Disk) -> None:
+def test_the_journal_of_a_newer_tool(journaled: Site) -> None:
     site = journaled
+    newer = _as_of_a_newer_tool(site.journal)
     site.journal.unlink()
-    newer = _as_of_a_newer_tool(disk.root / JOURNAL)
+    site.cloud.put(JOURNAL, newer)
 
     for command in (("journal", "update"), ("file", "list"), ("journal", "checkout")):
         refused = site.run(*command, exit_code=13)
         assert "the journal has schema 9999" in refused.err
         assert "hint: Install" in refused.err
 
-    assert disk.objects() == {JOURNAL: newer}
+    assert site.cloud.objects() == {JOURNAL: newer}
 
 
 @pytest.mark.parametrize("generation", ["v1", "v2"])
@@ -65,52 +70,52 @@ def _recipes(directory: Path) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["text", "torn", "empty", "other"])
-def test_a_cloud_journal_that_is_none(damage: str, journaled: Site, disk: Disk, tmp_path: Path) -> None:
+def test_a_cloud_journal_that_is_none(damage: str, journaled: Site, tmp_path: Path) -> None:
     """It is refused, left as it is, and not locked: whoever has a good copy can put that there."""
-    site, good = journaled, disk.objects()[JOURNAL]
+    site, good = journaled, journaled.cloud.objects()[JOURNAL]
     damaged = {
         "text": b"<html>Please log in</html>",
         "torn": good[: len(good) // 2],
         "empty": b"",
         "other": _recipes(tmp_path),
     }[damage]
-    disk.put(JOURNAL, damaged)
+    site.cloud.put(JOURNAL, damaged)
 
     site.run("journal", "update", exit_code=14)
 
-    assert disk.objects() == {JOURNAL: damaged}
+    assert site.cloud.objects() == {JOURNAL: damaged}
 
 
-def test_a_damaged_cloud_journal_does_not_take_the_local_copy_with_it(journaled: Site, disk: Disk) -> None:
+def test_a_damaged_cloud_journal_does_not_take_the_local_copy_with_it(journaled: Site) -> None:
     """That copy may be the last good one. And when the cloud's is good again, everything works again."""
     site = journaled
-    good, local = disk.objects()[JOURNAL], tables_of(site.journal)
-    disk.put(JOURNAL, good[: len(good) // 2])
+    good, local = site.cloud.objects()[JOURNAL], tables_of(site.journal)
+    site.cloud.put(JOURNAL, good[: len(good) // 2])
     site.run("journal", "update", exit_code=14)
 
     kept = [tables_of(path) for path in site.home.glob("journal.db*") if path.stat().st_size > len(good) // 2]
 
     assert local in kept
-    disk.put(JOURNAL, good)
+    site.cloud.put(JOURNAL, good)
     assert site.pending() == set(TREE)
 
 
-def test_a_local_journal_that_was_damaged_while_it_was_checked_out(journaled: Site, disk: Disk) -> None:
+def test_a_local_journal_that_was_damaged_while_it_was_checked_out(journaled: Site) -> None:
     """It does not replace the good one in the cloud."""
     site = journaled
     site.run("journal", "checkout")
-    before = disk.objects()
+    before = site.cloud.objects()
     content = bytearray(site.journal.read_bytes())
     content[8_192:16_384] = bytes(8_192)
     site.journal.write_bytes(content)
 
     site.run("journal", "checkin", exit_code=14)
 
-    assert disk.objects() == before
+    assert site.cloud.objects() == before
 
     site.journal.unlink()
     site.run("journal", "unlock", "--yes")
-    assert LOCK not in disk.objects()
+    assert LOCK not in site.cloud.objects()
     assert site.pending() == set(TREE)
 
 
@@ -127,10 +132,10 @@ def test_two_commands_at_once_in_one_place(journaled: Site, tmp_path: Path) -> N
     assert site.pending() == set()
 
 
-def test_marks_on_a_journal_that_is_not_checked_out_are_not_lost_in_silence(journaled: Site, disk: Disk) -> None:
+def test_marks_on_a_journal_that_is_not_checked_out_are_not_lost_in_silence(journaled: Site) -> None:
     """The next command would fetch the cloud's journal over it: either that knows better, or the marking is refused."""
     site = journaled
-    disk.put("data/spring/1001/Images/scan.dcm", (site.source / "1001/Images/scan.dcm").read_bytes())
+    site.cloud.put("data/spring/1001/Images/scan.dcm", (site.source / "1001/Images/scan.dcm").read_bytes())
 
     marked = site.run(
         *("file", "mark-as-uploaded-local", "--upload-datetime", "20260302101500"),

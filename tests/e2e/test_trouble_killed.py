@@ -106,16 +106,14 @@ def test_the_journal_of_a_killed_upload_is_given_back_first(
 
     other.run("journal", "checkin", "--local-journal", str(site.journal))
     assert LOCK not in container.objects()
-    assert other.pending() == {path for path in SCANS if f"spring/{path}" not in recorded}
     other.run("file", "upload")
 
     assert all_there(container)
     times = sent(wire, container.name)
     assert {key: times[key] for key in recorded} == dict.fromkeys(recorded, 1)
     # The first machine goes on with what the other has done, not with its own copy.
-    assert site.pending() == set()
     site.run("journal", "update", "--version", "summer")
-    assert set(site.uploaded()) == set(SCANS)
+    assert ask(site.journal, "SELECT count(*) FROM delivery") == [(len(SCANS),)]
 
 
 def test_an_upload_that_the_user_interrupts_gives_the_journal_back(

@@ -156,7 +156,8 @@ BROKEN_RULES = {
     "a delivery of an unknown file": "UPDATE delivery SET file_id = 999",
     "a delivery without an MD5": "UPDATE delivery SET md5 = NULL",
     "a forgotten file with a delivery": "DELETE FROM file WHERE id = (SELECT file_id FROM delivery)",
-    "two custodies": "INSERT INTO custody (id, cloud, implicit, since_us) VALUES (2, 'x', 0, 0)",
+    "two custodies": "INSERT INTO custody (id, cloud, state, implicit, since_us) VALUES (2, 'x', 'in', 0, 0)",
+    "a lock on what is checked in": "UPDATE custody SET state = 'in'",
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +67,11 @@ class Site:
     def upload(self, request: UploadRequest | None = None) -> UploadFinished:
         with self.journal("file upload") as journal:
             return upload(journal, self.settings, request or UploadRequest(), emit=self.events.append)
+
+    def local_state(self) -> str:
+        """How the local journal stands to the cloud's."""
+        with closing(sqlite3.connect(self.local)) as database:
+            return str(database.execute("SELECT state FROM custody").fetchone()[0])
 
     def delivered(self) -> dict[str, str]:
         """Key and content of every file of the central store but journals and manifests."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from chorus_upload.errors import AccessDenied, CheckinConflict, JournalLocked, JournalNotCheckedOut
 from chorus_upload.events import JournalCheckedIn, JournalCheckedOut, Notice
-from chorus_upload.journal import commands
+from chorus_upload.journal import commands, custody
+from chorus_upload.operations import lock
 from chorus_upload.operations.custody import checkin, checkout, journal_session, lock_status, unlock
+from chorus_upload.transfer.publish import publish
 from tests.operations.conftest import Site
 
 
@@ -160,34 +163,83 @@ def test_a_cloud_journal_that_was_replaced_meanwhile_is_not_overwritten(site: Si
     assert str(site.local) in str(conflict.value.hint)
 
 
-def test_a_broken_lock_is_noticed_before_anything_is_done(site: Site) -> None:
+def test_a_broken_lock_is_taken_again_while_nothing_has_happened(site: Site) -> None:
+    site.update()
     checkout(site.settings, local_journal=None, emit=site.events.append)
     unlock(site.settings, emit=site.events.append)
 
-    with pytest.raises(CheckinConflict, match="lock"), site.journal():
+    with site.journal("goes on"):
+        assert locked(site).exists()
+    checkin(site.settings, local_journal=None, emit=site.events.append)
+
+    assert commands_in(site.cloud) == ["journal update", "goes on"]
+    assert not locked(site).exists()
+
+
+def test_a_broken_lock_is_a_conflict_once_the_cloud_has_gone_on(site: Site, tmp_path: Path) -> None:
+    site.update()
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    unlock(site.settings, emit=site.events.append)
+    other = site.with_settings(journal=site.settings.journal.model_copy(update={"local_path": tmp_path / "other.db"}))
+    with other.journal("theirs"), pytest.raises(CheckinConflict, match="holds it since"), site.journal():
         pytest.fail("it must not begin")
-    with pytest.raises(CheckinConflict, match="lock"):
+    with pytest.raises(CheckinConflict, match="another journal by now"), site.journal():
+        pytest.fail("it must not begin")
+    with pytest.raises(CheckinConflict):
         checkin(site.settings, local_journal=None, emit=site.events.append)
 
+    assert commands_in(site.cloud) == ["journal update", "theirs"]
+    assert not locked(site).exists()
 
-def test_a_check_in_that_was_done_is_not_done_again(site: Site) -> None:
+
+STEPS: dict[str, Callable[..., object]] = {
+    "publish": publish,
+    "lock.release": lock.release,
+    "custody.write": custody.write,
+}
+
+
+@pytest.mark.parametrize("nth", range(1, 4))
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_check_in_that_dies_at_any_step_is_finished_by_the_next_command(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str, nth: int, *, before: bool
+) -> None:
+    site.update()
     checkout(site.settings, local_journal=None, emit=site.events.append)
     with site.journal("work"):
         pass
-    with closing(sqlite3.connect(site.local)) as database:
-        before = database.execute("SELECT * FROM custody").fetchone()
-    checkin(site.settings, local_journal=None, emit=site.events.append)
-    content = site.cloud.read_bytes()
-    # As if it had died before it noticed that the cloud had taken the journal, its lock still there.
-    held = json.dumps({"id": before[2], "owner": "me", "host": "here", "process": 1, "since_us": 1})
-    locked(site).write_text(held[:-1] + ', "tool_version": "1", "journal_etag": null}')
-    with closing(sqlite3.connect(site.local)) as database, database:
-        database.execute("DELETE FROM custody")
-        database.execute("INSERT INTO custody VALUES (?, ?, ?, ?, ?, ?, ?)", before)
+    real = STEPS[step]
+    calls = 0
 
-    checkin(site.settings, local_journal=None, emit=site.events.append)
+    def dies(*arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == nth and before:
+            raise Died
+        result = real(*arguments, **options)
+        if calls == nth:
+            raise Died
+        return result
 
-    assert site.cloud.read_bytes() == content
+    with monkeypatch.context() as patch:
+        patch.setattr(f"chorus_upload.operations.custody.{step}", dies)
+        with suppress(Died):
+            checkin(site.settings, local_journal=None, emit=site.events.append)
+    died = calls >= nth
+
+    with site.journal("next"):
+        pass
+    if site.local_state() != "in":
+        checkin(site.settings, local_journal=None, emit=site.events.append)
+
+    assert commands_in(site.cloud) == ["journal update", "work", "next"]
+    assert not locked(site).exists()
+    assert died or nth > 1
+
+
+class Died(BaseException):
+    """Stands for a SIGKILL: nothing of ours handles it."""
 
 
 def test_a_local_file_of_another_origin_is_kept_aside(site: Site) -> None:

@@ -14,6 +14,7 @@ from chorus_upload.cli import listing
 from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.commands import marking
 from chorus_upload.cli.groups import examples, make_group
+from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import MaxFiles, Modalities
 from chorus_upload.cli.render.formats import files as files_text
@@ -155,7 +156,8 @@ def upload(
     )
     # A dry run changes nothing: it needs no lock and leaves no trace.
     with run.session(context, read_only=dry_run) as session:
-        finished = run_upload(session.journal, run.settings, request, emit=run.emit)
+        with stopped_by_signals() as stop:
+            finished = run_upload(session.journal, run.settings, request, emit=run.emit, stop=stop)
         run.emit(finished)
         code = session.exit_code = EXIT_PARTIAL if finished.failed else EXIT_OK
     return code

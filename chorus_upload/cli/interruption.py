@@ -1,0 +1,50 @@
+"""Ctrl-C, a closing terminal and a batch system's SIGTERM: the first asks, the second insists."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _handled_by(handler: object) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may handle signals; whoever runs us in another one has its own way.
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Every one of these signals is a KeyboardInterrupt in this block, so that all of them end a run in order."""
+    with _handled_by(_interrupt):
+        yield
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """In this block the first signal sets the event; a second one is a KeyboardInterrupt."""
+    stop = threading.Event()
+
+    def ask_first(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            _interrupt(number, frame)
+        stop.set()
+
+    with _handled_by(ask_first):
+        yield stop
