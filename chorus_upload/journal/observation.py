@@ -70,6 +70,8 @@ class Observation:
         self._files: list[tuple[int, str, int, int]] = []
         self._directory_count = 0
         self._version_id = 0
+        self._any_gone = False
+        self._found_again: set[int] = set()
         self._begun_us = begun_us
         self.seen = dict.fromkeys(modalities, Tally())
         self.active = dict.fromkeys(modalities, 0)
@@ -157,6 +159,7 @@ class Observation:
                 connection.execute(text(diff.GONE), {"modalities": modalities})
                 connection.exec_driver_sql("CREATE INDEX temp.gone_size ON gone (modality_id, size)")
                 self._tally(self.gone, connection, _COUNT_GONE)
+                self._any_gone = any(tally.files for tally in self.gone.values())
         return left_out
 
     def _tally(self, tallies: dict[str, Tally], connection: Connection, statement: str) -> None:
@@ -217,18 +220,25 @@ class Observation:
             yield list(map(Candidate._make, rows))
             after = rows[-1][0]
 
+    def found_again(self, readings: Sequence[tuple[Candidate, Reading]]) -> None:
+        """Take off the list of what is GONE what these new files have the content of. Writes nothing.
+
+        The counts in `gone` go down; the pairs are found again, and recorded, by `apply`.
+        """
+        with self._journal.transaction() as connection:
+            self._take_readings(connection, readings)
+            for _, file_id in self._pairs(connection):
+                modality_id, size = connection.exec_driver_sql(
+                    "SELECT modality_id, size FROM gone WHERE file_id = ?", (file_id,)
+                ).one()
+                self._found_again.add(file_id)
+                self.gone[self._names[modality_id]] += Tally(-1, -size)
+
     def apply(self, readings: Sequence[tuple[Candidate, Reading]]) -> list[Applied]:
         """Record what was read of these candidates, in one transaction; gives what that changed."""
-        rows = [
-            (candidate.id, size, mtime_us, fingerprint, md5)
-            for candidate, (size, mtime_us, fingerprint, md5) in readings
-        ]
         parameters = {"version": self._version_id, "settled": self._begun_us - diff.CLOCK_GRAIN_US}
         with self._journal.transaction() as connection:
-            connection.exec_driver_sql("DELETE FROM reading")
-            connection.exec_driver_sql(
-                "INSERT INTO reading (id, size, mtime_us, fingerprint, md5) VALUES (?, ?, ?, ?, ?)", rows
-            )
+            self._take_readings(connection, readings)
             if self._any_gone:
                 self._match_renamed(connection)
             counted = connection.exec_driver_sql(diff.COUNT_JUDGED).all()
@@ -243,23 +253,31 @@ class Observation:
             for modality_id, change, files, size, observed_size in counted
         ]
 
+    def _take_readings(self, connection: Connection, readings: Sequence[tuple[Candidate, Reading]]) -> None:
+        connection.exec_driver_sql("DELETE FROM reading")
+        connection.exec_driver_sql(
+            "INSERT INTO reading (id, size, mtime_us, fingerprint, md5) VALUES (?, ?, ?, ?, ?)",
+            [(candidate.id, *reading) for candidate, reading in readings],
+        )
+
     def _match_renamed(self, connection: Connection) -> None:
-        """Pair new files with gone ones of the same content, each with one, and take those off the list."""
+        """Note which new files have the content of gone ones, and take those off the list."""
+        pairs = self._pairs(connection)
+        if pairs:
+            connection.exec_driver_sql(
+                "UPDATE reading SET renamed_from = ? WHERE id = ?", [(old, new) for new, old in pairs]
+            )
+            connection.exec_driver_sql("DELETE FROM gone WHERE file_id = ?", [(old,) for _, old in pairs])
+
+    def _pairs(self, connection: Connection) -> list[tuple[int, int]]:
+        """Readings of new files with gone files of the same content, each of them once."""
         pairs: dict[int, int] = {}
-        taken: set[int] = set()
+        taken = set(self._found_again) if self._version_id == 0 else set[int]()
         for reading_id, file_id in connection.exec_driver_sql(diff.RENAMED):
             if reading_id not in pairs and file_id not in taken:
                 pairs[reading_id] = file_id
                 taken.add(file_id)
-        if pairs:
-            connection.exec_driver_sql(
-                "UPDATE reading SET renamed_from = ? WHERE id = ?", [(old, new) for new, old in pairs.items()]
-            )
-            connection.exec_driver_sql("DELETE FROM gone WHERE file_id = ?", [(old,) for old in taken])
-
-    @property
-    def _any_gone(self) -> bool:
-        return any(tally.files for tally in self.gone.values())
+        return list(pairs.items())
 
     def retire_gone(self) -> dict[str, Tally]:
         """Retire what is gone and was not found again under another name; gives what was retired."""

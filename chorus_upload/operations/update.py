@@ -106,7 +106,15 @@ def update(
             emit(ProblemFound(found, sources[same.modality].url, same.modality))
             problems[same.modality] = problems.get(same.modality, 0) + 1
         if not request.confirm_deletions:
-            _refuse_implausible(observation, settings, sources)
+            if _implausible(observation, settings, sources):
+                # Renamed files are not lost. Reading them now, and once more later, is the price of certainty.
+                _find_again(observation, sources)
+            if refused := _implausible(observation, settings, sources):
+                raise DeletionRefused(
+                    "too many files have disappeared, nothing was recorded: " + "; ".join(refused),
+                    hint="Is the source mounted and complete? If they were deleted on purpose, add"
+                    " --confirm-deletions (for some modalities only: --modalities).",
+                )
         version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
         observation.begin(version_id, mode=settings.mode)
         application = _Application(settings, observation, sources, emit=emit)
@@ -164,24 +172,34 @@ def _choose_version(journal: Journal, request: UpdateRequest) -> tuple[str, bool
     return new_version_label(moment), False
 
 
-def _refuse_implausible(observation: Observation, settings: Settings, sources: Mapping[str, Source]) -> None:
-    """Raise DeletionRefused when what is gone looks like an unmounted share rather than like deletions."""
-    refused = []
+def _implausible(observation: Observation, settings: Settings, sources: Mapping[str, Source]) -> list[str]:
+    """Where what is gone looks like an unmounted share rather than like deletions, as sentences."""
+    found = []
     for modality, gone in observation.gone.items():
         active = observation.active[modality]
         if not gone.files:
             continue
         if not observation.seen[modality].files:
-            refused.append(f"{modality}: no file at all was found in {sources[modality].url}, {active:,} are active")
+            found.append(f"{modality}: no file at all was found in {sources[modality].url}, {active:,} are active")
         elif gone.files > settings.deletion_limit * active:
-            share = gone.files / active
-            refused.append(f"{modality}: {gone.files:,} of {active:,} active files are gone ({share:.0%})")
-    if refused:
-        raise DeletionRefused(
-            "too many files have disappeared, nothing was recorded: " + "; ".join(refused),
-            hint="Is the source mounted and complete? If they were deleted on purpose, add --confirm-deletions"
-            " (for some modalities only: --modalities).",
-        )
+            found.append(f"{modality}: {gone.files:,} of {active:,} active files are gone ({gone.files / active:.0%})")
+    return found
+
+
+def _find_again(observation: Observation, sources: Mapping[str, Source]) -> None:
+    """Tell the observation which new files have the content of gone ones, for as far as they can be read."""
+    by_id = {observation.modalities[modality]: source for modality, source in sources.items()}
+    for page in observation.candidates():
+        read = [
+            (
+                candidate,
+                read_file(by_id[candidate.modality_id], candidate.path, expected=_seen(candidate), with_md5=True),
+            )
+            for candidate in page
+            if candidate.may_be_renamed
+        ]
+        if found_again := [(candidate, found) for candidate, found in read if isinstance(found, Reading)]:
+            observation.found_again(found_again)
 
 
 def _pending(journal: Journal, settings: Settings, modalities: tuple[str, ...]) -> Tally:
@@ -195,6 +213,10 @@ def _less(whole: Tally, part: Tally) -> Tally:
 
 def _is_long(piece: Piece) -> bool:
     return sum(candidate.size for candidate in piece) >= PIECE_BYTES
+
+
+def _seen(candidate: Candidate) -> FileStat:
+    return FileStat(candidate.size, candidate.mtime_us)
 
 
 class _Application:
@@ -269,8 +291,8 @@ class _Application:
         if not self._needs_reading(candidate):
             return Reading(candidate.size, candidate.mtime_us)
         source = self._sources[candidate.modality_id]
-        expected = FileStat(candidate.size, candidate.mtime_us)
-        return read_file(source, candidate.path, expected=expected, with_md5=bool(candidate.needs_md5), stop=self.stop)
+        with_md5 = bool(candidate.needs_md5)
+        return read_file(source, candidate.path, expected=_seen(candidate), with_md5=with_md5, stop=self.stop)
 
     def _needs_reading(self, candidate: Candidate) -> bool:
         if self._settings.fingerprint is FingerprintTime.ON_UPDATE:

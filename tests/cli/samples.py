@@ -42,6 +42,7 @@ UPDATE = UpdateFinished(
     },
     outside={"/data/site": Tally(7, 2048)},
     problems=3,
+    pending=Tally(13, 3 * GIB),
     seconds=200.4,
 )
 UPLOAD = UploadFinished(

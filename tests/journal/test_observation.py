@@ -124,7 +124,7 @@ files = st.builds(
 trees = st.dictionaries(st.sampled_from(PATHS), files)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(before=trees, after=trees, complete=st.booleans())
 def test_an_update_finds_what_a_naive_comparison_finds(
     before: dict[str, File], after: dict[str, File], *, complete: bool
@@ -145,7 +145,7 @@ def test_an_update_finds_what_a_naive_comparison_finds(
         assert journal.problems() == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(before=trees, hidden=st.sampled_from(["1", "2/Images", "2/Images/c d", "OMOP"]))
 def test_nothing_below_an_unreadable_directory_is_retired(before: dict[str, File], hidden: str) -> None:
     with TemporaryDirectory() as directory, Journal.create(Path(directory) / "journal.db") as journal:

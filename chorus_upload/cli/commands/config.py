@@ -71,11 +71,10 @@ def check(context: typer.Context) -> int:
     something has to be put right.
     """
     from chorus_upload.config import showing
-    from chorus_upload.storage.open import unsupported
+    from chorus_upload.operations.checking import check_settings
 
     run = current(context)
-    findings = showing.check(run.settings)
-    findings += [showing.Finding(showing.Level.ERROR, "this version", text) for text in unsupported(run.settings)]
+    findings = check_settings(run.settings)
     run.sink.result("finding", findings, lambda: _findings_report(findings))
     is_wrong = any(finding.level is showing.Level.ERROR for finding in findings)
     return ConfigError.exit_code if is_wrong else EXIT_OK

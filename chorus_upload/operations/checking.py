@@ -1,0 +1,13 @@
+"""`config check`: what is wrong with the configuration, as far as it can be told without the cloud."""
+
+from __future__ import annotations
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.config.showing import Finding, Level, check
+from chorus_upload.storage.open import unsupported
+
+
+def check_settings(settings: Settings) -> list[Finding]:
+    """What this machine alone can tell, and which places this version cannot open."""
+    beyond_us = [Finding(Level.ERROR, "this version", text) for text in unsupported(settings)]
+    return [*check(settings), *beyond_us]
