@@ -311,6 +311,8 @@ def test_marking_as_uploaded_what_another_tool_has_sent(site: Site) -> None:
     assert marked.code == 0
     assert marked.out == "1 file marked as uploaded\n"
 
+    assert site.type("file", "mark_as_uploaded_local", *when, "--file", "OMOP/person.csv").code == 11
+    site.type("journal", "checkout")
     refused = site.type("file", "mark_as_uploaded_local", *when, "--file", "OMOP/person.csv")
     assert refused.code == 3
     assert "OMOP/person.csv" in refused.out

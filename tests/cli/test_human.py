@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chorus_upload.cli.render.human import HumanSink
@@ -17,7 +19,6 @@ from chorus_upload.events import (
     JournalCheckedOut,
     ModalityUpdate,
     Tally,
-    UpdateFinished,
     UploadFinished,
     UploadProgressed,
     VerifyFinished,
@@ -79,6 +80,7 @@ def test_an_update() -> None:
         "          not journaled      1\n"
         "\n"
         "Outside every pattern below /data/site: 7 files, 2.00 KiB (--list-outside names them).\n"
+        "To upload: 13 files, 3.00 GiB.\n"
         "Took 3 min 20 s.\n"
     )
     assert screen.err == "warning: 3 problems in the sources, named above.\nNext: chorus-upload file upload\n"
@@ -88,7 +90,7 @@ def test_an_update_that_finds_nothing() -> None:
     screen = Screen()
     unchanged = {"OMOP": ModalityUpdate(unchanged=Tally(5, 10))}
 
-    screen.sink.emit(UpdateFinished("1", JournalingMode.APPEND, False, unchanged, {}, 0, 0.1))  # noqa: FBT003
+    screen.sink.emit(replace(UPDATE, resumed=False, modalities=unchanged, outside={}, problems=0, pending=Tally()))
 
     assert "Nothing has changed since the last update." in screen.out
     assert screen.err == ""

@@ -153,7 +153,8 @@ def test_what_every_generation_comes_to(load_text: Load, text: str) -> None:
 
     assert settings.sites["Waveforms"].location.local_path == Path("/data/chorus")
     assert settings.sites["Images"].location.auth.mode is AuthMode.ACCESS_KEY
-    assert settings.warnings == ()
+    assert [warning for warning in settings.warnings if "upload_method" not in warning] == []
+    assert any("`file upload` sends the files itself" in warning for warning in settings.warnings)
 
 
 def test_what_a_short_file_leaves_to_the_program(load_text: Load) -> None:

@@ -116,7 +116,7 @@ def test_directories_that_are_not_there(load_text: Load, tmp_path: Path) -> None
     text = _site(tmp_path, central='path = "new"').replace("data", "nowhere")
     findings = check(load_text(text + '[journal.local]\npath = "missing/journal.db"'), now=NOW)
     assert _of(findings, "[journal.local]")[0] == (Level.ERROR, f"the directory {tmp_path / 'missing'} does not exist")
-    assert _of(findings, "[central_path]") == [(Level.WARNING, "new does not exist")]
+    assert _of(findings, "[central_path]") == [(Level.ERROR, "new does not exist; create it, or mount it")]
     assert _of(findings, "[site_path.OMOP]") == [(Level.ERROR, f"{tmp_path / 'nowhere'} does not exist")]
     (tmp_path / "nowhere").touch()
     assert "is not a directory" in _of(check(load_text(text), now=NOW), "[site_path.OMOP]")[0][1]

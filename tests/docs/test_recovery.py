@@ -132,6 +132,8 @@ def a_checkin_conflict(home: Path) -> Trouble:
     chorus(home, "journal update --version 20260101120000", "file upload", "journal checkout")
     build(home / "hospital", {"Metadata/more.txt": "more\n"})
     chorus(home, f"journal update --version {VERSION}", "file upload", "journal unlock --yes")
+    sites.local_site(home, journal="theirs.db", name="theirs.toml")
+    chorus(home, "-c theirs.toml journal update --modalities OMOP --version 20260215120000")
     return Trouble()
 
 

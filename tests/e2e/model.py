@@ -72,11 +72,14 @@ class Model:
         """What has not been sent and is still as it was seen: all of this can be delivered."""
         return {path for path in self.pending() if self.journal[path].is_still(self.source.get(path))}
 
-    def deliver(self, path: str) -> None:
-        """The store gets a file, under a name that has its version in it."""
-        known = self.journal[path]
-        known.sent = True
-        self.store[f"{known.version}/{path}"] = known.file.content
+    def key(self, path: str) -> str:
+        """What the file is called in the store: its name has the version in it that the content came with."""
+        return f"{self.journal[path].version}/{path}"
+
+    def deliver(self, path: str, key: str) -> None:
+        """The store gets a file."""
+        self.journal[path].sent = True
+        self.store[key] = self.journal[path].file.content
 
 
 def belongs(path: str) -> bool:

@@ -20,7 +20,7 @@ from chorus_upload.config.loading import load
 from chorus_upload.errors import StorageError
 from chorus_upload.events import Event, FileDelivered, VerifyResult
 from chorus_upload.journal import versions
-from chorus_upload.model import Evidence
+from chorus_upload.model import Evidence, FingerprintTime
 from chorus_upload.operations.listing import list_files
 from chorus_upload.operations.update import UpdateRequest, update
 from chorus_upload.operations.upload import UploadRequest, upload
@@ -52,15 +52,18 @@ IN_AN_HOUR = time.time_ns() + 3_600 * 1_000_000_000
 class TwoHistories(RuleBasedStateMachine):
     """The same things happen to a site and to the model of one."""
 
-    @initialize(full=st.booleans())
-    def begin(self, full: bool) -> None:  # noqa: FBT001
+    @initialize(full=st.booleans(), reading=st.sampled_from(FingerprintTime))
+    def begin(self, full: bool, reading: FingerprintTime) -> None:  # noqa: FBT001
         self.model = Model(full)
+        self.reading = reading
         self.home = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         root = Path(self.home.name)
         self.source, self.central = root / "source", root / "data"
         self.source.mkdir()
         self.central.mkdir()
         (root / "config.toml").write_text(f"""
+[configuration]
+fingerprint = "{reading}"
 [journal]
 path = "{root}/cloud/journal.db"
 journaling_mode = "{"full" if full else "append"}"
@@ -194,9 +197,7 @@ path = "{self.source}"
 
     def _version(self, *, amend: bool) -> str:
         """The version of the next update: the last one again, or another."""
-        last = f"v{self.versions}/"
-        unrecorded = any(key.startswith(last) for key in self.put.keys() - self.model.store.keys())
-        if not self.versions or not amend or unrecorded:
+        if not self.versions or not amend:
             self.versions += 1
         return f"v{self.versions}"
 
@@ -214,11 +215,14 @@ path = "{self.source}"
                 upload(self.journal, self.settings, request, emit=events.append, pool=SerialPool())
         except (StorageError, Killed):
             assert faults or self.life.steps_left is not None
-        delivered = {event.path for event in events if isinstance(event, FileDelivered)}
-        for path in delivered:
-            self.model.deliver(path)
+        delivered = {event.path: event.key for event in events if isinstance(event, FileDelivered)}
+        if self.reading is FingerprintTime.ON_UPDATE:
+            # What is first read while it is sent may have been another content of that size when it was journaled.
+            assert delivered == {path: self.model.key(path) for path in delivered}
+        for path, key in delivered.items():
+            self.model.deliver(path, key)
         self.put |= store.stored
-        return delivered
+        return set(delivered)
 
     def _come_back(self) -> None:
         """Start a new process."""
@@ -229,6 +233,9 @@ path = "{self.source}"
         return data.draw(st.sampled_from(sorted(self.model.source)), label="path")
 
     def _young(self) -> list[str]:
+        """Files that can change without a trace, and are read at each update because of that."""
+        if self.reading is FingerprintTime.ON_UPLOAD:
+            return []
         return [path for path in sorted(self.model.source) if (self.source / path).stat().st_mtime_ns >= IN_AN_HOUR]
 
     def _set_time(self, path: str, *, young: bool) -> None:
