@@ -9,7 +9,9 @@ import itertools
 import os
 import random
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +91,17 @@ def change_in_secret(path: Path) -> None:
     before = path.stat()
     path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextmanager
+def forbidden(path: Path, *, leaving: int = 0) -> Iterator[None]:
+    """Take away all permissions but those for a while."""
+    before = stat.S_IMODE(path.stat().st_mode)
+    path.chmod(leaving)
+    try:
+        yield
+    finally:
+        path.chmod(before)
 
 
 def remove(path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.clouds import LOCK, Container, Disk, ask, files_of, sent
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site
-from tests.trees import Bytes, build, bytes_of
+from tests.trees import Bytes, build
 from tests.wire import Answer, Wire
 
 TREE = {f"{patient}/Images/scan.dcm": Bytes(1_000) for patient in range(1001, 1005)}
@@ -54,10 +54,6 @@ def test_credentials_of_the_central_store_that_are_not_good(
     assert "sig=" not in upload.err
     assert LOCK not in container.objects()
     assert files_of(container.objects()) == {}
-
-    renewed = settle(tmp_path / "home", site.source, container)
-    renewed.run("file", "upload")
-    assert files_of(container.objects()) == {f"spring/{path}": bytes_of(path, body) for path, body in TREE.items()}
 
 
 def test_credentials_of_the_journal_that_have_expired(tmp_path: Path, container: Container) -> None:

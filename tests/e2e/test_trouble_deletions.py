@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.clouds import LOCK, Disk, ask, files_of, tables_of
 from tests.e2e.conftest import Prepared, settle
 from tests.e2e.site import LIKE_ANYBODY, Ran, Site
-from tests.trees import Bytes, build, remove, rename
+from tests.trees import Bytes, build, forbidden, remove, rename
 
 IMAGES = {f"{patient}/Images/{number}.dcm": Bytes(40) for patient in (1001, 1002) for number in range(5)}
 TREE = IMAGES | {"OMOP/person.csv": "person_id\n"}
@@ -118,28 +118,24 @@ def test_nothing_below_an_unreadable_directory_is_retired(uploaded: Site) -> Non
     """And what is gone for certain is, although the listing of its neighbour failed."""
     site = uploaded
     build(site.source, {"1003/Images/new.dcm": Bytes(40)})
-    (site.source / "1001" / "Images").chmod(0)
     remove(site.source / "1002/Images/0.dcm")
 
-    update = site.run("--json", "journal", "update", "--version", "summer", exit_code=3, program=LIKE_ANYBODY)
+    with forbidden(site.source / "1001" / "Images"):
+        update = site.run("--json", "journal", "update", "--version", "summer", exit_code=3, program=LIKE_ANYBODY)
 
     problem = update.event("problem-found")["problem"]
     assert (problem["kind"], problem["path"]) == ("unreadable-directory", "1001/Images")
     assert active(site) == (TREE.keys() | {"1003/Images/new.dcm"}) - {"1002/Images/0.dcm"}
     assert site.pending() == {"1003/Images/new.dcm"}
 
-    (site.source / "1001" / "Images").chmod(0o755)
     site.run("journal", "update")
     assert site.pending() == {"1003/Images/new.dcm"}
 
 
 def test_an_unreadable_source(uploaded: Site) -> None:
     site = uploaded
-    site.source.chmod(0)
-    try:
+    with forbidden(site.source):
         update = site.run("journal", "update", exit_code=5, program=LIKE_ANYBODY)
-    finally:
-        site.source.chmod(0o755)
     assert "Permission denied" in update.err
     assert active(site) == set(TREE)
 

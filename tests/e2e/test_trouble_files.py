@@ -83,6 +83,18 @@ def test_a_file_that_changed_in_secret_goes_after_the_next_update(site: Site, di
     }
 
 
+def test_files_that_cannot_be_sent_do_not_stand_in_the_way(site: Site, disk: Disk) -> None:
+    """Who sends a number of files each night gets on, though the largest of them can never go."""
+    build(site.source, {"1001/Images/large.dcm": Bytes(1_000), "1001/Images/small.dcm": Bytes(10)})
+    site.run("journal", "update", "--version", "spring")
+    remove(site.source / "1001/Images/large.dcm")
+
+    for _ in range(2):
+        site.run("file", "upload", "--max-num-files", "1", exit_code=None)
+
+    assert files_of(disk.objects()).keys() == {"spring/1001/Images/small.dcm"}
+
+
 def test_a_key_that_holds_something_else_is_left_alone(azure_site: Site, container: Container) -> None:
     site, theirs = azure_site, b"put there by somebody else"
     build(site.source, {f"1001/Images/{name}.dcm": Bytes(2_000) for name in ("taken", "same", "free")})

@@ -11,8 +11,8 @@ import pytest
 
 from tests.e2e.clouds import JOURNAL, LOCK, Disk, ask, tables_of
 from tests.e2e.conftest import Prepared
-from tests.e2e.site import Site, wait_until
-from tests.trees import Bytes, build
+from tests.e2e.site import LIKE_ANYBODY, Site, wait_until
+from tests.trees import Bytes, build, forbidden
 
 LEGACY = Path(__file__).parents[1] / "data" / "legacy"
 TREE = {f"{patient}/Images/scan.dcm": Bytes(100) for patient in range(1001, 1005)}
@@ -41,7 +41,7 @@ def test_the_journal_of_a_newer_tool(journaled: Site) -> None:
     site.journal.unlink()
     site.cloud.put(JOURNAL, newer)
 
-    for command in (("journal", "update"), ("file", "list"), ("journal", "checkout")):
+    for command in (("journal", "checkout"), ("file", "list")):
         refused = site.run(*command, exit_code=13)
         assert "the journal has schema 9999" in refused.err
         assert "hint: Install" in refused.err
@@ -55,10 +55,10 @@ def test_the_journal_of_an_older_tool(generation: str, site: Site, disk: Disk) -
     build(site.source, TREE)
     disk.put(JOURNAL, old)
 
-    for command in (("journal", "update"), ("journal", "list")):
-        refused = site.run(*command, exit_code=14)
-        assert "was written by an older chorus-upload" in refused.err
-        assert "hint: " in refused.err
+    refused = site.run("journal", "update", exit_code=14)
+
+    assert "was written by an older chorus-upload" in refused.err
+    assert "hint: " in refused.err
 
     assert disk.objects() == {JOURNAL: old}
 
@@ -144,6 +144,22 @@ def test_marks_on_a_journal_that_is_not_checked_out_are_not_lost_in_silence(jour
     )
 
     assert marked.exit_code == 11 or "1001/Images/scan.dcm" not in site.pending()
+
+
+def test_a_place_for_the_local_journal_that_cannot_be_written(site: Site, disk: Disk) -> None:
+    build(site.source, TREE)
+    with forbidden(site.home, leaving=0o555):
+        refused = site.run("journal", "update", exit_code=14, program=LIKE_ANYBODY)
+    assert str(site.home) in refused.err
+    assert "Permission denied" in refused.err
+    assert disk.objects() == {}
+
+
+def test_a_version_that_the_journal_does_not_have(journaled: Site) -> None:
+    """A misspelled label is told from a version of which nothing is left to do."""
+    for command in (("file", "upload"), ("file", "list"), ("file", "verify"), ("journal", "list")):
+        refused = journaled.run(*command, "--version", "sprung", exit_code=2)
+        assert "sprung" in refused.err
 
 
 def test_the_history_names_every_command_and_no_credential(journaled: Site) -> None:

@@ -19,6 +19,7 @@ from tests.e2e.clouds import (
     LOCK,
     Container,
     Disk,
+    ask,
     fetched,
     files_of,
     manifest_for,
@@ -260,6 +261,9 @@ def test_two_submissions(generation: Generation, tmp_path: Path, container: Cont
         chorus("file", "verify", "--version", folder)
     assert sent(wire, cloud.name) == sent_once(first, second, generation)
     assert tables_of(journal) == tables_of(fetched(cloud, tmp_path))
+    # What was left beside the files tells the receiver all that has arrived.
+    proof = build(tmp_path, {"proof.db": objects[f"{CENTRAL}/{SECOND}/journal.db"]}) / "proof.db"
+    assert {key for (key,) in ask(proof, "SELECT key FROM delivery")} == predicted.keys()
 
 
 def sent_once(first: Mapping[File, bytes], second: Mapping[File, bytes], generation: Generation) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def test_programs_can_be_run_and_stop_at_the_first_failure(path: Path) -> None:
 
 @pytest.mark.parametrize("path", BASH, ids=lambda path: path.name)
 def test_programs_are_shellcheck_clean(path: Path) -> None:
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
+    beside_python = str(Path(sys.executable).parent)
+    shellcheck = shutil.which("shellcheck", path=beside_python) or shutil.which("shellcheck")
+    assert shellcheck is not None, "shellcheck is in the test dependencies: run scripts/test"
     result = subprocess.run([shellcheck, path], capture_output=True, text=True, check=False)
     assert result.stdout == ""
