@@ -165,7 +165,10 @@ class Wire:
                 time.sleep(fault.pause)
                 rest += client.recv(65_536)
         while len(rest) < size:
-            rest += client.recv(1 << 20)
+            piece = client.recv(1 << 20)
+            if not piece:
+                raise ConnectionResetError("the client went away in the middle of a request")
+            rest += piece
             if isinstance(fault, CutRequest) and len(rest) >= fault.after:
                 _reset(client)
                 return

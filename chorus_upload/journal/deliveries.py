@@ -99,20 +99,25 @@ def pending_tally(journal: Journal, *, url: str, selection: Selection) -> Tally:
 
 
 def plan(journal: Journal, *, url: str, selection: Selection, limit: int | None = None) -> Tally:
-    """Fix what is to be sent, largest first, at most `limit` files: the answer of `planned` from now on.
+    """Fix what is to be sent, largest first: the answer of `planned` from now on. Gives the first `limit` of it.
 
-    The plan is a temporary table, so that memory stays flat and deliveries can be recorded meanwhile.
+    The plan is a temporary table, so that memory stays flat and deliveries can be recorded meanwhile. It has
+    everything: where some files cannot be sent, others take their places.
     """
-    parameters = selection.parameters(destination_id(journal, url)) | {"limit": -1 if limit is None else limit}
+    parameters = selection.parameters(destination_id(journal, url))
     with journal.transaction() as connection:
         connection.exec_driver_sql("DROP TABLE IF EXISTS temp.planned")
         connection.exec_driver_sql("CREATE TEMP TABLE planned (id INTEGER PRIMARY KEY, file_id INTEGER)")
         connection.execute(
-            text(f"INSERT INTO planned (file_id) SELECT f.id {_PENDING_ROWS} ORDER BY f.size DESC, f.id LIMIT :limit"),
+            text(f"INSERT INTO planned (file_id) SELECT f.id {_PENDING_ROWS} ORDER BY f.size DESC, f.id"),
             parameters,
         )
         row = connection.execute(
-            text("SELECT count(*), coalesce(sum(f.size), 0) FROM planned p JOIN file f ON f.id = p.file_id")
+            text(
+                "SELECT count(*), coalesce(sum(f.size), 0) FROM planned p JOIN file f ON f.id = p.file_id"
+                " WHERE :limit IS NULL OR p.id <= :limit"
+            ),
+            {"limit": limit},
         ).one()
     return Tally(row[0], row[1])
 

@@ -45,7 +45,8 @@ TABLES = (
     """CREATE TEMP TABLE reading (
         id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB, renamed_from INTEGER)""",
     # What the readings of one batch mean. Content is compared by the strongest checksum that the journal has;
-    # where it has none the file was never read, hence never delivered, and nothing could have changed.
+    # where it has none the file was never read, hence never recorded as delivered: another time makes it another
+    # file, for the first one may have been sent by a run that died before it could record that.
     """CREATE TEMP VIEW judged AS
         SELECT r.id, r.size, r.mtime_us, r.fingerprint, r.md5, r.renamed_from, x.file_id,
             d.modality_id, d.directory_id, d.patient, d.version_id, o.name, o.size AS observed_size,
@@ -54,7 +55,7 @@ TABLES = (
                 WHEN r.size <> f.size THEN 'modified'
                 WHEN f.fingerprint IS NOT NULL THEN iif(f.fingerprint IS r.fingerprint, 'same', 'modified')
                 WHEN f.md5 IS NOT NULL THEN iif(f.md5 IS r.md5, 'same', 'modified')
-                ELSE 'same'
+                ELSE iif(r.mtime_us IS f.mtime_us, 'same', 'modified')
             END AS change,
             r.mtime_us IS NOT f.mtime_us AS other_time
         FROM temp.reading r

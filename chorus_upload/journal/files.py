@@ -13,15 +13,23 @@ from chorus_upload.model import JournalingMode, Retirement
 def retire_marked(journal: Journal, paths: Sequence[str], *, version: str, mode: JournalingMode, who: Who) -> list[str]:
     """Retire the active files of these paths, in one transaction; gives the paths that have none."""
     missing = []
+    found: list[int] = []
     with journal.transaction() as connection:
-        version_id = versions.ensure(connection, version, mode=mode, who=who)
         for path in dict.fromkeys(paths):
             directory, _, name = path.rpartition("/")
-            result = connection.exec_driver_sql(
-                "UPDATE file SET retired_by = ?, retirement = ? WHERE retired_by IS NULL AND name = ?"
+            ids = connection.exec_driver_sql(
+                "SELECT id FROM file WHERE retired_by IS NULL AND name = ?"
                 " AND directory_id = (SELECT id FROM directory WHERE path = ?)",
-                (version_id, Retirement.MARKED.value, name, directory),
-            )
-            if not result.rowcount:
+                (name, directory),
+            ).scalars()
+            before = len(found)
+            found += ids.all()
+            if len(found) == before:
                 missing.append(path)
+        if found:
+            version_id = versions.ensure(connection, version, mode=mode, who=who)
+            connection.exec_driver_sql(
+                "UPDATE file SET retired_by = ?, retirement = ? WHERE id = ?",
+                [(version_id, Retirement.MARKED.value, file_id) for file_id in found],
+            )
     return missing

@@ -53,8 +53,11 @@ class Journal:
         """Make a new, empty journal and open it for writing. Raises JournalError when the file exists."""
         if path.exists():
             raise JournalError(f"{path} exists already")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        private_file(path).close()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            private_file(path).close()
+        except OSError as error:
+            raise JournalError(f"{path} cannot be written: {error.strerror or error}") from error
         return cls._open(path, read_only=False)
 
     @classmethod

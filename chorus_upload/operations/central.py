@@ -21,6 +21,13 @@ def destination_url(location: Location) -> str:
     return f"{place}@{account}" if account else place
 
 
+def is_cloud_journal(settings: Settings, key: str) -> bool:
+    """Whether that key of the central store is the cloud journal itself, which only a check-in may replace."""
+    central, journal = settings.central.location, settings.journal.cloud
+    place = central.model_copy(update={"path": f"{central.path.rstrip('/')}/{key}"})
+    return destination_url(place) == destination_url(journal)
+
+
 class Keys:
     """Central keys of journaled files, by the configuration of today."""
 

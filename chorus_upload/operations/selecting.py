@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError
+from chorus_upload.journal import versions
+from chorus_upload.journal.journal import Journal
+
+
+def require_version(journal: Journal, label: str | None) -> None:
+    """Raise ConfigError when the journal has no version of that label; None is always fine."""
+    if label is not None and versions.find(journal, label) is None:
+        raise ConfigError(f"there is no version {label} in the journal", hint="`journal list` shows them.")
 
 
 def selected_modalities(settings: Settings, names: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 
 from chorus_upload.config.settings import Settings
@@ -42,10 +43,10 @@ from chorus_upload.journal.submissions import Submission
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import new_version_label
 from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Outcome, Transfer
-from chorus_upload.operations.central import Keys, destination_url, transfer_of
+from chorus_upload.operations.central import Keys, destination_url, is_cloud_journal, transfer_of
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import open_sources
-from chorus_upload.operations.selecting import selected_modalities
+from chorus_upload.operations.selecting import require_version, selected_modalities
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.meter import Meter
@@ -85,12 +86,13 @@ def upload(
     stop = stop or threading.Event()
     begun = time.monotonic()
     modalities = selected_modalities(settings, request.modalities)
+    require_version(journal, request.version)
     selection = Selection(version=request.version, modalities=modalities)
     url = destination_url(settings.central.location)
     pending = deliveries.plan(journal, url=url, selection=selection, limit=request.max_files)
     if request.dry_run:
         emit(UploadPlanned(submission="", destination=url, pending=pending, dry_run=True))
-        return _dry_run(journal, Keys(settings), url=url, selection=selection, emit=emit)
+        return _dry_run(journal, settings, request, selection=selection, emit=emit)
 
     submission = submissions.begin(
         journal, url=url, label=new_version_label(datetime.now().astimezone()), who=Who.here()
@@ -109,11 +111,11 @@ def upload(
         meter = Meter()
         sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=meter, stop=stop)
         run = _Run(journal, settings, submission, sender, meter=meter, total=pending, emit=emit, stop=stop)
-        run.send_all(pool or ThreadPool(settings.num_threads, stop=stop))
+        run.send_all(pool or ThreadPool(settings.num_threads, stop=stop), at_most=request.max_files)
         if stop.is_set():
             raise KeyboardInterrupt
         manifests = [
-            _leave_proof(journal, submission, store, version=version, journal_name=settings.journal.cloud_name)
+            _leave_proof(journal, settings, submission, store, version=version)
             for version in submissions.versions_written(journal, submission)
         ]
     submissions.complete(journal, submission)
@@ -131,17 +133,19 @@ def upload(
     )
 
 
-def _dry_run(journal: Journal, keys: Keys, *, url: str, selection: Selection, emit: Emit) -> UploadFinished:
+def _dry_run(
+    journal: Journal, settings: Settings, request: UploadRequest, *, selection: Selection, emit: Emit
+) -> UploadFinished:
+    keys, url = Keys(settings), destination_url(settings.central.location)
     failed = 0
-    for page in deliveries.planned(journal):
-        for file in page:
-            try:
-                key = keys.key(modality=file.modality, path=file.path, version=file.version)
-            except LayoutError as error:
-                failed += 1
-                emit(FileFailed(file.path, "", file.modality, FailureKind.REFUSED, error.message))
-            else:
-                emit(FilePlanned(path=file.path, key=key, modality=file.modality, size=file.size))
+    for file in islice(chain.from_iterable(deliveries.planned(journal)), request.max_files):
+        try:
+            key = keys.key(modality=file.modality, path=file.path, version=file.version)
+        except LayoutError as error:
+            failed += 1
+            emit(FileFailed(file.path, "", file.modality, FailureKind.REFUSED, error.message))
+        else:
+            emit(FilePlanned(path=file.path, key=key, modality=file.modality, size=file.size))
     return UploadFinished(
         submission=None,
         destination=url,
@@ -184,13 +188,24 @@ class _Run:
         self.failures: Counter[FailureKind] = Counter()
         self.evidence: Counter[Evidence] = Counter()
 
-    def send_all(self, pool: Pool) -> None:
-        """Send the plan. What concerns every file ends it: what is under way is finished, then it is raised."""
+    def send_all(self, pool: Pool, *, at_most: int | None) -> None:
+        """Deliver the plan, or `at_most` so many files of it: those that fail do not count."""
+        transfers = self._transfers()
+        while True:
+            delivered = self.sent.files + self.already_there.files
+            batch = list(islice(transfers, at_most - delivered)) if at_most is not None else None
+            if batch != []:
+                self._send_batch(pool, transfers if batch is None else batch)
+            if not batch or self._stop.is_set():
+                return
+
+    def _send_batch(self, pool: Pool, transfers: Iterable[Transfer]) -> None:
+        """What concerns every file ends it: what is under way is finished, then it is raised."""
         trouble: StorageError | None = None
         record_pace, report_pace = Pace(RECORD_SECONDS), Pace(0.2)
         told = False
         try:
-            for outcome in pool.run(self._send, self._transfers()):
+            for outcome in pool.run(self._send, transfers):
                 match outcome:
                     case Delivered():
                         self._unrecorded.append(outcome)
@@ -279,7 +294,7 @@ def manifest_key(version: str, submission: str) -> str:
     return f"{version}/manifest-{submission}.csv"
 
 
-def _leave_proof(journal: Journal, submission: Submission, store: Store, *, version: str, journal_name: str) -> str:
+def _leave_proof(journal: Journal, settings: Settings, submission: Submission, store: Store, *, version: str) -> str:
     """Put the manifest and a copy of the journal into a version folder; gives the manifest's key."""
     with tempfile.TemporaryDirectory(prefix="chorus-upload-", dir=journal.path.parent) as directory:
         manifest = Path(directory) / "manifest.csv"
@@ -291,7 +306,8 @@ def _leave_proof(journal: Journal, submission: Submission, store: Store, *, vers
                 writer.writerow([record.key, record.size, record.md5.hex(), record.evidence.value, when])
         key = manifest_key(version, submission.label)
         publish(store, key, manifest)
-        copy = Path(directory) / "journal.db"
-        journal.copy_to(copy)
-        publish(store, f"{version}/{journal_name}", copy)
+        if not is_cloud_journal(settings, f"{version}/{settings.journal.cloud_name}"):
+            copy = Path(directory) / "journal.db"
+            journal.copy_to(copy)
+            publish(store, f"{version}/{settings.journal.cloud_name}", copy)
     return key

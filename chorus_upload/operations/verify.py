@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ConfigError, ObjectNotFound
+from chorus_upload.errors import ObjectNotFound
 from chorus_upload.events import Emit, FileVerified, VerifyFinished, VerifyProgressed, VerifyResult
-from chorus_upload.journal import deliveries, versions
+from chorus_upload.journal import deliveries
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.listing import Compared, ListedObject, Listing
 from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
-from chorus_upload.operations.selecting import selected_modalities
+from chorus_upload.operations.selecting import require_version, selected_modalities
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.evidence import read_back
@@ -41,9 +41,8 @@ def verify(journal: Journal, settings: Settings, request: VerifyRequest, *, emit
     begun = time.monotonic()
     modalities = selected_modalities(settings, request.modalities)
     url = destination_url(settings.central.location)
+    require_version(journal, request.version)
     version = request.version or deliveries.last_version_delivered(journal, url=url)
-    if request.version is not None and versions.find(journal, request.version) is None:
-        raise ConfigError(f"there is no version {request.version} in the journal", hint="`journal list` shows them.")
     selection = Selection(version=version, modalities=modalities)
     results: Counter[VerifyResult] = Counter()
     if version is not None:
