@@ -128,6 +128,14 @@ class Reading(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """An object of the destination that was proven to have the content of another file, when its etag was this."""
+
+    key: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """One file to deliver: plain data, so that it can be handed to a thread, a process or another machine.
 
@@ -135,7 +143,8 @@ class Transfer:
     first read while it is sent has neither, one from an old journal has only an MD5). `replaces` is the etag of
     an object of ours that this one supersedes under the same key; None means that the key must be free, or hold
     content of one of the fingerprints in `superseded`: that of earlier states of this file in the same version,
-    which may have been sent by a run that died before recording it.
+    which may have been sent by a run that died before recording it. `version` is the label of the version to
+    which the file belongs; `twin` is where the destination has the same content already.
     """
 
     file_id: int
@@ -148,6 +157,8 @@ class Transfer:
     md5: bytes | None = None
     replaces: str | None = None
     superseded: tuple[bytes, ...] = ()
+    version: str = ""
+    twin: Twin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,10 @@ class Delivered:
     seconds: float
     sent: bool = True
     """False when the object was there already (an earlier run sent it and was killed before recording it)."""
+    spared: int = 0
+    """Bytes that had not to be sent: the service had them from an interrupted run, or copied them."""
+    replaced: bool = False
+    """Whether the key held other content, which this replaced because the configuration says so."""
 
 
 @dataclass(frozen=True, slots=True)

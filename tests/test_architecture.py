@@ -55,7 +55,7 @@ AT_HOME = {
 }
 
 # What the other parts know of storage: the contracts, and how to get what keeps them. Never a kind of store.
-DOORS_OF_STORAGE = {"open", "store", "source"}
+DOORS_OF_STORAGE = {"network", "open", "store", "source", "traffic"}
 
 LONGEST_MODULE = 400
 

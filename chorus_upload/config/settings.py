@@ -45,6 +45,15 @@ class UploadMethod(StrEnum):
     AZCOPY = "azcopy"
 
 
+class Overwrite(StrEnum):
+    """What happens to a central key that holds other content than the file that belongs there."""
+
+    NEVER = "never"
+    """It is reported, and the file stays pending."""
+    REPLACE = "replace"
+    """It is replaced, and that is reported."""
+
+
 class _Frozen(BaseModel):
     # Inputs are hidden in errors because an input may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -62,6 +71,7 @@ class Auth(_Frozen):
     azure_sas_token: SecretStr | None = None
     azure_account_key: SecretStr | None = None
     azure_connection_string: SecretStr | None = None
+    endpoint_ip: str | None = None
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
     aws_session_token: SecretStr | None = None
@@ -186,6 +196,8 @@ class CentralSettings(_Frozen):
 
     location: Location
     patient_first: bool = True
+    tier: str | None = None
+    overwrite: Overwrite = Overwrite.NEVER
 
 
 class SiteSettings(_Frozen):
@@ -216,6 +228,9 @@ class Settings(_Frozen):
     deletion_limit: Share = 0.2
     accept_size_evidence: bool = False
     retry_seconds: Seconds = 900.0
+    bandwidth_limit: str | None = None
+    ca_bundle: Path | None = None
+    proxy: SecretStr | None = None
     warnings: tuple[str, ...] = ()
     """What loading noticed and a person should know of."""
     origins: Mapping[str, str] = Field(default_factory=dict)

@@ -39,6 +39,7 @@ from chorus_upload.journal.who import Who
 from chorus_upload.model import CustodyState
 from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.evidence import read_back
@@ -211,7 +212,7 @@ def unlock(settings: Settings, *, emit: Emit) -> None:
 
 
 def _cloud(settings: Settings) -> Store:
-    return open_store(settings.journal.cloud_directory, patience=settings.retry_seconds)
+    return open_store(settings.journal.cloud_directory, Network.of(settings))
 
 
 def _check_out(settings: Settings, store: Store, local: Path, *, implicit: bool, emit: Emit) -> Journal:

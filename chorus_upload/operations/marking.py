@@ -16,6 +16,7 @@ from chorus_upload.layout import check_version_label
 from chorus_upload.model import Delivered, Failed, Transfer
 from chorus_upload.operations.central import Keys, destination_url, transfer_of
 from chorus_upload.operations.scanning import open_sources
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import Pool, ThreadPool
@@ -47,9 +48,7 @@ def mark_as_uploaded(
     submission = submissions.begin(journal, url=url, label=label, who=Who.here(), resume=False)
     with (
         open_sources(settings, settings.modalities) as (_, sources),
-        open_store(
-            settings.central.location, patience=settings.retry_seconds, connections=settings.num_threads
-        ) as store,
+        open_store(settings.central.location, Network.of(settings)) as store,
     ):
         sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=Meter())
         transfers = _pending(journal, Keys(settings), wanted, refused)

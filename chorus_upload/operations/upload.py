@@ -47,6 +47,7 @@ from chorus_upload.operations.central import Keys, destination_url, is_cloud_jou
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import open_sources
 from chorus_upload.operations.selecting import require_version, selected_modalities
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.meter import Meter
@@ -100,14 +101,7 @@ def upload(
     emit(UploadPlanned(submission=submission.label, destination=url, pending=pending))
     with ExitStack() as stack:
         _, sources = stack.enter_context(open_sources(settings, modalities))
-        store = stack.enter_context(
-            open_store(
-                settings.central.location,
-                patience=settings.retry_seconds,
-                connections=settings.num_threads,
-                stop=stop,
-            )
-        )
+        store = stack.enter_context(open_store(settings.central.location, Network.of(settings), stop=stop))
         meter = Meter()
         sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=meter, stop=stop)
         run = _Run(journal, settings, submission, sender, meter=meter, total=pending, emit=emit, stop=stop)

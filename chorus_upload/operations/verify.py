@@ -18,6 +18,7 @@ from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.selecting import require_version, selected_modalities
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.evidence import read_back
@@ -47,7 +48,7 @@ def verify(journal: Journal, settings: Settings, request: VerifyRequest, *, emit
     results: Counter[VerifyResult] = Counter()
     if version is not None:
         with (
-            open_store(settings.central.location, patience=settings.retry_seconds) as store,
+            open_store(settings.central.location, Network.of(settings)) as store,
             Listing(journal, url=url) as listing,
         ):
             pace = Pace(0.2)

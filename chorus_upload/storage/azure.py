@@ -16,13 +16,14 @@ back what is there and decides. A repeated `delete` that finds nothing has succe
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Self
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobProperties
 
 from chorus_upload.errors import ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.model import Twin
 from chorus_upload.storage.azure_client import AzureCredential, ConnectionString, SasToken, connect
 from chorus_upload.storage.azure_download import Download
 from chorus_upload.storage.azure_errors import error_code
@@ -31,7 +32,7 @@ from chorus_upload.storage.azure_upload import Upload, block_size_for, microseco
 from chorus_upload.storage.bodies import blocks_of
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.retry import Retry
-from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, StoredObject
+from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, Properties, StoredObject
 
 _MIB = 1 << 20
 _LONGEST_NAME = 1024
@@ -77,6 +78,9 @@ class AzureStore:
             atomic_create=True, service_checksum=True, transit_checksum=True, one_request_limit=self._block_size
         )
 
+    def probe(self) -> None:
+        self._page(f"{self._prefix}/" if self._prefix else "", "")
+
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store.scan`. Directories of accounts with a hierarchical namespace are no objects."""
         lead = f"{self._prefix}/" if self._prefix else ""
@@ -117,10 +121,11 @@ class AzureStore:
         size: int,
         create_only: bool = False,
         if_match: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
     ) -> StoredObject:
         """See `Store.put`, and above for what it means when the answer was lost."""
-        upload = Upload(self._requests, self._blob(key), key, Conditions(create_only, if_match), metadata)
+        upload = Upload(self._requests, self._blob(key), key, Conditions(create_only, if_match), properties)
         block_size = block_size_for(size, at_least=self._block_size)
         blocks = blocks_of(body, size=size, block_size=block_size)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, cast
@@ -12,7 +12,7 @@ from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
 from chorus_upload.errors import IntegrityError
 from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, must_be_complete
-from chorus_upload.storage.store import Checksum, ComputedBy, StoredObject
+from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
 
 _MOST_BLOCKS = 50_000
 _MIB = 1 << 20
@@ -34,7 +34,7 @@ class Upload:
     blob: BlobClient
     key: str
     conditions: Conditions
-    metadata: Mapping[str, str] | None
+    properties: Callable[[], Properties]
 
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author."""
@@ -46,7 +46,7 @@ class Upload:
                     length=len(body),
                     overwrite=True,  # the conditions say when not to
                     validate_content=True,
-                    metadata=dict(self.metadata or {}),
+                    metadata=dict(self.properties().metadata),
                     **self.conditions.options,
                 )
             )
@@ -81,7 +81,7 @@ class Upload:
                     # A convenience for those who download; the service does not check it.
                     content_settings=ContentSettings(content_md5=bytearray(whole.digest())),
                     validate_content=True,
-                    metadata=dict(self.metadata or {}),
+                    metadata=dict(self.properties().metadata),
                     **self.conditions.options,
                 )
             )

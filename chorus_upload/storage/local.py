@@ -20,12 +20,13 @@ import secrets
 import stat as modes
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StorageError
+from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import blocks_of
 from chorus_upload.storage.keys import LEFTOVER_PREFIX, check_key, is_text
 from chorus_upload.storage.local_errors import translated
@@ -39,7 +40,7 @@ from chorus_upload.storage.publish import (
     status_of,
     sync_directory,
 )
-from chorus_upload.storage.store import Capabilities, StoredObject
+from chorus_upload.storage.store import Capabilities, Properties, StoredObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -64,6 +65,10 @@ class LocalStore:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(atomic_create=True, service_checksum=False, transit_checksum=False, one_request_limit=0)
+
+    def probe(self) -> None:
+        with translated(f"looking at {self.url}"):
+            self._check_root()
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store.scan`. A file whose name is not UTF-8 has no key and is no object."""
@@ -100,8 +105,10 @@ class LocalStore:
         size: int,
         create_only: bool = False,
         if_match: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
     ) -> StoredObject:
+        """See `Store.put`; a directory has no place for properties."""
         path = self._path(key)
         with self._unfinished(path, key) as (unfinished, file):
             for block in blocks_of(body, size=size, block_size=_BLOCK):

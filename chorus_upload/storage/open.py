@@ -13,6 +13,7 @@ from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, Si
 from chorus_upload.errors import ConfigError, TransientError
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.source import Source
 from chorus_upload.storage.store import Store
@@ -24,19 +25,16 @@ _STORES = "a local directory, az:// (Azure Blob Storage)"
 _SOURCES = "a local directory"
 
 
-def open_store(
-    location: Location, *, patience: float = 900.0, connections: int = 16, stop: threading.Event | None = None
-) -> Store:
+def open_store(location: Location, network: Network, *, stop: threading.Event | None = None) -> Store:
     """The store at `location`, to be closed by the caller. Nothing is read or sent yet.
 
-    `patience` is for how many seconds a failing service is asked again; `connections` is how many threads
-    will use the store at once; once `stop` is set nothing is waited for any more. Raises ConfigError when this
-    version cannot open such a place.
+    Once `stop` is set nothing is waited for any more. Raises ConfigError when this version cannot open such a
+    place.
     """
     if location.is_local:
         return LocalStore(location.local_path)
     if location.scheme == "az":
-        return _azure(location, retry=_retry(patience, stop), connections=connections)
+        return _azure(location, network, retry=_retry(network.patience, stop))
     raise _unsupported(location, "stored", _STORES)
 
 
@@ -88,7 +86,7 @@ def _retry(patience: float, stop: threading.Event | None) -> Retry:
     return Retry(patience=patience, sleep=sleep)
 
 
-def _azure(location: Location, *, retry: Retry, connections: int) -> Store:
+def _azure(location: Location, network: Network, *, retry: Retry) -> Store:
     # The SDK takes a third of a second to import, which `--help` and local work need not wait for.
     from chorus_upload.storage.azure import AzureStore
 
@@ -100,7 +98,7 @@ def _azure(location: Location, *, retry: Retry, connections: int) -> Store:
         prefix=location.prefix,
         credential=_azure_credential(location),
         retry=retry,
-        connections=connections,
+        connections=network.connections,
     )
 
 

@@ -16,10 +16,12 @@ What callers may rely on, and what `tests/contract/test_store.py` holds every im
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, Protocol, Self
+
+from chorus_upload.model import Twin
 
 
 class ComputedBy(StrEnum):
@@ -43,8 +45,9 @@ class Checksum:
 class StoredObject:
     """What a store says of one object. `time_us` is its last change, microseconds UTC.
 
-    `transit_checked` is only ever true in the answer to a `put`: the service checked a checksum of every
-    part of the body as it arrived.
+    The last two say something only in the answer to a `put`: `transit_checked`, that the service checked a
+    checksum of every part of the body as it arrived; `spared`, how many bytes of the body had not to be sent,
+    because an earlier, interrupted put had sent them or because the service copied them.
     """
 
     key: str
@@ -53,6 +56,19 @@ class StoredObject:
     time_us: int
     checksum: Checksum | None = None
     transit_checked: bool = False
+    spared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What is written beside an object; evidence of nothing.
+
+    `metadata` has ASCII letters, digits and underscores in its names and ASCII values. `tier` is a storage class
+    in the service's own words, None for its usual one. A store that has no place for them ignores them.
+    """
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,10 @@ class Store(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    def probe(self) -> None:
+        """Make sure, by one small request, that the place is there and the credentials open it; raises as `scan`."""
+        ...
+
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield every object whose key starts with `prefix`, in any order, listing lazily."""
         ...
@@ -100,7 +120,8 @@ class Store(Protocol):
         size: int,
         create_only: bool = False,
         if_match: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
     ) -> StoredObject:
         """Store `size` bytes under `key` and describe what the service then holds.
 
@@ -111,8 +132,12 @@ class Store(Protocol):
         `create_only` raises ObjectExists when the key is taken; `if_match` raises PreconditionFailed when
         the object's etag is another one or the object is gone. When the answer of a service is lost, a write
         is repeated, and may then meet its own result: ObjectExists and PreconditionFailed do not say whose
-        object is there now, so whoever needs to know reads it back. `metadata` has ASCII letters, digits and
-        underscores in its names and ASCII values; a store that has no place for it ignores it.
+        object is there now, so whoever needs to know reads it back.
+
+        `properties` is called when the whole body was read. `twin` names an object of this store that should have
+        the same content: a service that can, copies what is the same there, checking it against the body as if it
+        had been sent. Parts that an interrupted put of the same body under the same key left with the service are
+        not sent again.
         """
         ...
 

@@ -22,7 +22,7 @@ from chorus_upload.errors import (
 )
 from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Outcome, Problem, Transfer
 from chorus_upload.storage.source import FileStat, Source
-from chorus_upload.storage.store import Store, StoredObject
+from chorus_upload.storage.store import Properties, Store, StoredObject
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.reader import CheckedStream, SourceChanged, Stopped, md5_of, read_file
@@ -151,7 +151,8 @@ class Sender:
             size=transfer.size,
             create_only=transfer.replaces is None,
             if_match=transfer.replaces,
-            metadata=_metadata(transfer),
+            properties=lambda: Properties(_metadata(transfer)),
+            twin=transfer.twin,
         )
 
     def _prove(self, transfer: Transfer, content: _Content) -> Evidence | Verdict:

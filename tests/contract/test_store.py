@@ -19,7 +19,7 @@ from chorus_upload.errors import (
     PreconditionFailed,
     StorageError,
 )
-from chorus_upload.storage.store import ComputedBy, Store, StoredObject
+from chorus_upload.storage.store import ComputedBy, Properties, Store, StoredObject
 from tests.contract.conftest import Place
 
 MIB = 1 << 20
@@ -104,7 +104,7 @@ class TestPut:
         assert len(etags) == 50
 
     def test_takes_metadata(self, store: Store) -> None:
-        store.put("a", b"1", size=1, metadata={"patient_count": "3"})
+        store.put("a", b"1", size=1, properties=lambda: Properties({"patient_count": "3"}))
         assert read(store, "a") == b"1"
 
     def test_a_large_stream(self, store: Store) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 from chorus_upload.errors import AccessDenied, TransientError
 from chorus_upload.journal.database import WriterLock
 from chorus_upload.journal.journal import Journal
+from chorus_upload.model import Twin
 from chorus_upload.storage.local import LocalStore
-from chorus_upload.storage.store import StoredObject
+from chorus_upload.storage.store import Properties, StoredObject
 
 
 class Killed(BaseException):
@@ -86,7 +87,8 @@ class FaultyStore(LocalStore):
         size: int,
         create_only: bool = False,
         if_match: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
     ) -> StoredObject:
         self._life.step()
         fault = self._faults.pop(0) if self._faults else None
@@ -94,7 +96,7 @@ class FaultyStore(LocalStore):
             raise TransientError("the service fails")
         if fault is Fault.DENIED:
             raise AccessDenied("the credential is not good any more")
-        stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match, metadata=metadata)
+        stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match)
         self.stored[key] = (Path(self.url) / key).read_bytes()
         if fault is Fault.ANSWER_LOST:
             raise TransientError("no answer")

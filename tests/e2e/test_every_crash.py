@@ -54,7 +54,7 @@ class Machine:
     def running(self) -> Iterator[None]:
         """Whatever the program does in this block is a step of its life."""
 
-        def open_store(location: Location, **_: object) -> FaultyStore:
+        def open_store(location: Location, *_: object, **__: object) -> FaultyStore:
             return FaultyStore(location.local_path, self.life, [])
 
         MortalJournal.life = self.life

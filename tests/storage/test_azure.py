@@ -44,7 +44,7 @@ from chorus_upload.storage.azure_client import (
 )
 from chorus_upload.storage.azure_upload import block_size_for
 from chorus_upload.storage.retry import Retry
-from chorus_upload.storage.store import ComputedBy
+from chorus_upload.storage.store import ComputedBy, Properties
 from tests.emulators import Azurite
 from tests.wire import Answer, CutAnswer, CutRequest, Delay, DropAnswer, Garble, Trickle, Wire
 
@@ -100,7 +100,7 @@ class TestRequests:
 
     def test_a_large_body_is_checked_block_by_block(self, wire: Wire, store: AzureStore, azurite: Azurite) -> None:
         content = bytes(range(256)) * (10 * 1024) + b"end"
-        stored = store.put("a", io.BytesIO(content), size=len(content), metadata={"files": "1"})
+        stored = store.put("a", io.BytesIO(content), size=len(content), properties=lambda: Properties({"files": "1"}))
         blocks = [each for each in wire.requests if "comp=block&" in each.target]
         assert [each.size for each in blocks] == [MIB, MIB, MIB // 2 + 3]
         assert all("content-md5" in each.headers for each in blocks)
@@ -113,8 +113,8 @@ class TestRequests:
         assert found.checksum == stored.checksum
 
     def test_metadata_arrives(self, store: AzureStore, azurite: Azurite, azure_container: str) -> None:
-        store.put("small", b"1", size=1, metadata={"tool": "x"})
-        store.put("large", io.BytesIO(bytes(2 * MIB)), size=2 * MIB, metadata={"tool": "y"})
+        store.put("small", b"1", size=1, properties=lambda: Properties({"tool": "x"}))
+        store.put("large", io.BytesIO(bytes(2 * MIB)), size=2 * MIB, properties=lambda: Properties({"tool": "y"}))
         with azurite.service() as service, service.get_container_client(azure_container) as container:
             found = [container.get_blob_client(f"p/{key}").get_blob_properties() for key in ("small", "large")]
         assert [each.metadata for each in found] == [{"tool": "x"}, {"tool": "y"}]

@@ -12,6 +12,7 @@ from chorus_upload.config.settings import Auth, AuthMode, Location, SiteSettings
 from chorus_upload.errors import ConfigError, CredentialsExpired
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_source, open_store
 from tests.emulators import Azurite
 
@@ -32,7 +33,7 @@ def auths(azurite: Azurite, container: str) -> list[Auth]:
 def test_azure_with_every_credential(azurite: Azurite, azure_container: str, which: int) -> None:
     auth = auths(azurite, azure_container)[which]
     location = Location(path=f"az://{azure_container}/some/prefix", auth=auth)
-    with open_store(location, patience=0) as store:
+    with open_store(location, Network(patience=0)) as store:
         store.put("a", b"1", size=1)
         assert [each.key for each in store.scan()] == ["a"]
         assert store.url == f"{azurite.account_url}/{azure_container}/some/prefix"
@@ -42,19 +43,19 @@ def test_the_token_knows_when_it_expired(azurite: Azurite, azure_container: str)
     token = azurite.sas(azure_container, valid_for=timedelta(minutes=-5))
     auth = Auth(azure_account_url=azurite.account_url, azure_sas_token=SecretStr(token))
     location = Location(path=f"az://{azure_container}", auth=auth)
-    with open_store(location) as store, pytest.raises(CredentialsExpired):
+    with open_store(location, Network()) as store, pytest.raises(CredentialsExpired):
         store.stat("a")
 
 
 def test_an_account_has_a_usual_address() -> None:
     auth = Auth(azure_account_name="hospital", azure_sas_token=SecretStr("sv=1&sig=x"))
-    with open_store(Location(path="az://data/v1", auth=auth)) as store:
+    with open_store(Location(path="az://data/v1", auth=auth), Network()) as store:
         assert store.url == "https://hospital.blob.core.windows.net/data/v1"
 
 
 def test_a_login() -> None:
     auth = Auth(mode=AuthMode.LOGIN, azure_account_name="hospital")
-    open_store(Location(path="az://data", auth=auth)).close()
+    open_store(Location(path="az://data", auth=auth), Network()).close()
 
 
 @pytest.mark.parametrize(
@@ -71,13 +72,13 @@ def test_a_login() -> None:
 )
 def test_what_cannot_be_opened(path: str, auth: Auth, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_store(Location(path=path, auth=auth))
+        open_store(Location(path=path, auth=auth), Network())
 
 
 def test_says_what_is_supported(tmp_path: Path) -> None:
     location = Location(path="gs://bucket/x")
     for act in (
-        lambda: open_store(location),
+        lambda: open_store(location, Network()),
         lambda: open_source(SiteSettings(modality="Images", location=location, pattern="x")),
     ):
         with pytest.raises(ConfigError, match="gs://") as caught:
@@ -87,7 +88,7 @@ def test_says_what_is_supported(tmp_path: Path) -> None:
 
 def test_local_places(tmp_path: Path) -> None:
     location = Location(path=str(tmp_path))
-    with open_store(location) as store:
+    with open_store(location, Network()) as store:
         assert isinstance(store, LocalStore)
         assert store.url == str(tmp_path)
     site = SiteSettings(modality="Images", location=location, pattern="{patient_id:w}/Images/{filepath}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from chorus_upload.model import Twin
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.source import SmallFile
-from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, StoredObject
+from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, Properties, StoredObject
 
 
 class ScriptedStore(LocalStore):
@@ -41,10 +42,11 @@ class ScriptedStore(LocalStore):
         size: int,
         create_only: bool = False,
         if_match: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
     ) -> StoredObject:
         self.puts.append(key)
-        stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match, metadata=metadata)
+        stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match)
         if self._checksums:
             with self.open(key) as stream:
                 md5 = hashlib.md5(stream.read(), usedforsecurity=False).digest()
