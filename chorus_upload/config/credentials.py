@@ -52,6 +52,7 @@ class _Cloud:
         return (AuthMode.LOGIN, *(kind.mode for kind in self.kinds), AuthMode.ANONYMOUS)
 
 
+_ACCOUNT = ("azure_account_name", "azure_account_url")
 _CLOUDS = {
     "az": _Cloud(
         (
@@ -59,7 +60,7 @@ _CLOUDS = {
             _Kind(AuthMode.CONNECTION_STRING, ("azure_connection_string",)),
             _Kind(AuthMode.ACCOUNT_KEY, ("azure_account_key",)),
         ),
-        identity=("azure_account_name", "azure_account_url"),
+        identity=(*_ACCOUNT, "endpoint_ip"),
     ),
     "s3": _Cloud(
         (
@@ -117,7 +118,8 @@ def resolve(
         return {}
     identity = {name: entry for name, entry in (usual | given).items() if name in cloud.identity}
     if address.scheme == "az":
-        identity = _azure_account(own, identity, chosen=chosen, where=where, complaints=complaints)
+        named = {name: entry for name, entry in identity.items() if name in _ACCOUNT}
+        identity |= _azure_account(own, named, chosen=chosen, where=where, complaints=complaints)
     return chosen | identity
 
 

@@ -15,18 +15,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from chorus_upload.config.keys import (
+    BANDWIDTH,
     CONTAINERS,
     CREDENTIALS,
     NAMES,
+    PROXY,
     SWITCH,
     TEXT,
+    TIER,
     Key,
     Section,
     Value,
     choice,
     in_place,
 )
-from chorus_upload.config.settings import PageSize, Seconds, Share, ThreadCount, UploadMethod
+from chorus_upload.config.settings import BackupCount, Overwrite, PageSize, Seconds, Share, ThreadCount, UploadMethod
 from chorus_upload.model import FingerprintTime, JournalingMode
 
 # Slots that are no places in `Settings`: what modalities without a path of their own inherit, and what is
@@ -114,6 +117,34 @@ _CONFIGURATION = Section(
             default="`900`",
         ),
         Key(
+            "bandwidth_limit",
+            "bandwidth_limit",
+            BANDWIDTH,
+            "How much is sent in a second, at most, by all threads together: a rate, or a timetable of local times with"
+            " the rates from then on, and of the days on which they hold. Only the content of files counts.",
+            '"08:00,2M 18:00,off mon-fri"',
+            default='`"off"`: no limit',
+        ),
+        Key(
+            "ca_bundle",
+            "ca_bundle",
+            TEXT,
+            "A file or directory of certificates (PEM) to trust instead of the usual ones, for a proxy that inspects"
+            " TLS.",
+            '"hospital-ca.pem"',
+            default="what `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` name, or the usual ones",
+        ),
+        Key(
+            "proxy",
+            "proxy",
+            PROXY,
+            "The proxy on the way to the services. It may hold a user and a password (`http://user:password@host:port`,"
+            " with `%40` for `@` and the like in them) and is never shown. `off`: none, even if the environment names"
+            " one.",
+            '"http://proxy.hospital.org:3128"',
+            default="what the environment says (`HTTPS_PROXY`, `NO_PROXY`)",
+        ),
+        Key(
             "follow_links",
             FOLLOW_LINKS,
             SWITCH,
@@ -139,6 +170,14 @@ _JOURNAL = (
                 " is new since the last time (`append`: nothing is deleted by being absent).",
                 '"full"',
                 default='`"full"`',
+            ),
+            Key(
+                "backups",
+                "journal.backups",
+                Value(BackupCount, "a whole number from 0 to 1,000"),
+                "How many of the last journals are kept as dated backups beside the cloud journal; 0 keeps none.",
+                "3",
+                default="`3`",
             ),
             Key(
                 "path",
@@ -234,6 +273,23 @@ _CENTRAL = (
                 "Who sends the files: this program, or the Azure tool that generated scripts call.",
                 '"builtin"',
                 default='`"builtin"`',
+            ),
+            Key(
+                "tier",
+                "central.tier",
+                TIER,
+                "The access tier of Azure that files are stored in. What is in `Archive` cannot be read back.",
+                '"Cool"',
+                default="the account's own",
+            ),
+            Key(
+                "overwrite",
+                "central.overwrite",
+                choice(Overwrite),
+                "What happens when there is other content where a file belongs: it stays, the file is reported and left"
+                " pending (`never`), or the file replaces it, and that is reported (`replace`).",
+                '"never"',
+                default='`"never"`',
             ),
             *_inline("central.location", containers_are_current=True),
         ),

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, SecretStr, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, SecretStr, StringConstraints
 
-from chorus_upload.config.settings import AuthMode
+from chorus_upload.config.bandwidth import BandwidthLimit
+from chorus_upload.config.settings import NO_PROXY, AuthMode
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What may stand behind a key: a type for pydantic, the same in words, and the choices if there are some."""
+    """What may stand behind a key: a type for pydantic, the same in words, and the choices if there are some.
+
+    `parse` reads a text for which that is not enough: its ValueError says what is wrong with this one, in words for
+    whoever wrote it.
+    """
 
     annotation: Any
     expects: str
     choices: tuple[str, ...] = ()
-
-    @property
-    def is_secret(self) -> bool:
-        return self.annotation is SecretStr
+    is_secret: bool = False
+    parse: Callable[[str], object] | None = None
 
     @property
     def is_text(self) -> bool:
@@ -81,10 +86,45 @@ def _split_names(value: object) -> object:
     return value
 
 
-TEXT = Value(Annotated[str, StringConstraints(strip_whitespace=True)], "text in quotes")
-SECRET = Value(SecretStr, "text in quotes")
+def _ip_address(text: str) -> str:
+    return str(ipaddress.ip_address(text)) if text else text
+
+
+def _proxy(secret: SecretStr) -> SecretStr:
+    # A password is in it, so nothing of the text may get into the messages of these errors.
+    text = secret.get_secret_value().strip()
+    if text.lower() in ("", NO_PROXY):
+        return SecretStr(text.lower())
+    url = urlsplit(text)
+    is_more = url.path.strip("/") or url.query or url.fragment
+    if url.scheme not in ("http", "https", "socks5h") or not url.hostname or url.port == 0 or is_more:
+        raise ValueError("not the address of a proxy")
+    return SecretStr(text.rstrip("/"))
+
+
+_TIERS = ("Hot", "Cool", "Cold", "Archive")
+_Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+TEXT = Value(_Text, "text in quotes")
+SECRET = Value(SecretStr, "text in quotes", is_secret=True)
 SWITCH = Value(bool, "true or false")
 NAMES = Value(Annotated[tuple[str, ...], BeforeValidator(_split_names)], 'names with commas between, "OMOP,Images"')
+
+TIER = Value(
+    Annotated[
+        Literal["Hot", "Cool", "Cold", "Archive"],
+        BeforeValidator(lambda value: value.strip().capitalize() if isinstance(value, str) else value),
+    ],
+    "one of " + ", ".join(f'"{tier}"' for tier in _TIERS),
+    _TIERS,
+)
+BANDWIDTH = Value(_Text, 'a rate, "10 MiB/s", or a timetable of rates', parse=BandwidthLimit.parse)
+PROXY = Value(
+    Annotated[SecretStr, AfterValidator(_proxy)],
+    'an address, "http://proxy.hospital.org:3128" (or https://, socks5h://), or "off"',
+    is_secret=True,
+)
+IP_ADDRESS = Value(Annotated[_Text, AfterValidator(_ip_address)], 'an IPv4 or IPv6 address, "10.20.30.40"')
 
 CONTAINER_KEYS = {"az": "azure_container", "s3": "s3_container"}
 
@@ -137,6 +177,15 @@ CREDENTIALS = (
         TEXT,
         "The account's address, where it is not the usual one.",
         '"https://chorusmgh.blob.core.windows.net"',
+    ),
+    Key(
+        "endpoint_ip",
+        "auth.endpoint_ip",
+        IP_ADDRESS,
+        "Where to connect to for the host of the account, whatever its name resolves to: a private endpoint, for"
+        " example, without an entry in the hosts file. The certificate is still checked against the host's name.",
+        '"10.20.30.40"',
+        default="what the name resolves to",
     ),
     Key(
         "azure_sas_token",

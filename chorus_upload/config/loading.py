@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ _PLAIN_SLOTS = (
     "deletion_limit",
     "accept_size_evidence",
     "retry_seconds",
+    "bandwidth_limit",
+    "proxy",
 )
+_CENTRAL_SLOTS = ("patient_first", "tier", "overwrite")
 
 _STAND_IN = Location(path="not understood")
 
@@ -79,7 +83,7 @@ class _Loader:
         """The settings; after complaints, with stand-ins for what could not be understood."""
         modalities = self._modalities()
         journal = self._journal()
-        central = self._location("central.location", where="[central_path]")
+        central = self._central()
         sites = {modality: self._site(modality) for modality in modalities}
         self._warn_of_methods()
         self._warn_of_open_permissions()
@@ -94,9 +98,10 @@ class _Loader:
             file=self.complaints.file,
             modalities=modalities,
             journal=journal,
-            central=CentralSettings(location=central, patient_first=self._take("central.patient_first") is not False),
+            central=central,
             sites=sites,
             upload_method=method or UploadMethod.BUILTIN,
+            ca_bundle=self._ca_bundle(),
             warnings=tuple(self.complaints.warnings),
             origins=self.origins,
             **values,
@@ -137,7 +142,27 @@ class _Loader:
             self.complaints.error(f"{where} path", f"{cloud} must name the journal file, as {cloud}/journal.db does")
         if cloud.is_local and cloud.local_path.resolve() == local.resolve():
             self.complaints.error(f"{where} path", "the cloud journal and the local journal are the same file")
-        return JournalSettings(local_path=local, cloud=cloud)
+        values = {"backups": self._take("journal.backups")} if "journal.backups" in self.entries else {}
+        return JournalSettings(local_path=local, cloud=cloud, **values)
+
+    def _central(self) -> CentralSettings:
+        location = self._location("central.location", where="[central_path]")
+        values = {name: self._take(f"central.{name}") for name in _CENTRAL_SLOTS if f"central.{name}" in self.entries}
+        if "tier" in values and location.scheme != "az" and location is not _STAND_IN:
+            self.complaints.warning(self.origins["central.tier"], "not used: only an az:// path has tiers")
+        return CentralSettings(location=location, **values)
+
+    def _ca_bundle(self) -> Path | None:
+        written = self._take("ca_bundle")
+        if written is None:
+            return None
+        path = Path(written)
+        # `~somebody`, whom this machine does not know, is left as it is, and so is not found.
+        with suppress(RuntimeError):
+            path = path.expanduser()
+        if not os.access(path, os.R_OK):
+            self.complaints.error(self.origins["ca_bundle"], f"{path} does not exist, or cannot be read")
+        return path
 
     def _site(self, modality: str) -> SiteSettings:
         slot, where = f"sites.{modality}", f"[site_path.{modality}]"
@@ -249,7 +274,8 @@ class _Loader:
 
     def _has_secret(self) -> bool:
         for slot, entry in self.entries.items():
-            if isinstance(entry.value, SecretStr):
+            # A proxy is never shown, but it is a secret to other users only if it has a password.
+            if isinstance(entry.value, SecretStr) and (slot != "proxy" or "@" in entry.value.get_secret_value()):
                 return True
             if slot.endswith(".path") and isinstance(entry.value, str):
                 try:

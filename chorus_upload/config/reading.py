@@ -119,6 +119,9 @@ def _read_key(key: Key, given: Entry, modality: str, entries: dict[str, Entry], 
 
 def convert(key: Key, value: object) -> Any:  # noqa: ANN401 - the key's own type
     """`value` as the key's type. ValueError says what is expected; it never shows a secret."""
+    parse = key.value.parse
+    if parse is not None and isinstance(value, str) and value.strip():
+        return parse(value)
     # To pydantic, true is the number 1; to whoever wrote it, it is a mistake.
     if not isinstance(value, bool) or key.value.annotation is bool:
         try:

@@ -42,6 +42,27 @@ _ENVIRONMENT = """\
 3. Without any of these, the identity of the machine or user is used, as with `auth_mode = "login"`.
 """
 
+_BANDWIDTH = """\
+`bandwidth_limit` is a rate, or a timetable. It limits the content of the files, for all threads together; what the
+network adds to that comes on top.
+
+| rate | bytes per second |
+|---|---|
+| `512k`, `512 KiB/s` | 512 · 1,024; `M`, `G`, `MiB`, `GiB` go on with powers of 1,024 |
+| `10 MB/s` | 10 · 1,000,000; `kB` and `GB` are powers of 1,000, too |
+| `100 Mbit/s` | 100 · 1,000,000 / 8; `kbit` and `Gbit` likewise |
+| `off` | no limit |
+
+`/s` may be left out, and case does not matter, except that `Mb` is refused: it may stand for bits or for bytes. Less
+than 1 KiB/s is refused as well.
+
+A timetable has entries `HH:MM,RATE` with spaces between, in local time: from then on this rate holds. Behind them
+stand the days on which they hold (`mon-fri`, `fri-mon`, `sat,sun`; every day when left out), and after a `;` others may
+follow: `08:00,2M 18:00,20M mon-fri; 00:00,off sat,sun`. A day begins with what the day before ended with, if that is
+in the timetable, and else without a limit. Days that are not in it have no limit. A change takes effect within
+seconds, also during an upload.
+"""
+
 _PATTERNS = """\
 A pattern says which files below a `path` belong to a modality, and what the parts of their names mean. It describes
 the whole path of a file, with `/` between directories; upper and lower case are the same.
@@ -75,7 +96,7 @@ def markdown() -> str:
     auth = ", ".join(f"`[{_written(section.name)}]`" for section in SECTIONS if section.name.endswith(".auth"))
     parts += [f"## Credentials: {auth}", _CREDENTIALS, _ENVIRONMENT.format(examples=_variable_examples())]
     parts += [_table(_current(CREDENTIALS), with_variables=True)]
-    parts += ["## Patterns", _PATTERNS, "## Older files", _OLDER, "\n".join(_older())]
+    parts += ["## Bandwidth", _BANDWIDTH, "## Patterns", _PATTERNS, "## Older files", _OLDER, "\n".join(_older())]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 

@@ -9,12 +9,14 @@ from urllib.parse import parse_qs
 
 from pydantic import SecretStr
 
+from chorus_upload.config.settings import Auth
+
 SOON = timedelta(days=7)
 _WORDS = {"r": "read", "w": "write", "l": "list", "d": "delete"}
 READING = "rl"
 # Not `c`: whoever may write may create as well.
-SENDING = "rwl"
-KEEPING_THE_JOURNAL = "rwld"
+# What has arrived wrong is taken away again, and so is a lock.
+UPLOADING = KEEPING_THE_JOURNAL = "rwld"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,18 @@ class Sas:
     """`ss`, only in a token for an account."""
     resource_types: str | None
     """`srt`, only in a token for an account."""
+
+
+def sas_of(auth: Auth) -> Sas | None:
+    """The token with which a place is entered, also where it is part of a connection string; None without one."""
+    if auth.azure_sas_token is not None:
+        return read_sas(auth.azure_sas_token)
+    text = auth.azure_connection_string.get_secret_value() if auth.azure_connection_string is not None else ""
+    for part in text.split(";"):
+        name, _, value = part.partition("=")
+        if name.strip().lower() == "sharedaccesssignature":
+            return read_sas(SecretStr(value.strip().lstrip("?")))
+    return None
 
 
 def read_sas(token: SecretStr) -> Sas:
@@ -61,9 +75,9 @@ def errors_of(sas: Sas, *, needs: str, now: datetime) -> Iterator[str]:
     if sas.expires is None and sas.policy is None:
         yield "the SAS token says nothing of when it expires: it is not complete"
     if sas.expires is not None and sas.expires <= now:
-        yield f"the SAS token expired on {_day(sas.expires)}; ask for a new one"
+        yield f"the SAS token expired on {in_words(sas.expires)}; ask for a new one"
     if sas.starts is not None and sas.starts > now:
-        yield f"the SAS token is not valid before {_day(sas.starts)}"
+        yield f"the SAS token is not valid before {in_words(sas.starts)}"
     if sas.permissions is not None and (missing := [letter for letter in needs if letter not in sas.permissions]):
         words = ", ".join(f"{_WORDS[letter]} ({letter})" for letter in missing)
         yield f"the SAS token does not permit to {words}; it has sp={sas.permissions}"
@@ -80,12 +94,12 @@ def warnings_of(sas: Sas, *, now: datetime) -> Iterator[str]:
     if sas.expires is None:
         yield "the SAS token follows a policy of the container, so its expiry cannot be told from here"
     elif sas.expires - now <= SOON:
-        yield f"the SAS token expires on {_day(sas.expires)}; ask for a new one in time"
+        yield f"the SAS token expires on {in_words(sas.expires)}; ask for a new one in time"
 
 
 def expiry_in_words(sas: Sas) -> str:
     """For a token in order."""
-    return f"the SAS token is valid until {_day(sas.expires)}" if sas.expires else "the SAS token is complete"
+    return f"the SAS token is valid until {in_words(sas.expires)}" if sas.expires else "the SAS token is complete"
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -96,5 +110,6 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _day(moment: datetime) -> str:
+def in_words(moment: datetime) -> str:
+    """A moment as it is told of a token, which says it in UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -10,12 +10,17 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from chorus_upload.config.addresses import SCHEMES, parse_address
+from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.model import FingerprintTime, JournalingMode
 
 ThreadCount = Annotated[int, Field(ge=1, le=256)]
 PageSize = Annotated[int, Field(ge=1, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
+BackupCount = Annotated[int, Field(ge=0, le=1_000)]
 Seconds = Annotated[float, Field(ge=0, le=604_800)]
+
+NO_PROXY = "off"
+"""What `Settings.proxy` holds when there shall be none, whatever the environment says."""
 
 
 class AuthMode(StrEnum):
@@ -72,6 +77,7 @@ class Auth(_Frozen):
     azure_account_key: SecretStr | None = None
     azure_connection_string: SecretStr | None = None
     endpoint_ip: str | None = None
+    """Where the account's host is connected to; its certificate is checked against its name all the same."""
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
     aws_session_token: SecretStr | None = None
@@ -179,6 +185,8 @@ class JournalSettings(_Frozen):
     local_path: Path
     cloud: Location
     """The journal object itself, e.g. `az://container/dir/journal.db`, or a local file."""
+    backups: BackupCount = 3
+    """How many of the last journals are kept beside the cloud's; 0 is none."""
 
     @property
     def cloud_directory(self) -> Location:
@@ -197,6 +205,7 @@ class CentralSettings(_Frozen):
     location: Location
     patient_first: bool = True
     tier: str | None = None
+    """Azure's access tier, as Azure writes it (`Cool`); None is the account's own default."""
     overwrite: Overwrite = Overwrite.NEVER
 
 
@@ -228,9 +237,11 @@ class Settings(_Frozen):
     deletion_limit: Share = 0.2
     accept_size_evidence: bool = False
     retry_seconds: Seconds = 900.0
-    bandwidth_limit: str | None = None
+    bandwidth_limit: BandwidthLimit | None = None
     ca_bundle: Path | None = None
+    """A file or directory of certificates to trust instead of the usual ones; it was there when it was loaded."""
     proxy: SecretStr | None = None
+    """The proxy's URL, which may hold a password, or `NO_PROXY`; None is what the environment says."""
     warnings: tuple[str, ...] = ()
     """What loading noticed and a person should know of."""
     origins: Mapping[str, str] = Field(default_factory=dict)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
+from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.config.sas import (
     KEEPING_THE_JOURNAL,
     READING,
-    SENDING,
+    UPLOADING,
     errors_of,
     expiry_in_words,
     read_sas,
@@ -43,20 +44,21 @@ class Finding:
 
 
 def masked(settings: Settings) -> dict[str, object]:
-    """The settings as plain values for JSON: secrets as `***`, credentials that are not there left out.
+    """The settings as plain values for JSON: secrets as `***`, what is not there left out.
 
     `origins` says where each value that is no default comes from, by its dotted place in the rest.
     """
-    plain = {name: _plain(value) for name, value in settings if name not in ("warnings", "origins")}
+    fields = ((name, value) for name, value in settings if name not in ("warnings", "origins") and value is not None)
+    plain = {name: _plain(value) for name, value in fields}
     return {**plain, "warnings": list(settings.warnings), "origins": dict(settings.origins)}
 
 
 def check(settings: Settings, *, now: datetime | None = None) -> list[Finding]:
-    """What can be found out without a network: directories, patterns, files of credentials, SAS tokens."""
+    """What can be found out without a network: directories, patterns, certificates, credentials, SAS tokens."""
     now = now or datetime.now(UTC)
-    findings = [*_check_local_journal(settings.journal.local_path)]
+    findings = [*_check_ca_bundle(settings.ca_bundle), *_check_local_journal(settings.journal.local_path)]
     findings += _check_place("[journal]", settings.journal.cloud_directory, needs=KEEPING_THE_JOURNAL, now=now)
-    findings += _check_place("[central_path]", settings.central.location, needs=SENDING, now=now)
+    findings += _check_place("[central_path]", settings.central.location, needs=UPLOADING, now=now)
     for site in settings.sites.values():
         subject = f"[site_path.{site.modality}]"
         findings += _check_place(subject, site.location, needs=READING, now=now)
@@ -76,10 +78,27 @@ def _plain(value: object) -> object:
             return {str(name): _plain(inner) for name, inner in value.items()}
         case tuple():
             return [_plain(inner) for inner in value]
-        case StrEnum() | Path():
+        case StrEnum() | Path() | BandwidthLimit():
             return str(value)
         case _:
             return value
+
+
+def _check_ca_bundle(path: Path | None) -> Iterator[Finding]:
+    """Certificates are loaded as a connection would; a directory is read only then, so nothing is known of it."""
+    if path is None:
+        return
+    # Imported here: `config show` can do without it.
+    import ssl
+
+    try:
+        if path.is_file():
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError:
+        text = f"{path} holds no certificates in PEM form: text that begins with -----BEGIN CERTIFICATE-----"
+        yield Finding(Level.ERROR, "[configuration]", text)
+    else:
+        yield Finding(Level.OK, "[configuration]", f"the certificates in {path} are the ones that are trusted")
 
 
 def _check_local_journal(path: Path) -> Iterator[Finding]:

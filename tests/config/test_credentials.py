@@ -183,6 +183,54 @@ def test_the_container_in_a_key_of_its_own(load_text: Load, path: str, keys: str
     assert str(load_text(text).central.location) == expected
 
 
+# --- Another way to the account
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [("10.20.30.40", "10.20.30.40"), (" 10.20.30.40 ", "10.20.30.40"), ("FD00::0:1", "fd00::1"), ("", None)],
+)
+def test_the_host_of_the_account_is_elsewhere(load_text: Load, written: str, address: str | None) -> None:
+    settings = load_text(_central(f'azure_account_name = "acct"\nendpoint_ip = "{written}"'))
+    assert _auth(settings).endpoint_ip == address
+    assert _auth(settings).azure_account_url == "https://acct.blob.core.windows.net"
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "path", ["https://acct.blob.core.windows.net/c/data?sv=1&sig=S", "https://acct.blob.core.windows.net/c/data"]
+)
+def test_the_address_goes_with_a_pasted_url_too(load_text: Load, path: str) -> None:
+    auth = _auth(load_text(_central('endpoint_ip = "10.20.30.40"', path=path)))
+    assert (auth.azure_account_name, auth.endpoint_ip) == ("acct", "10.20.30.40")
+
+
+def test_the_address_is_no_credential(load_text: Load) -> None:
+    text = _central('azure_account_name = "acct"\nazure_account_key = "FILE"\nendpoint_ip = "10.20.30.40"')
+    auth = _auth(load_text(text, {"CHORUS_UPLOAD_CENTRAL_PATH_AZURE_SAS_TOKEN": "sig=ENV"}))
+    assert (auth.mode, auth.endpoint_ip) == (AuthMode.SAS_TOKEN, "10.20.30.40")
+    settings = load_text(text, {"CHORUS_UPLOAD_CENTRAL_PATH_ENDPOINT_IP": "10.20.30.50"})
+    assert (_auth(settings).mode, _auth(settings).endpoint_ip) == (AuthMode.ACCOUNT_KEY, "10.20.30.50")
+    assert settings.origins["central.location.auth.endpoint_ip"].endswith("CHORUS_UPLOAD_CENTRAL_PATH_ENDPOINT_IP")
+    with pytest.raises(ConfigError, match="CHORUS_UPLOAD_CENTRAL_PATH_ENDPOINT_IP: must be an IPv4 or IPv6 address"):
+        load_text(text, {"CHORUS_UPLOAD_CENTRAL_PATH_ENDPOINT_IP": "somewhere"})
+
+
+def test_the_address_goes_with_a_connection_string_and_to_no_other_place(load_text: Load) -> None:
+    keys = 'azure_connection_string = "AccountName=acct;AccountKey=S"\nendpoint_ip = "10.20.30.40"\n'
+    text = f"[site_path.default.auth]\n{keys}[site_path.Images]\npath = 'az://other/x'\nazure_account_name = 'other'\n"
+    settings = load_text(text + MINIMAL.replace("/data", "az://c/data"))
+    assert settings.sites["OMOP"].location.auth.endpoint_ip == "10.20.30.40"
+    assert settings.origins["sites.OMOP.location.auth.azure_account_url"].endswith("azure_connection_string")
+    assert settings.sites["Images"].location.auth.endpoint_ip is None
+
+
+def test_an_address_that_leads_nowhere_is_mentioned(load_text: Load) -> None:
+    for path in ("/central", "s3://b/x"):
+        settings = load_text(_central('endpoint_ip = "10.20.30.40"', path=path))
+        assert "endpoint_ip: not used" in settings.warnings[0]
+
+
 # --- Inheritance
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chorus_upload.config.settings import AuthMode, Settings, UploadMethod
+from chorus_upload.config.settings import NO_PROXY, AuthMode, Overwrite, Settings, UploadMethod
 from chorus_upload.model import FingerprintTime, JournalingMode
 from tests.config.conftest import MINIMAL, Load
 
@@ -201,6 +201,53 @@ def test_the_keys_of_the_program_itself(load_text: Load) -> None:
         "Waveforms": True,
         "Metadata": True,
     }
+
+
+def test_the_way_to_the_services(load_text: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "ca.pem").touch()
+    settings = load_text(
+        """
+        [configuration]
+        ca_bundle = "~/ca.pem"
+        proxy = " http://me:p%40ss@proxy.hospital.org:3128/ "
+        """
+        + MINIMAL
+    )
+    assert settings.ca_bundle == tmp_path / "ca.pem"
+    assert settings.proxy is not None
+    assert settings.proxy.get_secret_value() == "http://me:p%40ss@proxy.hospital.org:3128"
+    assert load_text(MINIMAL).proxy is None
+    assert load_text(MINIMAL).ca_bundle is None
+    assert load_text('[configuration]\nca_bundle = ""\nproxy = ""\n' + MINIMAL).proxy is None
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("https://proxy.hospital.org", "https://proxy.hospital.org"),
+        ("socks5h://10.1.1.1:1080", "socks5h://10.1.1.1:1080"),
+        ("http://[fd00::1]:3128", "http://[fd00::1]:3128"),
+        ("off", NO_PROXY),
+        ("Off", NO_PROXY),
+    ],
+)
+def test_a_proxy_or_none_whatever_the_environment_says(load_text: Load, written: str, kept: str) -> None:
+    proxy = load_text(f'[configuration]\nproxy = "{written}"\n{MINIMAL}').proxy
+    assert proxy is not None
+    assert proxy.get_secret_value() == kept
+
+
+def test_how_central_storage_keeps_files(load_text: Load) -> None:
+    central = load_text(MINIMAL).central
+    assert (central.tier, central.overwrite) == (None, Overwrite.NEVER)
+    in_azure = MINIMAL.replace('path = "/central"', 'path = "az://c/data"\nazure_account_name = "a"\n{}')
+    for written, tier in (("Hot", "Hot"), ("cool", "Cool"), ("COLD", "Cold"), (" archive ", "Archive")):
+        settings = load_text(in_azure.replace("{}", f'tier = "{written}"\noverwrite = "replace"'))
+        assert (settings.central.tier, settings.central.overwrite) == (tier, Overwrite.REPLACE)
+        assert settings.warnings == ()
+    assert "tier: not used" in load_text(MINIMAL.replace("[central_path]", '[central_path]\ntier = "Hot"')).warnings[0]
 
 
 def test_the_same_in_two_places_is_no_contradiction(load_text: Load) -> None:

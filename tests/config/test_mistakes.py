@@ -84,6 +84,20 @@ def test_all_mistakes_are_named_at_once(load_text: Load) -> None:
         ('[journal.local]\npath = "az://c/j.db"\n', "[journal.local] path: must be a file on this machine"),
         ('[journal.local]\npath = "/journal/journal.db"\n', "the cloud journal and the local journal are the same"),
         ('[journal.source]\npath = "/other/journal.db"\n', "contradicts"),
+        ('[configuration]\nbandwith_limit = "2M"\n', "bandwith_limit: unknown key; did you mean bandwidth_limit?"),
+        ('[configuration]\nca_bundel = "x"\n', "ca_bundel: unknown key; did you mean ca_bundle?"),
+        ('[configuration]\nproxi = "x"\n', "proxi: unknown key; did you mean proxy?"),
+        ('[configuration]\ntier = "Cool"\n', "tier: unknown key here; it belongs in [central_path]"),
+        ('[journal.source]\noverwrite = "never"\n', "overwrite: unknown key here; it belongs in [central_path]"),
+        ('[central_path.auth]\nendpoint_pi = "x"\n', "endpoint_pi: unknown key; did you mean endpoint_ip?"),
+        (
+            '[central_path.auth]\nendpoint_ip = "10.20.30"\n',
+            'endpoint_ip: must be an IPv4 or IPv6 address, "10.20.30.40"',
+        ),
+        ('[central_path.auth]\nendpoint_ip = "blob.hospital.org"\n', 'not "blob.hospital.org"'),
+        ("[central_path.auth]\nendpoint_ip = 10\n", "endpoint_ip: must be an IPv4 or IPv6 address"),
+        ('[configuration]\nca_bundle = "missing.pem"\n', "ca_bundle: missing.pem does not exist, or cannot be read"),
+        ('[configuration]\nca_bundle = "~nobody-here/x.pem"\n', "ca_bundle: ~nobody-here/x.pem does not exist"),
         ('[journal.source.auth]\nxyz = "1"\n', "xyz: unknown key; this section has auth_mode, azure_account_name"),
     ],
 )
@@ -92,6 +106,47 @@ def test_one_mistake(load_text: Load, text: str, said: str) -> None:
         load_text(text + MINIMAL)
     assert len(_lines(raised)) == 1
     assert said in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ('tier = "Frozen"', '[central_path] tier: must be one of "Hot", "Cool", "Cold", "Archive", not "Frozen"'),
+        ('tier = "archiv"', 'not "archiv"; did you mean "Archive"?'),
+        ("tier = 1", "[central_path] tier: must be one of"),
+        ('overwrite = "always"', '[central_path] overwrite: must be one of "never", "replace", not "always"'),
+        ('overwrite = "repace"', 'did you mean "replace"?'),
+    ],
+)
+def test_one_mistake_about_central_storage(load_text: Load, key: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_text(MINIMAL.replace("[central_path]", f"[central_path]\n{key}"))
+    assert len(_lines(raised)) == 1
+    assert said in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "SECRET@proxy.hospital.org:3128",
+        "ftp://me:SECRET@proxy.hospital.org",
+        "socks5://me:SECRET@proxy.hospital.org:1080",
+        "http://me:SECRET@:3128",
+        "http://me:SEC#RET@proxy.hospital.org:3128",
+        "http://me:SECRET@proxy.hospital.org:port",
+        "http://me:SECRET@proxy.hospital.org:0",
+        "http://me:SECRET@proxy.hospital.org/path",
+        "http://me:SECRET@[proxy",
+    ],
+)
+def test_what_is_no_proxy_is_not_shown(load_text: Load, proxy: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_text(f'[configuration]\nproxy = "{proxy}"\n{MINIMAL}')
+    assert _lines(raised) == [
+        'config.toml: [configuration] proxy: must be an address, "http://proxy.hospital.org:3128" (or https://,'
+        ' socks5h://), or "off"'
+    ]
+    assert raised.value.__context__ is None
 
 
 @pytest.mark.parametrize(
@@ -174,6 +229,12 @@ def test_a_file_with_secrets_that_others_can_read(load_text: Load, tmp_path: Pat
     assert load_text(MINIMAL).warnings == ()
     file.chmod(0o644)
     assert load(None, environ={}).warnings == ()
+    load_text('[configuration]\nproxy = "http://proxy.hospital.org:3128"\n' + MINIMAL)
+    file.chmod(0o644)
+    assert load(None, environ={}).warnings == ()
+    load_text('[configuration]\nproxy = "http://me:SECRET@proxy.hospital.org:3128"\n' + MINIMAL)
+    file.chmod(0o644)
+    assert "chmod 600" in load(None, environ={}).warnings[0]
     load_text(MINIMAL.replace("/central", "https://a.blob.core.windows.net/c?sv=1&sig=SECRET"))
     file.chmod(0o644)
     assert any("chmod" in warning for warning in load(None, environ={}).warnings)

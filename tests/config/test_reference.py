@@ -47,6 +47,13 @@ def test_the_template_has_every_key_and_no_other() -> None:
     assert set(_keys(document)) == declared
 
 
+@pytest.fixture(autouse=True)
+def beside_the_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template names a file with certificates, which has to be there."""
+    (tmp_path / "hospital-ca.pem").touch()
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("change", [str, _with_all_keys])
 def test_the_template_loads(tmp_path: Path, change: Any) -> None:  # noqa: ANN401
     file = tmp_path / "config.toml"
@@ -66,7 +73,9 @@ def test_the_optional_keys_of_the_template_show_their_defaults(tmp_path: Path) -
         rest = "" if written is text else "[central_path]" + text.partition("[central_path]")[2]
         file.write_text(written + rest, encoding="utf-8")
         file.chmod(0o600)
-        results.append(load(file, environ={}).model_copy(update={"origins": {}}))
+        # Of these there is none by default, so the template can only show examples.
+        examples = {"bandwidth_limit": None, "ca_bundle": None, "proxy": None}
+        results.append(load(file, environ={}).model_copy(update={"origins": {}, **examples}))
     assert results[0] == results[1]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from chorus_upload.config.showing import Finding, Level, check, masked
@@ -57,6 +60,60 @@ def test_masked_settings_and_where_they_come_from(load_text: Load) -> None:
     assert "page_size" not in origins
 
 
+def test_a_proxy_is_never_shown_and_a_timetable_as_it_was_written(load_text: Load) -> None:
+    settings = load_text(
+        """
+        [configuration]
+        proxy = "http://me:SECRET@proxy.hospital.org:3128"
+        bandwidth_limit = "08:00,2M  18:00,off mon-fri"
+        [journal]
+        path = "/journal/journal.db"
+        [central_path]
+        path = "az://c/data"
+        azure_account_name = "acct"
+        tier = "cool"
+        overwrite = "replace"
+        endpoint_ip = "10.20.30.40"
+        [site_path.default]
+        path = "/data"
+        """
+    )
+    shown: dict[str, Any] = masked(settings)
+    assert shown["proxy"] == "***"
+    assert shown["bandwidth_limit"] == "08:00,2M 18:00,off mon-fri"
+    assert (shown["central"]["tier"], shown["central"]["overwrite"]) == ("Cool", "replace")
+    assert shown["central"]["location"]["auth"]["endpoint_ip"] == "10.20.30.40"
+    assert shown["origins"]["proxy"] == "[configuration] proxy"
+    assert shown["origins"]["central.tier"] == "[central_path] tier"
+    assert shown["origins"]["central.location.auth.endpoint_ip"] == "[central_path] endpoint_ip"
+    for text in (json.dumps(shown), repr(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert "SECRET" not in text
+        assert "proxy.hospital.org" not in text
+
+
+def test_what_is_not_there_is_not_shown(load_text: Load) -> None:
+    shown: dict[str, Any] = masked(load_text(MINIMAL))
+    assert {"proxy", "bandwidth_limit", "ca_bundle"} & shown.keys() == set()
+    assert "tier" not in shown["central"]
+
+
+def test_certificates_that_are_none(load_text: Load, tmp_path: Path) -> None:
+    text = '[configuration]\nca_bundle = "hospital-ca.pem"\n' + _site(tmp_path, central='path = "central"')
+    file = tmp_path / "hospital-ca.pem"
+    file.write_bytes(b"\x30\x82\x03")
+    assert _of(check(load_text(text), now=NOW), "[configuration]") == [
+        (
+            Level.ERROR,
+            "hospital-ca.pem holds no certificates in PEM form: text that begins with -----BEGIN CERTIFICATE-----",
+        )
+    ]
+    shutil.copy(certifi.where(), file)
+    assert _of(check(load_text(text), now=NOW), "[configuration]")[0][0] is Level.OK
+    file.unlink()
+    file.mkdir()
+    assert _of(check(load_text(text), now=NOW), "[configuration]")[0][0] is Level.OK
+
+
 def test_everything_in_order(load_text: Load, tmp_path: Path) -> None:
     token = "sv=1&st=2026-01-01&se=2026-12-31T00%3A00%3A00Z&sr=c&sp=racwdl&sig=S"
     images = '[site_path.Images]\npath = "s3://imaging/x"\naws_profile = "imaging"\n'
@@ -73,20 +130,20 @@ def test_everything_in_order(load_text: Load, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("token", "level", "said"),
     [
-        ("se=2026-06-15T11:59:00Z&sp=rwl&sr=c&sig=S", Level.ERROR, "expired on 2026-06-15 11:59 UTC"),
-        ("se=2026-06-14&sp=rwl&sr=c&sig=S", Level.ERROR, "expired on 2026-06-14 00:00 UTC"),
-        ("se=2026-06-20&sp=rwl&sr=c&sig=S", Level.WARNING, "expires on 2026-06-20 00:00 UTC"),
-        ("se=2027-01-01&sp=rl&sr=c&sig=S", Level.ERROR, "does not permit to write (w); it has sp=rl"),
+        ("se=2026-06-15T11:59:00Z&sp=rwld&sr=c&sig=S", Level.ERROR, "expired on 2026-06-15 11:59 UTC"),
+        ("se=2026-06-14&sp=rwld&sr=c&sig=S", Level.ERROR, "expired on 2026-06-14 00:00 UTC"),
+        ("se=2026-06-20&sp=rwld&sr=c&sig=S", Level.WARNING, "expires on 2026-06-20 00:00 UTC"),
+        ("se=2027-01-01&sp=rl&sr=c&sig=S", Level.ERROR, "does not permit to write (w), delete (d); it has sp=rl"),
         ("se=2027-01-01&sp=c&sr=c&sig=S", Level.ERROR, "read (r), write (w), list (l)"),
-        ("se=2027-01-01&sp=rwl&sr=b&sig=S", Level.ERROR, "single blob"),
-        ("se=2027-01-01&st=2026-12-01&sp=rwl&sr=c&sig=S", Level.ERROR, "not valid before 2026-12-01"),
-        ("se=2027-01-01&sp=rwl&ss=f&srt=co&sig=S", Level.ERROR, "not for blobs"),
-        ("se=2027-01-01&sp=rwl&ss=b&srt=o&sig=S", Level.ERROR, "srt=co"),
-        ("se=2027-01-01&sp=rwl&ss=b&srt=sco&sig=S", Level.OK, "valid until"),
+        ("se=2027-01-01&sp=rwld&sr=b&sig=S", Level.ERROR, "single blob"),
+        ("se=2027-01-01&st=2026-12-01&sp=rwld&sr=c&sig=S", Level.ERROR, "not valid before 2026-12-01"),
+        ("se=2027-01-01&sp=rwld&ss=f&srt=co&sig=S", Level.ERROR, "not for blobs"),
+        ("se=2027-01-01&sp=rwld&ss=b&srt=o&sig=S", Level.ERROR, "srt=co"),
+        ("se=2027-01-01&sp=rwld&ss=b&srt=sco&sig=S", Level.OK, "valid until"),
         ("si=policy&sr=c&sig=S", Level.WARNING, "policy"),
-        ("se=2027-01-01&sp=rwl&sr=c", Level.ERROR, "no signature"),
-        ("sp=rwl&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
-        ("se=someday&sp=rwl&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
+        ("se=2027-01-01&sp=rwld&sr=c", Level.ERROR, "no signature"),
+        ("sp=rwld&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
+        ("se=someday&sp=rwld&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
     ],
 )
 def test_what_a_sas_token_says_of_itself(load_text: Load, tmp_path: Path, token: str, level: Level, said: str) -> None:
