@@ -48,6 +48,8 @@ AT_HOME = {
     "azure": {"storage"},
     "requests": {"storage"},
     "urllib3": {"storage"},
+    "pycurl": {"storage"},
+    "certifi": {"storage"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "gcsfs": {"storage"},
@@ -55,7 +57,7 @@ AT_HOME = {
 }
 
 # What the other parts know of storage: the contracts, and how to get what keeps them. Never a kind of store.
-DOORS_OF_STORAGE = {"network", "open", "store", "source", "traffic"}
+DOORS_OF_STORAGE = {"bandwidth", "network", "open", "store", "source", "traffic"}
 
 LONGEST_MODULE = 400
 

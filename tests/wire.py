@@ -106,6 +106,11 @@ class Wire:
         """Let `fault` happen to the next requests of this method whose target contains this."""
         self._script.extend(_Scripted(fault, method, containing) for _ in range(times))
 
+    def forget(self) -> None:
+        """Nothing more is to go wrong: whoever was to meet the rest of the script is gone."""
+        with self._lock:
+            self._script.clear()
+
     def count(self, method: str = "", containing: str = "") -> int:
         return sum(method in ("", each.method) and containing in each.target for each in self.requests)
 

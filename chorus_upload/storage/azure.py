@@ -5,7 +5,8 @@ What the service proves, and how it is used here:
 - A body up to `one_request_limit` is one Put Blob. The service computes the MD5 of what it received, refuses
   it when it differs from the Content-MD5 header of the request, and answers with it.
 - A larger body is staged in blocks, each checked by the service in the same way, and then committed. Of the
-  whole the service computes nothing: the MD5 property is what we wrote, for those who download it.
+  whole the service computes nothing: the MD5 property is what we wrote, for those who download it. Blocks that
+  another object has are staged from there, inside the service, which checks them against our MD5 as well.
 - What a listing or a HEAD shows as MD5 may be either, and is therefore only ever a claim.
 
 When the answer to a write is lost, the request is repeated like any other. A repeated `create_only` then
@@ -17,22 +18,34 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, Self
+from urllib.parse import quote
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobProperties
 
 from chorus_upload.errors import ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.model import Twin
-from chorus_upload.storage.azure_client import AzureCredential, ConnectionString, SasToken, connect
+from chorus_upload.storage.azure_client import connect
+from chorus_upload.storage.azure_credentials import AzureCredential, ConnectionString, SasToken
 from chorus_upload.storage.azure_download import Download
 from chorus_upload.storage.azure_errors import error_code
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, broken_off, must_be_complete
-from chorus_upload.storage.azure_upload import Upload, block_size_for, microseconds
-from chorus_upload.storage.bodies import blocks_of
+from chorus_upload.storage.azure_requests import (
+    Conditions,
+    DataRequests,
+    Requests,
+    bare_etag,
+    broken_off,
+    must_be_complete,
+)
+from chorus_upload.storage.azure_upload import Source, Upload, block_size_for, microseconds
+from chorus_upload.storage.bodies import whole
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.traffic import Traffic
 
 _MIB = 1 << 20
 _LONGEST_NAME = 1024
@@ -42,30 +55,45 @@ _MOST_PARTS = 254
 class AzureStore:
     """The objects of `container` whose names begin with `prefix` and a slash.
 
-    `account_url` is not needed with a ConnectionString. The container has to exist. A put holds one block of
-    `block_size` bytes in memory, a stream that was opened one as well.
+    `account_url` is not needed with a ConnectionString. The container has to exist. What a put holds in memory,
+    and how much is sent at once, is for `traffic` to say; a stream that was opened holds one block of `block_size`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a choice of its own
         self,
         account_url: str | None,
         container: str,
         *,
         credential: AzureCredential,
         prefix: str = "",
+        endpoint_ip: str | None = None,
+        network: Network | None = None,
+        traffic: Traffic | None = None,
         retry: Retry | None = None,
-        connections: int = 16,
         block_size: int = 8 * _MIB,
         page_size: int = 5000,
     ) -> None:
+        network = network or Network()
+        traffic = traffic or Traffic(network.connections)
         self._prefix = clean_prefix(prefix)
         self._block_size = block_size
         self._page_size = page_size
         expires = credential.expires if isinstance(credential, (SasToken, ConnectionString)) else None
         self._requests = Requests(retry or Retry(), expires)
-        self._connection = connect(account_url, container, credential, connections=connections, one_request=block_size)
+        self._connection = connect(
+            account_url,
+            container,
+            credential,
+            network,
+            endpoint_ip=endpoint_ip,
+            traffic=traffic,
+            one_request=block_size,
+        )
+        self._data = DataRequests(self._connection.http, self._connection.access, traffic)
+        self._executor = ThreadPoolExecutor(network.connections, thread_name_prefix="chorus-blocks")
         self._container = self._connection.client
         host = f"{self._container.scheme}://{self._container.primary_hostname}"
+        self._root = self._container.url.partition("?")[0].rstrip("/")
         self._url = f"{host}/{container}" + (f"/{self._prefix}" if self._prefix else "")
 
     @property
@@ -125,13 +153,24 @@ class AzureStore:
         twin: Twin | None = None,
     ) -> StoredObject:
         """See `Store.put`, and above for what it means when the answer was lost."""
-        upload = Upload(self._requests, self._blob(key), key, Conditions(create_only, if_match), properties)
+        name = self._name(key)
+        upload = Upload(
+            self._requests,
+            self._data,
+            lambda: self._container.get_blob_client(name),
+            self._url_of(name),
+            key,
+            Conditions(create_only, if_match),
+            properties,
+        )
         block_size = block_size_for(size, at_least=self._block_size)
-        blocks = blocks_of(body, size=size, block_size=block_size)
         try:
-            if size <= self._block_size:
-                return upload.at_once(next(blocks, b""))
-            return upload.in_blocks(blocks, size=size)
+            if size <= self._block_size and (twin is None or not size):
+                return upload.at_once(whole(body, size=size))
+            stream = io.BytesIO(body) if isinstance(body, bytes) else body
+            return upload.in_blocks(
+                stream, size=size, block_size=block_size, executor=self._executor, source=self._source(twin)
+            )
         except PreconditionFailed as error:
             if not create_only:
                 raise
@@ -161,6 +200,7 @@ class AzureStore:
                 raise
 
     def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -170,7 +210,26 @@ class AzureStore:
         self.close()
 
     def _blob(self, key: str) -> BlobClient:
-        """The client for one object; StorageError when the service would refuse the name or bend it."""
+        return self._container.get_blob_client(self._name(key))
+
+    def _url_of(self, name: str) -> str:
+        return f"{self._root}/{quote(name, safe='~/')}"
+
+    def _source(self, twin: Twin | None) -> Source | None:
+        """From where the service can copy what `twin` has."""
+        if twin is None:
+            return None
+        url = self._url_of(self._name(twin.key))
+        access = self._connection.access
+
+        def signed() -> str:
+            query = access.query()
+            return f"{url}?{query}" if query else url
+
+        return Source(signed, twin.etag)
+
+    def _name(self, key: str) -> str:
+        """The object's name in the container; StorageError when the service would refuse it or bend it."""
         name = join_key(self._prefix, check_key(key))
         if any(character < " " or "\x7f" <= character <= "\x9f" or character in "\ufffe\uffff" for character in name):
             raise StorageError(f"{key!r} cannot be stored in Azure: it holds a control character")
@@ -181,7 +240,7 @@ class AzureStore:
                 f"{key!r} cannot be stored in Azure: names have at most {_LONGEST_NAME} characters, "
                 f"and at most {_MOST_PARTS} parts between slashes"
             )
-        return self._container.get_blob_client(name)
+        return name
 
     def _page(self, prefix: str, marker: str) -> tuple[list[BlobProperties], str | None]:
         """One page of a listing, and what to ask for the next one with.

@@ -1,4 +1,4 @@
-"""What Azure's SDK raises, in the words of this program: the one place that translates it.
+"""What Azure answers and its SDK raises, in the words of this program: the one place that translates it.
 
 Nothing of a foreign exception is quoted unseen: the texts of HTTP libraries hold whole URLs, and with them
 the signature of a SAS token. A message here is built from the status, the service's own error code, its first
@@ -7,12 +7,13 @@ line, or the innermost reason of a broken connection; and is scrubbed even then.
 
 from __future__ import annotations
 
+import html
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, DeserializationError, HttpResponseError
 
@@ -27,9 +28,7 @@ from chorus_upload.errors import (
     TlsError,
     TransientError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from chorus_upload.storage.curl import Answer, NotTrusted, ProxyRefused
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _MISMATCH = frozenset({"Md5Mismatch", "Crc64Mismatch"})
@@ -48,6 +47,7 @@ _HINTS = {
     "AuthorizationSourceIPMismatch": "The SAS token may not be used from this network address.",
     "AuthorizationFailure": f"{_COPY_AGAIN} Does the account's firewall admit this network?",
     "AuthenticationFailed": _COPY_AGAIN,
+    "InvalidAuthenticationInfo": "The service does not take this login. Log in again: az login",
     "NoAuthenticationInformation": "The configuration has no credentials for this container.",
     "PublicAccessNotPermitted": "The configuration has no credentials for this container.",
     "LeaseIdMissing": "Another program holds a lease on this object, which has to be broken first.",
@@ -60,8 +60,6 @@ _HINTS = {
     "BlobImmutableDueToPolicy": "A policy of the container forbids to change this object.",
 }
 
-# TLS failures that say nothing about who the other end is: the connection broke, or was garbled on the way.
-_BROKEN_TLS = ("EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _SECRET = re.compile(r"(?i)\b(sig|signature|accountkey|sharedaccesssignature)=[^&;\s\"'<>)]+")
 _TIME_FRAME = re.compile(r"Expiry \[(?P<expiry>[^]]+)\] - Current \[(?P<current>[^]]+)\]")
 
@@ -71,8 +69,32 @@ def scrub(text: str) -> str:
     return _SECRET.sub(r"\1=***", text)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The service answered, and the answer is no: what it says of the reason."""
+
+    status: int
+    code: str
+    """The service's name for it ("BlobNotFound"); "" when it gave none."""
+    line: str
+    detail: str
+    """What it says of a signature that it does not accept."""
+    retry_after: float | None
+    """For how many seconds it wants to be left alone."""
+
+
+class Refused(Exception):
+    """An answer to a request of our own that is no success. Never leaves `storage`."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.refusal = _refusal_in(answer)
+
+
 def error_code(error: BaseException) -> str:
-    """The service's name for what went wrong ("BlobNotFound"); "" when it gave none."""
+    """The service's name for what went wrong; "" when it gave none."""
+    if isinstance(error, Refused):
+        return error.refusal.code
     code = getattr(error, "error_code", None)
     if code is None and isinstance(error, HttpResponseError):
         code = _headers(error).get("x-ms-error-code")
@@ -84,28 +106,49 @@ def translate(error: Exception, *, doing: str, expires: datetime | None) -> Stor
 
     `expires` is when our SAS token does. The service does not always say that this is why it refuses.
     """
-    status = error.status_code if isinstance(error, HttpResponseError) else None
-    if isinstance(error, HttpResponseError) and status is not None and status >= 300:
-        return _refused(error, status, doing=doing, expires=expires)
-    if type(error) is AzureError and "MD5 mismatch" in str(error):
-        return IntegrityError(f"{doing}: the service received other bytes than were sent")
+    if isinstance(error, Refused):
+        return _refused(error.refusal, doing=doing, expires=expires)
+    if isinstance(error, HttpResponseError) and (error.status_code or 0) >= 300:
+        return _refused(_refusal_of(error), doing=doing, expires=expires)
     if isinstance(error, ClientAuthenticationError):
         return _no_identity(error, doing)
     return _no_answer(error, doing)
 
 
-def _refused(error: HttpResponseError, status: int, *, doing: str, expires: datetime | None) -> StorageError:
-    """The service answered, and the answer is no."""
-    code = error_code(error)
-    text = f"{doing}: {_first_line(error)} ({status}{' ' + code if code else ''})"
+def _refusal_of(error: HttpResponseError) -> Refusal:
+    more = getattr(error, "additional_info", None)
+    detail = str(more.get("authenticationerrordetail") or "") if isinstance(more, dict) else ""
+    asked = _headers(error).get("Retry-After")
+    return Refusal(error.status_code or 0, error_code(error), _first_line(error), detail, _seconds(asked))
+
+
+def _refusal_in(answer: Answer) -> Refusal:
+    text = answer.body.decode("utf-8", "replace")
+
+    def element(name: str) -> str:
+        found = re.search(f"<{name}>(.*?)</{name}>", text, re.DOTALL)
+        return html.unescape(found[1]).strip() if found else ""
+
+    return Refusal(
+        answer.status,
+        answer.headers.get("x-ms-error-code") or element("Code"),
+        scrub((element("Message") or answer.reason).partition("\n")[0].rstrip(".")),
+        element("AuthenticationErrorDetail"),
+        _seconds(answer.headers.get("retry-after")),
+    )
+
+
+def _refused(refusal: Refusal, *, doing: str, expires: datetime | None) -> StorageError:
+    status, code = refusal.status, refusal.code
+    text = f"{doing}: {refusal.line} ({status}{' ' + code if code else ''})"
     if status in _TRANSIENT:
-        return TransientError(text, retry_after=_retry_after(_headers(error)))
+        return TransientError(text, retry_after=refusal.retry_after)
     if code in _MISMATCH:
         return IntegrityError(f"{doing}: the service received other bytes than were sent ({code})")
     if code in ("BlobAlreadyExists", "UnauthorizedBlobOverwrite"):
         return ObjectExists(text)
     if status in (401, 403) or code in ("PublicAccessNotPermitted", "BlobImmutableDueToPolicy"):
-        return _denied(error, code, text=text, expires=expires)
+        return _denied(refusal, text=text, expires=expires)
     if status == 404:
         return _missing(code, text)
     if status == 412 and code not in _LEASED:
@@ -113,8 +156,8 @@ def _refused(error: HttpResponseError, status: int, *, doing: str, expires: date
     return StorageError(text, hint=_HINTS.get(code))
 
 
-def _denied(error: HttpResponseError, code: str, *, text: str, expires: datetime | None) -> StorageError:
-    detail = _detail(error)
+def _denied(refusal: Refusal, *, text: str, expires: datetime | None) -> StorageError:
+    code, detail = refusal.code, refusal.detail
     frame = _TIME_FRAME.search(detail)
     if frame is not None:
         expiry, current = parsedate_to_datetime(frame["expiry"]), parsedate_to_datetime(frame["current"])
@@ -149,20 +192,26 @@ def _no_answer(error: Exception, doing: str) -> StorageError:
     """No answer, or one that broke off."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return TlsError(
-                f"{doing}: the certificate of the service is not trusted: {cause.verify_message or cause.reason}",
-                hint="If your institution inspects traffic, name its certificates in REQUESTS_CA_BUNDLE.",
+        if isinstance(cause, NotTrusted):
+            return _not_trusted(str(cause), doing)
+        if isinstance(cause, ProxyRefused):
+            return AccessDenied(
+                f"{doing}: {cause}", hint="Set `proxy` in the configuration, as http://user:password@host:port."
             )
-        if isinstance(cause, ssl.SSLError) and not any(word in str(cause) for word in _BROKEN_TLS):
-            return TlsError(f"{doing}: no secure connection could be agreed: {scrub(cause.reason or str(cause))}")
-    if any("CA certificate bundle" in str(cause) for cause in causes):
-        return TlsError(f"{doing}: the file that REQUESTS_CA_BUNDLE names does not exist")
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _not_trusted(cause.verify_message or cause.reason or "", doing)
     reason = scrub(str(causes[-1]).partition("\n")[0]) or type(causes[-1]).__name__
     # What the SDK cannot take apart has been cut off within its headers.
     if isinstance(error, ValueError) and not isinstance(error, DeserializationError):
         return StorageError(f"{doing}: the client library refuses: {reason}")
     return TransientError(f"{doing}: {reason}")
+
+
+def _not_trusted(reason: str, doing: str) -> TlsError:
+    return TlsError(
+        f"{doing}: {scrub(reason)}",
+        hint="If your institution inspects traffic, name its certificates in `ca_bundle` in the configuration.",
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -186,20 +235,13 @@ def _first_line(error: AzureError) -> str:
     return scrub((found[1] if found else line).rstrip("."))
 
 
-def _detail(error: HttpResponseError) -> str:
-    """What the service says about a signature that it does not accept."""
-    more = getattr(error, "additional_info", None)
-    return str(more.get("authenticationerrordetail") or "") if isinstance(more, dict) else ""
-
-
 def _headers(error: HttpResponseError) -> Mapping[str, str]:
     found: Mapping[str, str] | None = getattr(error.response, "headers", None)
     return found or {}
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as the service asks for: a number, or a date."""
-    asked = headers.get("Retry-After")
+def _seconds(asked: str | None) -> float | None:
+    """What a service asks for in Retry-After, in seconds: it says a number, or a date."""
     if not asked:
         return None
     if asked.strip().isdecimal():

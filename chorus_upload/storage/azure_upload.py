@@ -3,116 +3,267 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from base64 import b64decode, b64encode
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypedDict, cast
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import quote
 
-from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, StandardBlobTier
 
-from chorus_upload.errors import IntegrityError
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, must_be_complete
+from chorus_upload.errors import IntegrityError, ObjectExists, StorageError
+from chorus_upload.storage.azure_errors import error_code
+from chorus_upload.storage.azure_requests import (
+    Conditions,
+    DataRequests,
+    Requests,
+    bare_etag,
+    broken_off,
+    must_be_complete,
+)
+from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.traffic import Buffer
 
 _MOST_BLOCKS = 50_000
+_LARGEST_BLOCK = 4000 << 20
+LARGEST = _MOST_BLOCKS * _LARGEST_BLOCK
+"""The largest object, in bytes: 190.7 TiB."""
 _MIB = 1 << 20
+# For how many seconds a copy is tried that fails: sending does as well.
+_COPY_PATIENCE = 60.0
 
 
-class _Answer(TypedDict):
-    """What is used of the answer to a write."""
+class Source(NamedTuple):
+    """Where the service can copy blocks from."""
 
+    url: Callable[[], str]
     etag: str
-    last_modified: datetime
-    content_md5: bytearray | None
+
+
+class _Staged(NamedTuple):
+    """One block that the service has; `spared` when it had not to be sent."""
+
+    name: str
+    size: int
+    spared: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One write: where to, and under which conditions."""
+    """One write: where to, and under which conditions.
+
+    `url` is the object's, without credentials. `blob` makes the SDK's client for it, which takes a tenth of a
+    millisecond, and small bodies do without it.
+    """
 
     requests: Requests
-    blob: BlobClient
+    data: DataRequests
+    blob: Callable[[], BlobClient]
+    url: str
     key: str
     conditions: Conditions
     properties: Callable[[], Properties]
 
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author."""
-
-        def write() -> _Answer:
-            return _complete(
-                self.blob.upload_blob(
-                    body,
-                    length=len(body),
-                    overwrite=True,  # the conditions say when not to
-                    validate_content=True,
-                    metadata=dict(self.properties().metadata),
-                    **self.conditions.options,
-                )
-            )
-
-        answer = self.requests.send(f"writing {self.key}", write)
-        computed = answer["content_md5"]
-        if computed is not None and bytes(computed) != _md5(body):
+        properties = self.properties()
+        md5 = _md5(body)
+        # Content-MD5 is what the service compares with the bytes that arrive. The property of that name would be
+        # set by another header, x-ms-blob-content-md5, which is not sent: what the answer shows is computed there.
+        headers = [
+            "x-ms-blob-type: BlockBlob",
+            f"Content-MD5: {b64encode(md5).decode()}",
+            *self.conditions.lines,
+            *(f"x-ms-meta-{name}: {value}" for name, value in properties.metadata.items()),
+        ]
+        if properties.tier:
+            headers.append(f"x-ms-access-tier: {properties.tier}")
+        answer = self.requests.send(f"writing {self.key}", lambda: self._write(headers, body))
+        computed = _checksum_in(answer)
+        if computed is not None and computed != md5:
             raise IntegrityError(f"writing {self.key}: the service reports a checksum that is not the body's")
-        checksum = None if computed is None else Checksum(bytes(computed), ComputedBy.SERVICE)
-        return self._describe(answer, size=len(body), checksum=checksum)
-
-    def in_blocks(self, blocks: Iterator[bytes], *, size: int) -> StoredObject:
-        """Send `blocks` one after the other, then make them the object; nothing is visible before that.
-
-        An exception of `blocks` passes unchanged and leaves blocks behind that nobody sees; the service
-        forgets them after a week, or when the object is written after all.
-        """
-        whole = hashlib.md5(usedforsecurity=False)
-        names = []
-        for number, block in enumerate(blocks):
-            whole.update(block)
-            # The name says what is in the block, so that a resumed transfer can tell which are there already.
-            # All names of an object have to be of one length.
-            name = f"{number:05d}-{_md5(block).hex()}"
-            self._stage(name, block)
-            names.append(BlobBlock(name))
-
-        def commit() -> _Answer:
-            return _complete(
-                self.blob.commit_block_list(
-                    names,
-                    # A convenience for those who download; the service does not check it.
-                    content_settings=ContentSettings(content_md5=bytearray(whole.digest())),
-                    validate_content=True,
-                    metadata=dict(self.properties().metadata),
-                    **self.conditions.options,
-                )
-            )
-
-        answer = self.requests.send(f"writing {self.key}", commit)
-        return self._describe(answer, size=size, checksum=Checksum(whole.digest(), ComputedBy.UNKNOWN))
-
-    def _stage(self, name: str, block: bytes) -> None:
-        self.requests.send(
-            f"writing {self.key}",
-            lambda: self.blob.stage_block(name, block, length=len(block), validate_content=True),
+        return StoredObject(
+            key=self.key,
+            size=len(body),
+            etag=bare_etag(answer.headers["etag"]),
+            time_us=_time_in(answer.headers["last-modified"]),
+            checksum=None if computed is None else Checksum(computed, ComputedBy.SERVICE),
+            transit_checked=True,
         )
 
-    def _describe(self, answer: _Answer, *, size: int, checksum: Checksum | None) -> StoredObject:
+    def _write(self, headers: list[str], body: bytes) -> Answer:
+        answer = self.data.put(self.url, "", headers, body)
+        must_be_complete(answer.headers.get("etag"), answer.headers.get("last-modified"))
+        return answer
+
+    def in_blocks(
+        self, body: BinaryIO, *, size: int, block_size: int, executor: Executor, source: Source | None
+    ) -> StoredObject:
+        """Send `body` in blocks, several at a time, then make them the object; nothing is visible before that.
+
+        Each is of `block_size` bytes, the last one shorter. Blocks that an earlier try left with the service are
+        not sent again, and those that `source` has are copied there. An exception of `body` passes unchanged; the
+        service keeps what it has for a week, or until the object is written after all.
+        """
+        staging = _Staging(self, executor, self._held(), source)
+        whole = hashlib.md5(usedforsecurity=False)
+        try:
+            for offset in range(0, size, block_size):
+                buffer = staging.buffer(min(block_size, size - offset))
+                try:
+                    fill(buffer.view, body, missing=size - offset)
+                    if offset + block_size >= size:
+                        require_end(body, size)
+                    whole.update(buffer.view)
+                except BaseException:
+                    buffer.give_back()
+                    raise
+                staging.submit(offset, buffer)
+            staged = staging.finish()
+        except BaseException:
+            staging.give_up()
+            raise
+        answer = self.requests.send(f"writing {self.key}", lambda: self._commit(staged, whole.digest()))
         return StoredObject(
             key=self.key,
             size=size,
             etag=bare_etag(answer["etag"]),
             time_us=microseconds(answer["last_modified"]),
-            checksum=checksum,
+            checksum=Checksum(whole.digest(), ComputedBy.UNKNOWN),
             transit_checked=True,
+            spared=sum(block.size for block in staged if block.spared),
         )
 
+    def _held(self) -> Mapping[str, int]:
+        """Names and sizes of the blocks that the service has of this object and that are not part of it yet.
 
-def _complete(answer: Mapping[str, Any]) -> _Answer:
-    must_be_complete(answer.get("etag"), answer.get("last_modified"))
-    return cast("_Answer", answer)
+        Raises ObjectExists when the object must not be there, and is: before all of it is sent in vain.
+        """
+
+        blob = self.blob()
+
+        def ask() -> dict[str, int]:
+            try:
+                committed, uncommitted = blob.get_block_list("all")
+            except ResourceNotFoundError as error:
+                if error_code(error) != "BlobNotFound":
+                    raise
+                return {}
+            except AttributeError:  # how the SDK takes an empty answer
+                raise broken_off() from None
+            if committed and self.conditions.create_only:
+                raise ObjectExists(f"there is a {self.key} already")
+            return {str(block.id): int(block.size) for block in uncommitted}
+
+        return self.requests.run(f"looking for parts of {self.key}", ask)
+
+    def _commit(self, staged: list[_Staged], md5: bytes) -> Mapping[str, Any]:
+        properties = self.properties()
+        answer: Mapping[str, Any] = self.blob().commit_block_list(
+            [BlobBlock(block.name) for block in staged],
+            # For those who download; the service does not check it, and it is evidence of nothing.
+            content_settings=ContentSettings(content_type="application/octet-stream", content_md5=bytearray(md5)),
+            metadata=dict(properties.metadata),
+            standard_blob_tier=StandardBlobTier(properties.tier) if properties.tier else None,
+            **self.conditions.options,
+        )
+        must_be_complete(answer.get("etag"), answer.get("last_modified"))
+        return answer
+
+
+@dataclass(slots=True)
+class _Staging:
+    """The blocks of one object on their way; used from one thread, works in those of `executor`."""
+
+    upload: Upload
+    executor: Executor
+    held: Mapping[str, int]
+    source: Source | None
+    _under_way: deque[Future[_Staged]] = field(default_factory=deque)
+    _staged: list[_Staged] = field(default_factory=list)
+
+    def buffer(self, size: int) -> Buffer:
+        """A buffer for the next block, when there is room for one. Raises what went wrong with an earlier one."""
+        while self._under_way and self._under_way[0].done():
+            self._staged.append(self._under_way.popleft().result())
+        return self.upload.data.traffic.buffer(size)
+
+    def submit(self, offset: int, buffer: Buffer) -> None:
+        """Have a block staged; its buffer is given back when that is done."""
+        number = len(self._staged) + len(self._under_way)
+        future = self.executor.submit(self._stage, number, offset, buffer.view)
+        future.add_done_callback(lambda _: buffer.give_back())
+        self._under_way.append(future)
+
+    def finish(self) -> list[_Staged]:
+        """All blocks in order, when the service has them. Raises what went wrong."""
+        while self._under_way:
+            self._staged.append(self._under_way.popleft().result())
+        return self._staged
+
+    def give_up(self) -> None:
+        """Forget what has not begun, and wait for what has: it is not lost, the service keeps it."""
+        for future in self._under_way:
+            future.cancel()
+        for future in self._under_way:
+            if not future.cancelled():
+                future.exception()
+
+    def _stage(self, number: int, offset: int, block: memoryview) -> _Staged:
+        md5 = _md5(block)
+        # The name says where the block belongs and what is in it, and so whether the service has it already. The
+        # service took it under that name only after checking the MD5. All names of an object have one length.
+        name = f"{number:05d}-{md5.hex()}"
+        spared = self.held.get(name) == len(block) or self._copied(name, offset, block, md5)
+        if not spared:
+            self._send(name, (f"Content-MD5: {b64encode(md5).decode()}",), block)
+        return _Staged(name, len(block), spared)
+
+    def _copied(self, name: str, offset: int, block: memoryview, md5: bytes) -> bool:
+        source = self.source
+        if source is None:
+            return False
+        headers = (
+            f"x-ms-copy-source: {source.url()}",
+            f"x-ms-source-range: bytes={offset}-{offset + len(block) - 1}",
+            f"x-ms-source-content-md5: {b64encode(md5).decode()}",
+            f'x-ms-source-if-match: "{source.etag}"',
+            *self.upload.data.access.source_headers(),
+        )
+        try:
+            self._send(name, headers, b"", patience=_COPY_PATIENCE)
+        except StorageError:
+            # It is gone, was written again, has other content, or the service cannot read it: the file itself is
+            # sent, and so are the blocks after this one.
+            self.source = None
+            return False
+        return True
+
+    def _send(
+        self, name: str, headers: tuple[str, ...], body: bytes | memoryview, *, patience: float | None = None
+    ) -> None:
+        upload = self.upload
+        requests = upload.requests if patience is None else upload.requests.less_patient(patience)
+        parameters = f"comp=block&blockid={quote(b64encode(name.encode()).decode(), safe='')}"
+        requests.send(f"writing {upload.key}", lambda: upload.data.put(upload.url, parameters, headers, body))
 
 
 def block_size_for(size: int, *, at_least: int) -> int:
-    """A block size, in whole MiB if it has to grow, with which `size` bytes fit into one object."""
+    """A block size, in whole MiB if it has to grow, with which `size` bytes fit into one object.
+
+    It follows from the size alone, so that a restart cuts a file in the same places. StorageError when no block
+    size is large enough.
+    """
+    if size > LARGEST:
+        raise StorageError(f"{size:,} bytes are more than the {LARGEST:,} that an object in Azure can have")
     needed = -(-size // _MOST_BLOCKS)
     return max(at_least, -(-needed // _MIB) * _MIB) if needed > at_least else at_least
 
@@ -121,5 +272,16 @@ def microseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1_000_000)
 
 
-def _md5(content: bytes) -> bytes:
+@lru_cache(maxsize=16)
+def _time_in(header: str) -> int:
+    """Cached because it is the same second for very many small files."""
+    return microseconds(parsedate_to_datetime(header))
+
+
+def _checksum_in(answer: Answer) -> bytes | None:
+    said = answer.headers.get("content-md5")
+    return b64decode(said) if said else None
+
+
+def _md5(content: bytes | memoryview) -> bytes:
     return hashlib.md5(content, usedforsecurity=False).digest()

@@ -8,6 +8,9 @@ from typing import BinaryIO
 
 from chorus_upload.errors import IntegrityError
 
+# Not every stream can read into memory that it is given, so a block is put together from pieces of this size.
+_PIECE = 1 << 20
+
 
 def blocks_of(body: bytes | BinaryIO, *, size: int, block_size: int) -> Iterator[bytes]:
     """Yield `body` in blocks of `block_size` bytes, the last one shorter; nothing at all when it is empty.
@@ -24,14 +27,33 @@ def blocks_of(body: bytes | BinaryIO, *, size: int, block_size: int) -> Iterator
         if len(block) < block_size and left > 0:
             raise IntegrityError(f"the body ended {left:,} bytes before the {size:,} that were promised")
         if left == 0:
-            _check_end(stream, size)
+            require_end(stream, size)
         yield block
     if size == 0:
-        _check_end(stream, size)
+        require_end(stream, size)
 
 
-def _check_end(stream: BinaryIO, size: int) -> None:
-    if stream.read(1):
+def whole(body: bytes | BinaryIO, *, size: int) -> bytes:
+    """A body of `size` bytes as it is; IntegrityError and what the reader raises as with `blocks_of`."""
+    if isinstance(body, bytes) and len(body) == size:
+        return body
+    return next(blocks_of(body, size=size, block_size=max(size, 1)), b"")
+
+
+def fill(view: memoryview, body: BinaryIO, *, missing: int) -> None:
+    """Read from `body`, of which `missing` bytes are still to come, until `view` is full; IntegrityError if it ends."""
+    got = 0
+    while got < len(view):
+        piece = body.read(min(len(view) - got, _PIECE))
+        if not piece:
+            raise IntegrityError(f"the body ended {missing - got:,} bytes before it should have")
+        view[got : got + len(piece)] = piece
+        got += len(piece)
+
+
+def require_end(body: BinaryIO, size: int) -> None:
+    """IntegrityError when `body`, of which `size` bytes were read, goes on."""
+    if body.read(1):
         raise IntegrityError(f"the body goes on after the {size:,} bytes that were promised")
 
 

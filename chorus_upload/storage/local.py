@@ -78,6 +78,7 @@ class LocalStore:
             directory = pending.pop()
             with translated(f"listing {directory or self.url}"):
                 found = self._list(directory, pending)
+            pending = [each for each in pending if f"{each}/".startswith(prefix)]
             yield from (each for each in found if each.key.startswith(prefix))
 
     def stat(self, key: str) -> StoredObject | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from chorus_upload.config.settings import Settings
+from chorus_upload.config.settings import NO_PROXY, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class Network:
 
     `patience` is for how many seconds a failing service is asked again; `connections` is how many requests are
     under way at once, at most. `ca_bundle` is a file or directory of certificates to trust instead of the usual
-    ones. `proxy` is a URL, and may hold a password; None means what the environment says.
+    ones. `proxy` is a URL, and may hold a password; None means what the environment says, "" none.
     """
 
     patience: float = 900.0
@@ -26,9 +26,10 @@ class Network:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """As the configuration says."""
+        proxy = settings.proxy.get_secret_value() if settings.proxy else None
         return cls(
             patience=settings.retry_seconds,
             connections=settings.num_threads,
             ca_bundle=settings.ca_bundle,
-            proxy=settings.proxy.get_secret_value() if settings.proxy else None,
+            proxy="" if proxy == NO_PROXY else proxy,
         )

@@ -17,16 +17,21 @@ from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.source import Source
 from chorus_upload.storage.store import Store
+from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
-    from chorus_upload.storage.azure_client import AzureCredential
+    from chorus_upload.storage.azure_credentials import AzureCredential
 
 _STORES = "a local directory, az:// (Azure Blob Storage)"
 _SOURCES = "a local directory"
 
 
-def open_store(location: Location, network: Network, *, stop: threading.Event | None = None) -> Store:
+def open_store(
+    location: Location, network: Network, *, traffic: Traffic | None = None, stop: threading.Event | None = None
+) -> Store:
     """The store at `location`, to be closed by the caller. Nothing is read or sent yet.
+
+    `traffic` is shared with whoever else sends in the same run; without one the store has its own.
 
     Once `stop` is set nothing is waited for any more. Raises ConfigError when this version cannot open such a
     place.
@@ -34,7 +39,7 @@ def open_store(location: Location, network: Network, *, stop: threading.Event | 
     if location.is_local:
         return LocalStore(location.local_path)
     if location.scheme == "az":
-        return _azure(location, network, retry=_retry(network.patience, stop))
+        return _azure(location, network, traffic, retry=_retry(network.patience, stop))
     raise _unsupported(location, "stored", _STORES)
 
 
@@ -86,7 +91,7 @@ def _retry(patience: float, stop: threading.Event | None) -> Retry:
     return Retry(patience=patience, sleep=sleep)
 
 
-def _azure(location: Location, network: Network, *, retry: Retry) -> Store:
+def _azure(location: Location, network: Network, traffic: Traffic | None, *, retry: Retry) -> Store:
     # The SDK takes a third of a second to import, which `--help` and local work need not wait for.
     from chorus_upload.storage.azure import AzureStore
 
@@ -98,7 +103,9 @@ def _azure(location: Location, network: Network, *, retry: Retry) -> Store:
         prefix=location.prefix,
         credential=_azure_credential(location),
         retry=retry,
-        connections=network.connections,
+        endpoint_ip=location.auth.endpoint_ip,
+        network=network,
+        traffic=traffic,
     )
 
 
@@ -113,7 +120,7 @@ def _account(location: Location) -> Account:
 
 
 def _azure_credential(location: Location) -> AzureCredential:
-    from chorus_upload.storage.azure_client import (
+    from chorus_upload.storage.azure_credentials import (
         AccountKey,
         Anonymous,
         ConnectionString,

@@ -22,7 +22,7 @@ class Retry:
 
     The n-th wait is drawn evenly from 0 to `first * 2**n`, at most `longest` ("full jitter": of many clients
     that were cut off together no two come back together), and is never shorter than what the service asked for.
-    When the next wait would end after `patience` seconds since the first attempt, the last error stands.
+    When the next wait would end more than `patience` seconds after the first failure, the last error stands.
     `clock`, `sleep` and `draw` (0 ≤ x < 1) are there for tests and for whoever has to end a wait early.
     """
 
@@ -35,7 +35,7 @@ class Retry:
 
     def call(self, action: Callable[[], T]) -> T:
         """The result of `action`, which may be called many times; only a TransientError is repeated."""
-        began = self.clock()
+        failing_since = None
         attempts = 0
         while True:
             try:
@@ -43,8 +43,11 @@ class Retry:
             except TransientError as error:
                 failure = error
             attempts += 1
+            # From the first failure on: a large body may take longer than that to send, and break off at its end.
+            if failing_since is None:
+                failing_since = self.clock()
             wait = self._wait(attempts, failure.retry_after)
-            spent = self.clock() - began
+            spent = self.clock() - failing_since
             if spent + wait > self.patience:
                 raise TransientError(
                     f"{failure.message} (gave up after {attempts} attempts in {spent:.0f} s)",

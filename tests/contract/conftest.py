@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chorus_upload.storage.azure import AzureStore
-from chorus_upload.storage.azure_client import AccountKey
+from chorus_upload.storage.azure_credentials import AccountKey
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.store import Store

@@ -1,0 +1,380 @@
+"""HTTP by libcurl: every connection to a service, its certificates, proxies and time-outs.
+
+libcurl does the whole exchange outside the interpreter's lock, so that many threads really send at once, for a
+fraction of the work that an HTTP client in Python takes for each request (docs/performance.md has the figures).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import certifi
+import pycurl
+
+from chorus_upload.storage.bandwidth import Throttle
+from chorus_upload.storage.network import Network
+
+_CONNECT_SECONDS = 60
+SILENCE = 180.0
+"""For how many seconds nothing may move in a request for which nobody knows better."""
+
+# A body of this size or larger can be given up while it is on its way.
+_LONG = 1 << 18
+# A list of 50,000 blocks or a page of a listing is a tenth of that.
+_LONGEST_ANSWER = 1 << 26
+# In how large pieces a body is asked for that is not handed over as a whole.
+_PIECE = 1 << 19
+# How much may wait in the system's buffer: what is beyond it counts as sent only when it is on its way, so that
+# on a slow uplink progress is seen as it happens, and silence is silence.
+_UNSENT = 1 << 17
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service said. The names of headers are in lower case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NoAnswer(Exception):
+    """There was no whole answer; the subclasses say what a caller has to tell apart. Never leaves `storage`."""
+
+
+class TimedOut(NoAnswer):
+    """Nothing moved for too long."""
+
+
+class NotTrusted(NoAnswer):
+    """The other end could not prove who it is, or no secure connection could be agreed."""
+
+
+class ProxyRefused(NoAnswer):
+    """The proxy on the way does not let us through."""
+
+
+class GivenUp(NoAnswer):
+    """The run is to end, and more than half of a large body was still to be sent."""
+
+
+class HttpClient:
+    """A client for one service. May be used by many threads, each of which has a connection of its own.
+
+    `endpoint_ip` is where the service's host is looked for, instead of asking the name service; the certificate is
+    checked against the host's name all the same. What is sent is held back by `throttle`. Once `stop` is set, large
+    bodies of which most is still to be sent are given up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        network: Network,
+        *,
+        endpoint_ip: str | None = None,
+        throttle: Throttle | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._is_proxy_chosen = network.proxy is not None
+        self._proxy = network.proxy if network.proxy is not None else _proxy_of_environment(parts.scheme, self._host)
+        self._endpoint_ip = endpoint_ip
+        self._trusted = trusted_certificates(network.ca_bundle)
+        self._throttle = throttle
+        self._own = threading.local()
+        self._handles: list[pycurl.Curl] = []
+        self.stop = stop or threading.Event()
+
+    def request(
+        self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview = b"", *, silence: float = SILENCE
+    ) -> Answer:
+        """Send one request; `headers` are whole lines, ValueError if one is several. Redirects are not followed.
+
+        A body that is a view of a buffer must not change before this returns; no copy of it is made.
+
+        Raises NoAnswer when there is none, and TimedOut when for `silence` seconds (and some more after much was
+        moved: libcurl looks at the average of the last six) not a single byte moved.
+        """
+        if any("\n" in line or "\r" in line for line in headers):
+            raise ValueError("a header is more than one line")
+        curl = self._handle()
+        head: list[bytes] = []
+        pieces = _Incoming()
+        curl.setopt(pycurl.URL, url)
+        curl.setopt(pycurl.NOBODY, method == "HEAD")
+        curl.setopt(pycurl.HTTPHEADER, headers)
+        curl.setopt(pycurl.HEADERFUNCTION, head.append)
+        curl.setopt(pycurl.WRITEFUNCTION, pieces.take)
+        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(silence)))
+        handed_out = self._set_body(curl, method, body)
+        try:
+            curl.perform()
+        except pycurl.error as error:
+            failure: NoAnswer = self._no_answer(curl, *error.args)
+        else:
+            # A connection that closes within the head passes for a complete answer with libcurl.
+            if _is_whole(head):
+                return _answer(curl.getinfo(pycurl.RESPONSE_CODE), head, pieces)
+            failure = NoAnswer("the answer broke off")
+        finally:
+            # The handle would hold on to what was sent and received until its next request, beside all budgets.
+            curl.setopt(pycurl.POSTFIELDS, b"")
+            if handed_out is not None:
+                handed_out.forget()
+            pieces.clear()
+        # Raised here: an exception whose context is another library's would carry that along.
+        try:
+            raise failure
+        finally:
+            # It knows this frame: if that knew it as well, the body would stay until somebody collects garbage.
+            del failure
+
+    def close(self) -> None:
+        """Close all connections. No thread may be using the client any more."""
+        while self._handles:
+            self._handles.pop().close()
+
+    def _handle(self) -> pycurl.Curl:
+        """This thread's handle, which keeps its connection open between requests."""
+        try:
+            return self._own.curl  # type: ignore[no-any-return]
+        except AttributeError:
+            pass
+        curl = pycurl.Curl()
+        for option, value in self._options():
+            curl.setopt(option, value)
+        self._own.curl = curl
+        self._handles.append(curl)
+        return curl
+
+    def _options(self) -> list[tuple[int, object]]:
+        # libcurl has a place of its own for the kind that is not set here.
+        file, directory = (None, self._trusted) if self._trusted.is_dir() else (self._trusted, None)
+        options: list[tuple[int, object]] = [
+            (pycurl.NOSIGNAL, 1),
+            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
+            (pycurl.SSL_VERIFYPEER, 1),
+            (pycurl.SSL_VERIFYHOST, 2),
+            (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),
+            (pycurl.CAINFO, file and os.fsencode(file)),
+            (pycurl.CAPATH, directory and os.fsencode(directory)),
+            (pycurl.PROXY, self._proxy.encode()),
+            (pycurl.CONNECTTIMEOUT, _CONNECT_SECONDS),
+            (pycurl.LOW_SPEED_LIMIT, 1),
+            (pycurl.UPLOAD_BUFFERSIZE, _PIECE),
+            (pycurl.TCP_KEEPALIVE, 1),
+            (pycurl.SOCKOPTFUNCTION, _tune_socket),
+            (pycurl.XFERINFOFUNCTION, self._progress),
+        ]
+        if self._proxy:
+            # A proxy over TLS is verified, too.
+            options.append((pycurl.PROXY_CAPATH if directory else pycurl.PROXY_CAINFO, os.fsencode(self._trusted)))
+        if self._is_proxy_chosen:
+            # libcurl looks for exemptions in the environment, which are not meant for it.
+            options.append((pycurl.NOPROXY, ""))
+        if self._endpoint_ip:
+            address = f"[{self._endpoint_ip}]" if ":" in self._endpoint_ip else self._endpoint_ip
+            options.append((pycurl.CONNECT_TO, [f"{self._host}:{self._port}:{address}:{self._port}"]))
+        return options
+
+    def _set_body(self, curl: pycurl.Curl, method: str, body: bytes | memoryview) -> _Outgoing | None:
+        """What the body is read from, if it is not handed over as a whole."""
+        reader = None
+        throttle = self._throttle if self._throttle is not None and self._throttle.is_active else None
+        curl.setopt(pycurl.NOPROGRESS, len(body) < _LONG)
+        if method in ("PUT", "POST"):
+            if isinstance(body, bytes) and not (throttle and body):
+                curl.setopt(pycurl.UPLOAD, 0)
+                curl.setopt(pycurl.POST, 1)
+                curl.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+                curl.setopt(pycurl.POSTFIELDS, body)
+            else:
+                reader = _Outgoing(body, throttle)
+                curl.setopt(pycurl.UPLOAD, 1)
+                curl.setopt(pycurl.READFUNCTION, reader.read)
+                curl.setopt(pycurl.SEEKFUNCTION, reader.seek)
+                curl.setopt(pycurl.INFILESIZE_LARGE, len(body))
+        elif method != "HEAD":
+            curl.setopt(pycurl.HTTPGET, 1)
+        curl.setopt(pycurl.CUSTOMREQUEST, method)
+        return reader
+
+    def _progress(self, _to_get: int, _got: int, to_send: int, sent: int) -> int:
+        return int(self.stop.is_set() and 2 * sent <= to_send)
+
+    def _no_answer(self, curl: pycurl.Curl, number: int, text: str = "") -> NoAnswer:
+        """libcurl's error; its texts name the host, and never what is asked of it."""
+        tunnel, errno = curl.getinfo(pycurl.HTTP_CONNECTCODE), curl.getinfo(pycurl.OS_ERRNO)
+        if number == pycurl.E_ABORTED_BY_CALLBACK:
+            return GivenUp("given up, because the run is to end")
+        if number == pycurl.E_SSL_CACERT_BADFILE:
+            return NotTrusted(f"the certificates to trust cannot be read: {self._trusted}")
+        if number in _UNTRUSTED:
+            return NotTrusted(f"the certificate of the service is not trusted: {_SSL_PREFIX.sub('', text)}")
+        if number == pycurl.E_SSL_CONNECT_ERROR and not _broke_off(text):
+            return NotTrusted(f"no secure connection could be agreed: {_SSL_PREFIX.sub('', text)}")
+        if tunnel >= 400 or text.startswith("Unsupported proxy"):
+            return _of_the_proxy(tunnel)
+        if number == pycurl.E_WRITE_ERROR:
+            return NoAnswer("the answer is longer than any that the service gives")
+        if number == pycurl.E_OPERATION_TIMEDOUT:
+            return TimedOut(text)
+        return NoAnswer(f"{text or f'libcurl error {number}'}{f' ({os.strerror(errno)})' if errno else ''}")
+
+
+class _Incoming(list[bytes]):
+    """The pieces of an answer, as far as it is as short as every answer is that we ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._size = 0
+
+    def take(self, piece: bytes) -> int | None:
+        """None is libcurl's word for all of it; any other number ends the transfer."""
+        self._size += len(piece)
+        if self._size > _LONGEST_ANSWER:
+            return -1
+        self.append(piece)
+        return None
+
+
+class _Outgoing:
+    """A body that is handed out piece by piece, no faster than a throttle allows."""
+
+    def __init__(self, body: bytes | memoryview, throttle: Throttle | None) -> None:
+        self._body = memoryview(body)
+        self._at = 0
+        self._throttle = throttle
+
+    def read(self, most: int) -> bytes:
+        if self._throttle is not None:
+            most = min(most, self._throttle.piece())
+        piece = bytes(self._body[self._at : self._at + most])
+        if self._throttle is not None:
+            self._throttle.take(len(piece))
+        self._at += len(piece)
+        return piece
+
+    def seek(self, offset: int, origin: int) -> int:
+        """libcurl sends a body again when a connection that it kept turns out to be closed."""
+        if origin != os.SEEK_SET:
+            return int(pycurl.SEEKFUNC_CANTSEEK)
+        self._at = offset
+        return int(pycurl.SEEKFUNC_OK)
+
+    def forget(self) -> None:
+        """Let go of the body."""
+        self._body = memoryview(b"")
+
+
+_UNTRUSTED = frozenset(
+    {
+        pycurl.E_PEER_FAILED_VERIFICATION,
+        pycurl.E_SSL_CIPHER,
+        pycurl.E_SSL_CERTPROBLEM,
+        pycurl.E_SSL_ISSUER_ERROR,
+        pycurl.E_SSL_INVALIDCERTSTATUS,
+    }
+)
+# TLS failures that say nothing about who the other end is: the connection broke, or was garbled on the way.
+_BROKEN = (
+    "eof",
+    "send failure",
+    "recv failure",
+    "reset",
+    "syscall",
+    "bad record mac",
+    "decryption failed",
+    "record layer",
+    "http request",
+    "timed out",
+    "error:00000000",
+)
+_SSL_PREFIX = re.compile(r"^SSL(?: certificate (?:problem|OpenSSL verify result))?: ")
+
+
+def _broke_off(text: str) -> bool:
+    return any(word in text.lower() for word in _BROKEN)
+
+
+def _of_the_proxy(status: int) -> NoAnswer:
+    """What is the matter with it: the status with which it answered, or 0 when it could not even be asked."""
+    if status == 0:
+        # libcurl's text shows the address, and with it the password.
+        return ProxyRefused("the address of the proxy cannot be understood")
+    if status in (408, 429) or status >= 500:
+        return NoAnswer(f"the proxy does not get through to the service ({status})")
+    asks = "asks for a user and a password" if status == 407 else f"refuses the connection ({status})"
+    return ProxyRefused(f"the proxy {asks}")
+
+
+def trusted_certificates(ca_bundle: Path | None) -> Path:
+    """The file or directory of certificates to trust: the configured one, the environment's, or the usual ones."""
+    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if ca_bundle is not None:
+        return ca_bundle
+    return Path(named) if named else Path(certifi.where())
+
+
+def _proxy_of_environment(scheme: str, host: str) -> str:
+    """The proxy for a host as the environment (on Windows and macOS: the system) says it; "" for none."""
+    if is_this_machine(host) or urllib.request.proxy_bypass(host):
+        return ""
+    found = urllib.request.getproxies()
+    return found.get(scheme) or found.get("all") or ""
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is a loopback address, to which nothing leaves this machine."""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _tune_socket(descriptor: int, _purpose: int) -> int:
+    if _TCP_NOTSENT_LOWAT is not None:
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT)
+    return 0
+
+
+def _is_whole(head: list[bytes]) -> bool:
+    """Whether an empty line ends the last of the heads; trailers may follow it."""
+    for line in reversed(head):
+        if line in (b"\r\n", b"\n"):
+            return True
+        if line.startswith(b"HTTP/"):
+            return False
+    return False
+
+
+def _answer(status: int, head: list[bytes], pieces: list[bytes]) -> Answer:
+    """The last of the heads that came (informational ones precede it), and the body."""
+    reason = ""
+    headers: dict[str, str] = {}
+    for line in head:
+        if line.startswith(b"HTTP/"):
+            reason, headers = line.decode("latin-1").rstrip().partition(" ")[2].partition(" ")[2], {}
+        else:
+            name, colon, value = line.decode("latin-1").partition(":")
+            if colon:
+                headers[name.lower()] = value.strip()
+    return Answer(status, reason, headers, b"".join(pieces))
