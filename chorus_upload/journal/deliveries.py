@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 from chorus_upload.events import Tally
 from chorus_upload.journal.diff import CLOCK_GRAIN_US
 from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.planning import fill
 from chorus_upload.journal.schema import destination
 from chorus_upload.journal.submissions import Submission
 from chorus_upload.model import Delivered, Evidence
@@ -20,7 +21,10 @@ PAGE = 2_000
 
 
 class PendingFile(NamedTuple):
-    """An active file that the destination has not got, with the version that it belongs to."""
+    """An active file that the destination has not got, with the version that it belongs to.
+
+    `twin_of` is another file of the same content, whose delivery may spare sending this one.
+    """
 
     id: int
     modality: str
@@ -32,6 +36,7 @@ class PendingFile(NamedTuple):
     mtime_us: int
     fingerprint: bytes | None
     md5: bytes | None
+    twin_of: int | None
 
 
 class DeliveryRecord(NamedTuple):
@@ -99,85 +104,49 @@ def pending_tally(journal: Journal, *, url: str, selection: Selection) -> Tally:
 
 
 def plan(journal: Journal, *, url: str, selection: Selection, limit: int | None = None) -> Tally:
-    """Fix what is to be sent, largest first: the answer of `planned` from now on. Gives the first `limit` of it.
+    """Fix what is to be sent: the answer of `planned` from now on. Gives the first `limit` of it.
 
     The plan is a temporary table, so that memory stays flat and deliveries can be recorded meanwhile. It has
     everything: where some files cannot be sent, others take their places.
     """
-    parameters = selection.parameters(destination_id(journal, url))
+    to = destination_id(journal, url)
     with journal.transaction() as connection:
-        connection.exec_driver_sql("DROP TABLE IF EXISTS temp.planned")
-        connection.exec_driver_sql("CREATE TEMP TABLE planned (id INTEGER PRIMARY KEY, file_id INTEGER)")
-        connection.execute(
-            text(f"INSERT INTO planned (file_id) SELECT f.id {_PENDING_ROWS} ORDER BY f.size DESC, f.id"),
-            parameters,
-        )
+        fill(connection, _PENDING_ROWS, selection.parameters(to))
         row = connection.execute(
             text(
-                "SELECT count(*), coalesce(sum(f.size), 0) FROM planned p JOIN file f ON f.id = p.file_id"
-                " WHERE :limit IS NULL OR p.id <= :limit"
+                "SELECT count(*), coalesce(sum(size), 0)"
+                " FROM (SELECT size FROM planned ORDER BY waits, id LIMIT coalesce(:limit, -1))"
             ),
             {"limit": limit},
         ).one()
     return Tally(row[0], row[1])
 
 
-def planned(journal: Journal) -> Iterator[list[PendingFile]]:
-    """Yield the files of the plan in its order, a page at a time."""
+def planned(journal: Journal, *, waiting: bool | None = None) -> Iterator[list[PendingFile]]:
+    """Yield the files of the plan in its order, a page at a time.
+
+    First those that can be sent at once, and then those that wait for a twin to be delivered; with `waiting`
+    only these (True) or only the others (False). Largest first, in both.
+    """
     statement = text(f"""
         SELECT p.id, f.id, m.name, {_PATH}, f.patient, v.label, f.change, f.size, f.mtime_us,
-            f.fingerprint, f.md5
+            f.fingerprint, f.md5, p.twin_of
         FROM planned p
         JOIN file f ON f.id = p.file_id
         JOIN directory k ON k.id = f.directory_id
         JOIN modality m ON m.id = f.modality_id
         JOIN version v ON v.id = f.introduced_by
-        WHERE p.id > :after ORDER BY p.id LIMIT :page
+        WHERE p.waits = :waits AND p.id > :after ORDER BY p.id LIMIT :page
     """)
-    after = 0
-    while True:
-        with journal.transaction() as connection:
-            rows = connection.execute(statement, {"after": after, "page": PAGE}).all()
-        if not rows:
-            return
-        yield [PendingFile(*row[1:]) for row in rows]
-        after = rows[-1][0]
-
-
-def superseded_etags(journal: Journal, *, url: str, keys: Sequence[str]) -> dict[str, str]:
-    """The etags under which files that are retired now were delivered to these keys.
-
-    Only a version that was amended after it was uploaded, or a pattern with a version in it, leads to a key
-    that was delivered before. The object may then be replaced, on condition that it is still that one.
-    """
-    statement = text("""
-        SELECT d.key, d.etag FROM json_each(:keys) j
-        JOIN delivery d ON d.destination_id = :destination AND d.key = j.value
-        JOIN file f ON f.id = d.file_id
-        WHERE f.retired_by IS NOT NULL AND d.etag IS NOT NULL
-        ORDER BY d.delivered_us
-    """)
-    parameters = {"destination": destination_id(journal, url), "keys": json.dumps(list(keys))}
-    with journal.transaction() as connection:
-        return {row.key: row.etag for row in connection.execute(statement, parameters)}
-
-
-def superseded_content(journal: Journal) -> dict[int, tuple[bytes, ...]]:
-    """By planned file: fingerprints of earlier states of it that belonged to the same version."""
-    statement = """
-        SELECT p.file_id, old.fingerprint
-        FROM file old
-        JOIN file f ON f.retired_by IS NULL AND f.directory_id = old.directory_id AND f.name = old.name
-            AND f.modality_id = old.modality_id AND f.introduced_by = old.introduced_by
-        JOIN planned p ON p.file_id = f.id
-        WHERE old.retired_by IS NOT NULL AND old.fingerprint IS NOT NULL
-    """
-    found: dict[int, tuple[bytes, ...]] = {}
-    with journal.transaction() as connection:
-        connection.exec_driver_sql("CREATE INDEX IF NOT EXISTS temp.planned_file ON planned (file_id)")
-        for file_id, fingerprint in connection.exec_driver_sql(statement):
-            found[file_id] = (*found.get(file_id, ()), fingerprint)
-    return found
+    for waits in (False, True) if waiting is None else (waiting,):
+        after = 0
+        while True:
+            with journal.transaction() as connection:
+                rows = connection.execute(statement, {"waits": waits, "after": after, "page": PAGE}).all()
+            if not rows:
+                break
+            yield [PendingFile(*row[1:]) for row in rows]
+            after = rows[-1][0]
 
 
 def distrust(journal: Journal, file_ids: Sequence[int]) -> None:

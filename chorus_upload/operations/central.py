@@ -6,7 +6,7 @@ from chorus_upload.config.settings import Location, Settings
 from chorus_upload.errors import LayoutError
 from chorus_upload.journal.deliveries import PendingFile
 from chorus_upload.layout import Pattern, central_key
-from chorus_upload.model import Transfer
+from chorus_upload.model import Transfer, Twin
 
 
 def destination_url(location: Location) -> str:
@@ -46,7 +46,12 @@ class Keys:
 
 
 def transfer_of(
-    file: PendingFile, *, key: str, replaces: str | None = None, superseded: tuple[bytes, ...] = ()
+    file: PendingFile,
+    *,
+    key: str,
+    replaces: str | None = None,
+    superseded: tuple[bytes, ...] = (),
+    twin: Twin | None = None,
 ) -> Transfer:
     """The work of delivering a pending file under `key`."""
     return Transfer(
@@ -60,4 +65,6 @@ def transfer_of(
         md5=file.md5,
         replaces=replaces,
         superseded=superseded,
+        version=file.version,
+        twin=twin,
     )

@@ -18,9 +18,10 @@ from chorus_upload.operations.central import Keys, destination_url, transfer_of
 from chorus_upload.operations.scanning import open_sources
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
+from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import Pool, ThreadPool
-from chorus_upload.transfer.sender import Sender
+from chorus_upload.transfer.sender import Sender, Terms
 
 RECORD_FILES = 500
 
@@ -50,7 +51,7 @@ def mark_as_uploaded(
         open_sources(settings, settings.modalities) as (_, sources),
         open_store(settings.central.location, Network.of(settings)) as store,
     ):
-        sender = Sender(sources, store, accept_size=settings.accept_size_evidence, meter=Meter())
+        sender = Sender(sources, store, Terms(), meter=Meter(), traffic=Traffic(settings.num_threads))
         transfers = _pending(journal, Keys(settings), wanted, refused)
         proven: list[Delivered] = []
         try:

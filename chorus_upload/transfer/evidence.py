@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Callable
 from enum import Enum
 
 import xxhash
 
 from chorus_upload.model import Evidence
 from chorus_upload.storage.store import ComputedBy, Store, StoredObject
-from chorus_upload.transfer.reader import BLOCK
+from chorus_upload.transfer.reader import BLOCK, Stopped
 
 
 class Verdict(Enum):
@@ -30,10 +32,18 @@ def judge(stored: StoredObject, *, size: int, md5: bytes) -> Evidence | Verdict:
     return Evidence.TRANSIT if stored.transit_checked else Verdict.UNPROVEN
 
 
-def read_back(store: Store, key: str, *, size: int) -> tuple[bytes, bytes] | None:
+def read_back(
+    store: Store,
+    key: str,
+    *,
+    size: int,
+    stop: threading.Event | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> tuple[bytes, bytes] | None:
     """XXH3-128 and MD5 of what the store gives back; None when it is not of that size.
 
-    Raises what `Store.open` and its stream raise.
+    `on_bytes` is told of every read. Raises what `Store.open` and its stream raise, and Stopped when `stop` is
+    set meanwhile.
     """
     fingerprint = xxhash.xxh3_128()
     md5 = hashlib.md5(usedforsecurity=False)
@@ -45,4 +55,8 @@ def read_back(store: Store, key: str, *, size: int) -> tuple[bytes, bytes] | Non
             got += len(block)
             if got > size:
                 return None
+            if on_bytes is not None:
+                on_bytes(len(block))
+            if stop is not None and stop.is_set():
+                raise Stopped
     return (fingerprint.digest(), md5.digest()) if got == size else None

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import threading
 
+from chorus_upload.model import Transfer
+
 
 class Meter:
-    """Bytes of unfinished files by path. Safe to use from many threads."""
+    """Bytes of unfinished files. Safe to use from many threads.
+
+    Files are told apart by their ids: in two sources there may be two of one path.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent: dict[str, int] = {}
+        self._sent: dict[int, int] = {}
+        self._paths: dict[int, str] = {}
 
-    def begin(self, path: str) -> None:
+    def begin(self, transfer: Transfer) -> None:
+        """A file is read from its beginning, maybe not for the first time."""
         with self._lock:
-            self._sent[path] = 0
+            self._sent[transfer.file_id] = 0
+            self._paths[transfer.file_id] = transfer.path
 
-    def add(self, path: str, count: int) -> None:
+    def add(self, transfer: Transfer, count: int) -> None:
         """Count bytes of a file that has begun."""
         with self._lock:
-            self._sent[path] += count
+            self._sent[transfer.file_id] += count
 
-    def end(self, path: str) -> None:
+    def end(self, transfer: Transfer) -> None:
         """The file is done: from now on it counts as an outcome, not here."""
         with self._lock:
-            self._sent.pop(path, None)
+            del self._sent[transfer.file_id]
+            del self._paths[transfer.file_id]
 
     def snapshot(self) -> tuple[int, tuple[str, ...]]:
         """Bytes of all unfinished files, and their paths in the order in which they began."""
         with self._lock:
-            return sum(self._sent.values()), tuple(self._sent)
+            return sum(self._sent.values()), tuple(self._paths.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 import xxhash
 
 from chorus_upload.errors import IntegrityError
+from chorus_upload.model import Twin
 from chorus_upload.storage.store import Store, StoredObject
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.reader import BLOCK
@@ -25,9 +26,15 @@ def hash_file(path: Path) -> tuple[bytes, bytes]:
 
 
 def publish(
-    store: Store, key: str, path: Path, *, create_only: bool = False, if_match: str | None = None
+    store: Store,
+    key: str,
+    path: Path,
+    *,
+    create_only: bool = False,
+    if_match: str | None = None,
+    twin: Twin | None = None,
 ) -> StoredObject:
-    """Store the local file `path` under `key`, and prove it.
+    """Store the local file `path` under `key`, and prove it. The last three are as for `Store.put`.
 
     Raises ObjectExists or PreconditionFailed as `Store.put` does, IntegrityError when the store holds
     something else afterwards.
@@ -37,7 +44,7 @@ def publish(
     with path.open("rb") as stream:
         small = size <= store.capabilities.one_request_limit
         body = stream.read() if small else stream
-        stored = store.put(key, body, size=size, create_only=create_only, if_match=if_match)
+        stored = store.put(key, body, size=size, create_only=create_only, if_match=if_match, twin=twin)
     verdict = judge(stored, size=size, md5=content[1])
     if verdict is Verdict.UNPROVEN and read_back(store, key, size=size) != content:
         verdict = Verdict.WRONG

@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
+from urllib.parse import quote
 
 import xxhash
 
@@ -23,12 +25,28 @@ from chorus_upload.errors import (
 from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Outcome, Problem, Transfer
 from chorus_upload.storage.source import FileStat, Source
 from chorus_upload.storage.store import Properties, Store, StoredObject
+from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.meter import Meter
-from chorus_upload.transfer.reader import CheckedStream, SourceChanged, Stopped, md5_of, read_file
+from chorus_upload.transfer.reader import BLOCK, CheckedStream, SourceChanged, Stopped, md5_of, read_file
 
 WRONG_ARRIVALS = 3
 """How often a file is sent again after something else arrived than was sent."""
+CONTESTS = 3
+"""How often a file is sent to a key that turns out to hold something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms files are delivered.
+
+    `accept_size` says that equal sizes count as evidence when there is no better one to be had; `replace`, that
+    other content under a file's key is replaced once it was looked at. `tier` is the storage class of the objects.
+    """
+
+    accept_size: bool = False
+    replace: bool = False
+    tier: str | None = None
 
 
 class _Content(NamedTuple):
@@ -38,10 +56,17 @@ class _Content(NamedTuple):
     md5: bytes
 
 
+class _Held(NamedTuple):
+    """What a key holds; without content when that was another one before it was read to its end."""
+
+    etag: str
+    content: tuple[bytes, bytes] | None
+
+
 class Sender:
     """Delivers files from their sources (by modality) to one store. Used by many threads at once.
 
-    `accept_size` says that equal sizes count as evidence when there is no better one to be had. When `stop` is
+    What small files take of memory is held against the budget of `traffic`, which the store shares. When `stop` is
     set, a large file under way is given up.
     """
 
@@ -49,16 +74,19 @@ class Sender:
         self,
         sources: Mapping[str, Source],
         store: Store,
+        terms: Terms,
         *,
-        accept_size: bool,
         meter: Meter,
+        traffic: Traffic,
         stop: threading.Event | None = None,
     ) -> None:
         self._sources = sources
         self._store = store
-        self._accept_size = accept_size
+        self._terms = terms
         self._meter = meter
+        self._traffic = traffic
         self._stop = stop or threading.Event()
+        self._read_at_once = store.capabilities.one_request_limit
 
     def send(self, transfer: Transfer) -> Outcome:
         """Deliver one file. What is wrong with this file is an outcome.
@@ -74,7 +102,7 @@ class Sender:
 
     def _attempt(self, do: Callable[[Transfer, float], Outcome], transfer: Transfer) -> Outcome:
         begun = time.monotonic()
-        self._meter.begin(transfer.path)
+        self._meter.begin(transfer)
         try:
             return do(transfer, begun)
         except SourceChanged as change:
@@ -84,6 +112,9 @@ class Sender:
         except OSError as error:
             return _failed(transfer, FailureKind.UNREADABLE, error.strerror or str(error), begun)
         except TransientError as error:
+            if self._stop.is_set():
+                # What is given up because the run is to end says nothing about the file.
+                raise Stopped from None
             return _failed(transfer, FailureKind.TRANSIENT, error.message, begun)
         except IntegrityError as error:
             return _failed(transfer, FailureKind.NOT_PROVEN, error.message, begun)
@@ -93,35 +124,66 @@ class Sender:
                 raise
             return _failed(transfer, FailureKind.REFUSED, error.message, begun)
         finally:
-            self._meter.end(transfer.path)
+            self._meter.end(transfer)
 
     def _send(self, transfer: Transfer, begun: float) -> Outcome:
+        """Deliver the file to a key that is free, holds what it supersedes, or may be replaced."""
+        content: _Content | None = None
+        replaced = False
+        for _ in range(CONTESTS):
+            with suppress(ObjectExists, PreconditionFailed):
+                return self._deliver(transfer, begun, replaced=replaced)
+            # The key is taken. By this very content, from a run that died before recording it? Look and see.
+            content = content or self._read(transfer)
+            held = self._look(transfer.key)
+            if held is None:
+                transfer = dataclasses.replace(transfer, replaces=None)
+            elif held.content == content:
+                return _delivered(transfer, content, Evidence.READBACK, held.etag, begun, sent=False, replaced=replaced)
+            elif held.content is not None and held.content[0] in transfer.superseded:
+                transfer = dataclasses.replace(transfer, replaces=held.etag)
+            elif held.content is not None and self._terms.replace:
+                transfer = dataclasses.replace(transfer, replaces=held.etag)
+                replaced = True
+            else:
+                break
+        return _key_taken(transfer, begun)
+
+    def _recognise(self, transfer: Transfer, begun: float) -> Outcome:
+        content = self._read(transfer)
+        held = self._look(transfer.key)
+        if held is None:
+            return _failed(transfer, FailureKind.NOT_PROVEN, f"there is no {transfer.key} in the store", begun)
+        if held.content != content:
+            return _key_taken(transfer, begun)
+        return _delivered(transfer, content, Evidence.READBACK, held.etag, begun, sent=False)
+
+    def _deliver(self, transfer: Transfer, begun: float, *, replaced: bool) -> Delivered:
+        """Raises ObjectExists or PreconditionFailed when the key is not as the transfer says."""
         source = self._sources[transfer.modality]
         for _ in range(WRONG_ARRIVALS):
-            try:
-                stored, content = self._put(source, transfer)
-            except (ObjectExists, PreconditionFailed):
-                return self._settle(transfer, begun)
+            stored, content = self._put(source, transfer)
             verdict = judge(stored, size=transfer.size, md5=content.md5)
             if verdict is Verdict.UNPROVEN:
                 verdict = self._prove(transfer, content)
             if isinstance(verdict, Evidence):
-                return _delivered(transfer, content, evidence=verdict, etag=stored.etag, begun=begun)
+                return _delivered(
+                    transfer, content, verdict, stored.etag, begun, spared=stored.spared, replaced=replaced
+                )
             # The wrong object must not stay under a right name; somebody may have replaced it already, though.
             with suppress(PreconditionFailed):
                 self._store.delete(transfer.key, if_match=stored.etag)
+            # Next time all of it is sent, whatever else might do.
+            transfer = dataclasses.replace(transfer, twin=None)
         raise IntegrityError(f"what arrived differed from what was sent, {WRONG_ARRIVALS} times")
 
     def _put(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
         """Read the file once, and send it on the condition that it is what the journal says."""
-        if transfer.size <= self._store.capabilities.one_request_limit:
-            data, state = source.read_small(transfer.path, size=transfer.size)
-            _require_same(state, transfer)
-            if len(data) != transfer.size:
-                raise SourceChanged("it changed while it was read")
-            content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
-            _require_known(transfer, content)
-            return self._store_body(transfer, data), content
+        if transfer.size <= self._read_at_once:
+            # What may be copied goes in blocks, for which the store itself takes the room: never twice for one file.
+            with self._traffic.room(transfer.size if transfer.twin is None else 0):
+                return self._put_small(source, transfer)
+        self._meter.begin(transfer)
         with source.open(transfer.path) as stream:
             _require_same(source.open_stat(stream), transfer)
 
@@ -131,48 +193,48 @@ class Sender:
                 _require_known(transfer, _Content(body.fingerprint, body.md5))
 
             body = CheckedStream(
-                stream,
-                size=transfer.size,
-                verify=verify,
-                on_bytes=lambda count: self._sent(transfer.path, count),
+                stream, size=transfer.size, verify=verify, on_bytes=lambda count: self._sent(transfer, count)
             )
-            stored = self._store_body(transfer, cast(BinaryIO, body))
+            stored = self._store_body(transfer, cast(BinaryIO, body), lambda: body.fingerprint)
             return stored, _Content(body.fingerprint, body.md5)
 
-    def _sent(self, path: str, count: int) -> None:
-        self._meter.add(path, count)
+    def _put_small(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
+        data, state = source.read_small(transfer.path, size=transfer.size)
+        _require_same(state, transfer)
+        if len(data) != transfer.size:
+            raise SourceChanged("it changed while it was read")
+        content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
+        _require_known(transfer, content)
+        return self._store_body(transfer, data, lambda: content.fingerprint), content
+
+    def _sent(self, transfer: Transfer, count: int) -> None:
+        self._meter.add(transfer, count)
         if self._stop.is_set():
             raise Stopped
 
-    def _store_body(self, transfer: Transfer, body: bytes | BinaryIO) -> StoredObject:
+    def _store_body(self, transfer: Transfer, body: bytes | BinaryIO, fingerprint: Callable[[], bytes]) -> StoredObject:
         return self._store.put(
             transfer.key,
             body,
             size=transfer.size,
             create_only=transfer.replaces is None,
             if_match=transfer.replaces,
-            properties=lambda: Properties(_metadata(transfer)),
+            properties=lambda: Properties(_metadata(transfer, fingerprint()), self._terms.tier),
             twin=transfer.twin,
         )
 
     def _prove(self, transfer: Transfer, content: _Content) -> Evidence | Verdict:
         """Find evidence where the store's answer had none."""
-        if self._accept_size:
+        if self._terms.accept_size:
             return Evidence.SIZE
         try:
-            returned = read_back(self._store, transfer.key, size=transfer.size)
-        except ObjectNotFound:
+            returned = self._read_back(transfer.key, transfer.size)
+        except (ObjectNotFound, PreconditionFailed):
             return Verdict.WRONG
         return Evidence.READBACK if returned == content else Verdict.WRONG
 
-    def _settle(self, transfer: Transfer, begun: float) -> Outcome:
-        """The key is taken. By this very content, from a run that died before recording it? Read it and see."""
-        if transfer.replaces is not None and self._store.stat(transfer.key) is None:
-            # What was to be replaced is gone, so the key is free.
-            return self._send(dataclasses.replace(transfer, replaces=None), begun)
-        return self._recognise(transfer, begun, replace=True)
-
-    def _recognise(self, transfer: Transfer, begun: float, *, replace: bool = False) -> Outcome:
+    def _read(self, transfer: Transfer) -> _Content:
+        """The content of the file, which has to be what the journal says."""
         expected = FileStat(transfer.size, transfer.mtime_us)
         reading = read_file(
             self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True, stop=self._stop
@@ -182,21 +244,24 @@ class Sender:
         _require_same(FileStat(reading.size, reading.mtime_us), transfer)
         content = _Content(reading.fingerprint or b"", reading.md5 or b"")
         _require_known(transfer, content)
-        there = self._store.stat(transfer.key)
+        return content
+
+    def _look(self, key: str) -> _Held | None:
+        """Read what a key holds; None when it is free."""
+        there = self._store.stat(key)
         if there is None:
-            return _failed(transfer, FailureKind.NOT_PROVEN, f"there is no {transfer.key} in the store", begun)
-        found = read_back(self._store, transfer.key, size=there.size)
-        now = self._store.stat(transfer.key)
-        if found is not None and now is not None and now.etag == there.etag:
-            if found == content:
-                return _delivered(
-                    transfer, content, evidence=Evidence.READBACK, etag=there.etag, begun=begun, sent=False
-                )
-            if replace and found[0] in transfer.superseded and transfer.replaces != there.etag:
-                return self._send(dataclasses.replace(transfer, replaces=there.etag), begun)
-        return _failed(
-            transfer, FailureKind.KEY_TAKEN, f"{transfer.key} holds other content; it was not touched", begun
-        )
+            return None
+        content = None
+        with suppress(ObjectNotFound, PreconditionFailed):
+            found = self._read_back(key, there.size)
+            now = self._store.stat(key)
+            if now is not None and now.etag == there.etag:
+                content = found
+        return _Held(there.etag, content)
+
+    def _read_back(self, key: str, size: int) -> tuple[bytes, bytes] | None:
+        # A small file is finished when the run is to end; to read a large one takes as long as to send it.
+        return read_back(self._store, key, size=size, stop=self._stop if size > BLOCK else None)
 
 
 def _require_same(found: FileStat | None, transfer: Transfer) -> None:
@@ -218,13 +283,27 @@ def _require_known(transfer: Transfer, content: _Content) -> None:
         raise SourceChanged("its content is not the one in the journal")
 
 
-def _metadata(transfer: Transfer) -> dict[str, str]:
+def _metadata(transfer: Transfer, fingerprint: bytes) -> dict[str, str]:
     """What the receiver may want to know of an object; evidence of nothing."""
-    return {"source_mtime_us": str(transfer.mtime_us), "tool_version": __version__}
+    return {
+        "source_mtime_us": str(transfer.mtime_us),
+        "fingerprint": fingerprint.hex(),
+        # A label may come from an old journal, and only ASCII can be a header.
+        "journal_version": quote(transfer.version),
+        "tool_version": __version__,
+    }
 
 
 def _delivered(
-    transfer: Transfer, content: _Content, *, evidence: Evidence, etag: str, begun: float, sent: bool = True
+    transfer: Transfer,
+    content: _Content,
+    evidence: Evidence,
+    etag: str,
+    begun: float,
+    *,
+    sent: bool = True,
+    spared: int = 0,
+    replaced: bool = False,
 ) -> Delivered:
     return Delivered(
         transfer=transfer,
@@ -235,7 +314,13 @@ def _delivered(
         at_us=time.time_ns() // 1000,
         seconds=time.monotonic() - begun,
         sent=sent,
+        spared=spared,
+        replaced=replaced,
     )
+
+
+def _key_taken(transfer: Transfer, begun: float) -> Failed:
+    return _failed(transfer, FailureKind.KEY_TAKEN, f"{transfer.key} holds other content; it was not touched", begun)
 
 
 def _failed(transfer: Transfer, kind: FailureKind, detail: str, begun: float) -> Failed:

@@ -36,7 +36,7 @@ def _read_only(container: Container) -> str:
     [
         (_expired, 22, ("expired on", "Ask whoever runs the central store for a new SAS token")),
         (_forged, 21, ("403", "hint:")),
-        (_read_only, 21, ("403", "hint:")),
+        (_read_only, 21, ("does not permit to write", "hint:")),
     ],
     ids=["expired", "forged", "read-only"],
 )

@@ -142,19 +142,19 @@ def test_an_upload_that_the_user_interrupts_gives_the_journal_back(
 def test_an_interruption_does_not_wait_for_the_rest_of_a_large_file(
     tmp_path: Path, container: Container, wire: Wire
 ) -> None:
-    """A file can take hours, and who types Ctrl-C wants to go home. Tomorrow it is sent again."""
+    """A file can take hours, and who types Ctrl-C wants to go home. Tomorrow it goes on."""
     cloud = dataclasses.replace(container, port=wire.port)
     blocks = 4
     site = settle(tmp_path / "home", build(tmp_path / "source", {"1001/Images/large.dcm": Bytes(blocks << 23)}), cloud)
     site.run("journal", "update", "--version", "spring")
-    wire.script(Delay(0.3), method="PUT", containing="comp=block&")
+    wire.script(Delay(0.3), method="PUT", containing="large.dcm?comp=block&")
 
     with site.running("file", "upload") as upload:
-        wait_until(lambda: wire.count("PUT", "comp=block&"))
+        wait_until(lambda: wire.count("PUT", "large.dcm?comp=block&"))
         upload.send_signal(signal.SIGINT)
         assert upload.wait(30) == 130
 
-    assert wire.count("PUT", "comp=block&") < blocks
+    assert wire.count("PUT", "large.dcm?comp=block&") < blocks
     assert container.objects().keys() == {JOURNAL}
 
     site.run("file", "upload")

@@ -27,6 +27,8 @@ class ScriptedStore(LocalStore):
         self._checksums = checksums
         self.script: list[Callable[[StoredObject], StoredObject]] = []
         self.puts: list[str] = []
+        self.properties: list[Properties] = []
+        self.twins: list[Twin | None] = []
 
     @property
     def capabilities(self) -> Capabilities:
@@ -47,6 +49,8 @@ class ScriptedStore(LocalStore):
     ) -> StoredObject:
         self.puts.append(key)
         stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match)
+        self.properties.append(properties())
+        self.twins.append(twin)
         if self._checksums:
             with self.open(key) as stream:
                 md5 = hashlib.md5(stream.read(), usedforsecurity=False).digest()
@@ -60,6 +64,35 @@ class ScriptedStore(LocalStore):
         super().__exit__(*exc)
         if exc[0] is None:
             assert not self.script, "not every scripted fault was exercised"
+
+
+class CopyingStore(LocalStore):
+    """A local store that behaves like a service that copies what it has: it is spared what its twin holds."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.puts: dict[str, str | None] = {}
+        """What was put, in its order, and the key of the twin that was named with it."""
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
+    ) -> StoredObject:
+        self.puts[key] = twin.key if twin else None
+        stored = super().put(key, body, size=size, create_only=create_only, if_match=if_match)
+        there = self.stat(twin.key) if twin else None
+        if twin is None or there is None or there.etag != twin.etag:
+            return stored
+        with self.open(key) as new, self.open(twin.key) as old:
+            is_same = new.read() == old.read()
+        return dataclasses.replace(stored, spared=size if is_same else 0)
 
 
 class ChangingSource(LocalSource):

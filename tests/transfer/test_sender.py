@@ -5,20 +5,32 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import xxhash
 
-from chorus_upload.errors import AccessDenied, IntegrityError, ObjectNotFound, StorageError, TransientError
-from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Transfer
+from chorus_upload import __version__
+from chorus_upload.errors import (
+    AccessDenied,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    PreconditionFailed,
+    StorageError,
+    TransientError,
+)
+from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Transfer, Twin
+from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.source import Source
-from chorus_upload.storage.store import Checksum, ComputedBy, StoredObject
+from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
-from chorus_upload.transfer.sender import WRONG_ARRIVALS, Sender
-from tests.transfer.stores import ChangingSource, ScriptedStore, everything
+from chorus_upload.transfer.sender import CONTESTS, WRONG_ARRIVALS, Sender, Terms
+from tests.transfer.stores import ChangingSource, CopyingStore, ScriptedStore, everything
 
 CONTENT = b"waveform" * 1000
 KEY = "20240101000000/1001/Waveforms/a.dat"
@@ -53,9 +65,9 @@ def journaled(root: Path) -> Transfer:
     )
 
 
-def sender(source: Source | Path, store: ScriptedStore, *, accept_size: bool = False) -> Sender:
+def sender(source: Source | Path, store: LocalStore, terms: Terms | None = None) -> Sender:
     source = LocalSource(source, follow_links=False) if isinstance(source, Path) else source
-    return Sender({"Waveforms": source}, store, accept_size=accept_size, meter=Meter())
+    return Sender({"Waveforms": source}, store, terms or Terms(), meter=Meter(), traffic=Traffic(4))
 
 
 def test_a_file_is_sent_once_and_proven_by_the_service(root: Path, store: ScriptedStore) -> None:
@@ -97,7 +109,7 @@ def test_sizes_count_only_where_the_configuration_says_so(
 ) -> None:
     store.script.append(lambda stored: dataclasses.replace(stored, checksum=None))
 
-    outcome = sender(root, store, accept_size=accept).send(journaled(root))
+    outcome = sender(root, store, Terms(accept_size=accept)).send(journaled(root))
 
     assert isinstance(outcome, Delivered)
     assert outcome.evidence is evidence
@@ -192,6 +204,181 @@ def test_an_object_to_supersede_that_is_gone_leaves_a_free_key(root: Path, store
 
     assert isinstance(outcome, Delivered)
     assert dict(everything(store)) == {KEY: CONTENT}
+
+
+REPLACE = Terms(replace=True)
+
+
+def test_other_content_is_replaced_where_the_configuration_says_so(root: Path, store: ScriptedStore) -> None:
+    store.put(KEY, b"other", size=5)
+
+    outcome = sender(root, store, REPLACE).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert (outcome.sent, outcome.replaced, outcome.evidence) == (True, True, Evidence.SERVER)
+    assert dict(everything(store)) == {KEY: CONTENT}
+
+
+def test_the_same_content_is_not_replaced(root: Path, store: ScriptedStore) -> None:
+    """Nothing is replaced because a key is taken, but only after looking at what it holds."""
+    there = store.put(KEY, CONTENT, size=len(CONTENT))
+
+    outcome = sender(root, store, REPLACE).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert (outcome.sent, outcome.replaced, outcome.etag) == (False, False, there.etag)
+
+
+def test_what_supersedes_an_object_of_ours_does_not_count_as_replacing(root: Path, store: ScriptedStore) -> None:
+    store.put(KEY, b"older", size=5)
+    transfer = dataclasses.replace(journaled(root), superseded=(xxhash.xxh3_128_digest(b"older"),))
+
+    outcome = sender(root, store, REPLACE).send(transfer)
+
+    assert isinstance(outcome, Delivered)
+    assert (outcome.sent, outcome.replaced) == (True, False)
+
+
+class ContestedStore(LocalStore):
+    """A store in which somebody else writes to a key just before we replace what it holds."""
+
+    def __init__(self, root: Path, *, rivals: list[bytes]) -> None:
+        super().__init__(root)
+        self.rivals = rivals
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
+    ) -> StoredObject:
+        if if_match is not None and self.rivals:
+            rival = self.rivals.pop(0)
+            super().put(key, rival, size=len(rival))
+        return super().put(key, body, size=size, create_only=create_only, if_match=if_match)
+
+
+@pytest.fixture
+def central(tmp_path: Path) -> Path:
+    central = tmp_path / "central"
+    central.mkdir(exist_ok=True)
+    return central
+
+
+def test_replacing_is_tried_again_when_somebody_else_was_quicker(root: Path, central: Path) -> None:
+    store = ContestedStore(central, rivals=[b"rival"])
+    store.put(KEY, b"other", size=5)
+
+    outcome = sender(root, store, REPLACE).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.replaced
+    assert dict(everything(store)) == {KEY: CONTENT}
+
+
+def test_a_key_to_which_others_keep_writing_is_taken(root: Path, central: Path) -> None:
+    store = ContestedStore(central, rivals=[b"rival %d" % number for number in range(CONTESTS)])
+    store.put(KEY, b"other", size=5)
+
+    outcome = sender(root, store, REPLACE).send(journaled(root))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.KEY_TAKEN
+    assert dict(everything(store)) == {KEY: b"rival 1"}
+
+
+def test_what_a_rival_wrote_may_be_the_right_content(root: Path, central: Path) -> None:
+    """As when the answer to our own request was lost. What was there before is gone, and that is told."""
+    store = ContestedStore(central, rivals=[CONTENT])
+    store.put(KEY, b"other", size=5)
+
+    outcome = sender(root, store, REPLACE).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert (outcome.sent, outcome.replaced) == (False, True)
+
+
+class ShakyStore(LocalStore):
+    """A store in which objects are replaced while they are read."""
+
+    def open(self, key: str) -> BinaryIO:
+        raise PreconditionFailed(f"{key} is another one by now")
+
+
+@pytest.mark.parametrize("terms", [Terms(), REPLACE], ids=["never", "replace"])
+def test_what_could_not_be_looked_at_is_not_replaced(root: Path, central: Path, terms: Terms) -> None:
+    """It is the trouble of this file, and the run goes on."""
+    LocalStore(central).put(KEY, b"other", size=5)
+
+    outcome = sender(root, ShakyStore(central), terms).send(journaled(root))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.KEY_TAKEN
+    assert dict(everything(LocalStore(central))) == {KEY: b"other"}
+
+
+def test_an_object_that_is_replaced_before_it_was_proven_is_not_delivered(root: Path, central: Path) -> None:
+    outcome = sender(root, ShakyStore(central)).send(journaled(root))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.NOT_PROVEN
+
+
+def test_a_key_that_becomes_free_meanwhile_is_used(root: Path, store: ScriptedStore) -> None:
+    def somebody_deletes(stored: StoredObject) -> StoredObject:
+        store.delete(KEY)
+        raise ObjectExists("it is there")
+
+    store.script.append(somebody_deletes)
+
+    outcome = sender(root, store).send(journaled(root))
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.sent
+    assert dict(everything(store)) == {KEY: CONTENT}
+
+
+def test_what_is_written_beside_an_object(root: Path, store: ScriptedStore) -> None:
+    """The fingerprint is there though the journal did not know it: it is that of what was read."""
+    transfer = dataclasses.replace(journaled(root), fingerprint=None, version="spring \N{SNOWMAN}")
+
+    sender(root, store, Terms(tier="Cool")).send(transfer)
+
+    (properties,) = store.properties
+    assert properties.tier == "Cool"
+    assert properties.metadata == {
+        "source_mtime_us": str(transfer.mtime_us),
+        "fingerprint": xxhash.xxh3_128_hexdigest(CONTENT),
+        "journal_version": "spring%20%E2%98%83",
+        "tool_version": __version__,
+    }
+
+
+def test_a_service_that_has_a_twin_is_spared(root: Path, central: Path) -> None:
+    store = CopyingStore(central)
+    twin = store.put("20230101000000/b.dat", CONTENT, size=len(CONTENT))
+    transfer = dataclasses.replace(journaled(root), twin=Twin(twin.key, twin.etag))
+
+    outcome = sender(root, store).send(transfer)
+
+    assert isinstance(outcome, Delivered)
+    assert (outcome.sent, outcome.spared) == (True, len(CONTENT))
+
+
+def test_after_a_wrong_arrival_everything_is_sent(root: Path, store: ScriptedStore) -> None:
+    """The twin may have been what was wrong."""
+    store.script.append(wrong)
+    transfer = dataclasses.replace(journaled(root), twin=Twin("20230101000000/b.dat", "etag"))
+
+    outcome = sender(root, store).send(transfer)
+
+    assert isinstance(outcome, Delivered)
+    assert store.twins == [transfer.twin, None]
 
 
 def grow(path: Path) -> None:

@@ -1,0 +1,123 @@
+"""What the plan of an upload makes of earlier ones: which objects a file may supersede, and which are its twins.
+
+The plan itself is a temporary table that `deliveries.plan` fills.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, text
+
+from chorus_upload.journal.journal import Journal
+from chorus_upload.model import Evidence, Twin
+
+TWIN_BYTES = 64 << 10
+"""Below this, having the service copy a file costs more than sending it: a request each, and one more to ask."""
+
+# `id` is the order of sending, largest first. `content` and `renamed_from` are those of files that are large enough
+# to have twins. `twin_of` is a file of the same content; one that `waits` is sent when that has been, for it is in
+# the plan, too.
+_TABLE = """
+    CREATE TEMP TABLE planned (
+        id INTEGER PRIMARY KEY, file_id INTEGER, size INTEGER, content BLOB, renamed_from INTEGER,
+        twin_of INTEGER, waits INTEGER NOT NULL DEFAULT 0)
+"""
+_FILL = """
+    INSERT INTO planned (file_id, size, content, renamed_from)
+    SELECT f.id, f.size, iif(f.size >= :least, f.fingerprint, NULL), iif(f.size >= :least, f.renamed_from, NULL)
+    {pending} ORDER BY f.size DESC, f.id
+"""
+
+_PROVEN = ", ".join(f"'{each}'" for each in Evidence if each not in (Evidence.SIZE, Evidence.IMPORTED))
+_IS_TWIN = f"d.destination_id = :destination AND d.etag IS NOT NULL AND d.evidence IN ({_PROVEN})"
+
+# The first of each content is sent, and the others wait for it; unless a run of the same submission that was
+# interrupted has sent it already.
+_SAME_CONTENT = text(f"""
+    WITH candidate (place, file_id, content, size) AS (
+        SELECT id, file_id, content, size FROM planned WHERE content IS NOT NULL
+        UNION ALL
+        SELECT 0, f.id, f.fingerprint, f.size
+        FROM submission s JOIN delivery d ON d.submission_id = s.id JOIN file f ON f.id = d.file_id
+        WHERE s.completed_us IS NULL AND {_IS_TWIN} AND f.size >= :least AND f.fingerprint IS NOT NULL
+    ), grouped AS (
+        SELECT place, file_id, first_value(file_id) OVER same AS first, first_value(place) OVER same AS first_place
+        FROM candidate WINDOW same AS (PARTITION BY content, size ORDER BY place, file_id)
+    )
+    UPDATE planned SET twin_of = g.first, waits = g.first_place > 0
+    FROM grouped g WHERE g.place = planned.id AND g.first <> g.file_id
+""")
+
+# A file that was renamed twice has its object under its first name.
+_RENAMED = text(f"""
+    WITH RECURSIVE former (place, file_id) AS (
+        SELECT id, renamed_from FROM planned WHERE renamed_from IS NOT NULL
+        UNION ALL
+        SELECT o.place, f.renamed_from
+        FROM former o JOIN file f ON f.id = o.file_id WHERE f.renamed_from IS NOT NULL
+    ), delivered AS (
+        SELECT o.place, max(o.file_id) AS file_id
+        FROM former o JOIN delivery d ON d.file_id = o.file_id WHERE {_IS_TWIN} GROUP BY o.place
+    )
+    UPDATE planned SET twin_of = t.file_id, waits = 0 FROM delivered t WHERE t.place = planned.id
+""")
+
+
+def fill(connection: Connection, pending: str, parameters: Mapping[str, object]) -> None:
+    """Make the plan anew, of all files `f` that `pending` (FROM and WHERE of a query) finds with its parameters.
+
+    Among these is the `destination`. What it will have under another key, when it has not already, is found out, too.
+    """
+    parameters = {**parameters, "least": TWIN_BYTES}
+    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.planned")
+    connection.exec_driver_sql(_TABLE)
+    for statement in (text(_FILL.format(pending=pending)), _SAME_CONTENT, _RENAMED):
+        connection.execute(statement, parameters)
+
+
+def twins(journal: Journal, *, destination: int, file_ids: Sequence[int]) -> dict[int, Twin]:
+    """Where the destination has the content of these files, as far as that is proven."""
+    statement = text(f"""
+        SELECT d.file_id, d.key, d.etag FROM json_each(:ids) j JOIN delivery d ON d.file_id = j.value WHERE {_IS_TWIN}
+    """)
+    parameters = {"destination": destination, "ids": json.dumps(list(file_ids))}
+    with journal.transaction() as connection:
+        return {row.file_id: Twin(row.key, row.etag) for row in connection.execute(statement, parameters)}
+
+
+def superseded_etags(journal: Journal, *, destination: int, keys: Sequence[str]) -> dict[str, str]:
+    """The etags under which files that are retired now were delivered to these keys.
+
+    Only a version that was amended after it was uploaded, or a pattern with a version in it, leads to a key
+    that was delivered before. The object may then be replaced, on condition that it is still that one.
+    """
+    statement = text("""
+        SELECT d.key, d.etag FROM json_each(:keys) j
+        JOIN delivery d ON d.destination_id = :destination AND d.key = j.value
+        JOIN file f ON f.id = d.file_id
+        WHERE f.retired_by IS NOT NULL AND d.etag IS NOT NULL
+        ORDER BY d.delivered_us
+    """)
+    parameters = {"destination": destination, "keys": json.dumps(list(keys))}
+    with journal.transaction() as connection:
+        return {row.key: row.etag for row in connection.execute(statement, parameters)}
+
+
+def superseded_content(journal: Journal) -> dict[int, tuple[bytes, ...]]:
+    """By planned file: fingerprints of earlier states of it that belonged to the same version."""
+    statement = """
+        SELECT p.file_id, old.fingerprint
+        FROM file old
+        JOIN file f ON f.retired_by IS NULL AND f.directory_id = old.directory_id AND f.name = old.name
+            AND f.modality_id = old.modality_id AND f.introduced_by = old.introduced_by
+        JOIN planned p ON p.file_id = f.id
+        WHERE old.retired_by IS NOT NULL AND old.fingerprint IS NOT NULL
+    """
+    found: dict[int, tuple[bytes, ...]] = {}
+    with journal.transaction() as connection:
+        connection.exec_driver_sql("CREATE INDEX IF NOT EXISTS temp.planned_file ON planned (file_id)")
+        for file_id, fingerprint in connection.exec_driver_sql(statement):
+            found[file_id] = (*found.get(file_id, ()), fingerprint)
+    return found

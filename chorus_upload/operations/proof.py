@@ -1,0 +1,40 @@
+"""What an upload leaves beside the files for their receiver: a manifest and a copy of the journal."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.journal import deliveries
+from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.submissions import Submission
+from chorus_upload.operations.central import is_cloud_journal
+from chorus_upload.storage.store import Store
+from chorus_upload.transfer.publish import publish
+
+
+def manifest_key(version: str, submission: str) -> str:
+    """Where the manifest of a submission is, in each version folder that it wrote to."""
+    return f"{version}/manifest-{submission}.csv"
+
+
+def leave_proof(journal: Journal, settings: Settings, submission: Submission, store: Store, *, version: str) -> str:
+    """Put the manifest and a copy of the journal into a version folder; gives the manifest's key."""
+    with tempfile.TemporaryDirectory(prefix="chorus-upload-", dir=journal.path.parent) as directory:
+        manifest = Path(directory) / "manifest.csv"
+        with manifest.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["key", "size", "md5", "evidence", "delivered"])
+            for record in deliveries.of_submission(journal, submission, version=version):
+                when = datetime.fromtimestamp(record.delivered_us / 1e6, tz=UTC).isoformat()
+                writer.writerow([record.key, record.size, record.md5.hex(), record.evidence.value, when])
+        key = manifest_key(version, submission.label)
+        publish(store, key, manifest)
+        if not is_cloud_journal(settings, f"{version}/{settings.journal.cloud_name}"):
+            copy = Path(directory) / "journal.db"
+            journal.copy_to(copy)
+            publish(store, f"{version}/{settings.journal.cloud_name}", copy)
+    return key
