@@ -1,8 +1,8 @@
 """What operations tell the world while they work: frozen values, sent to one `emit` function.
 
 The terminal, the JSON lines and the tests are all sinks of these same events, so they cannot drift apart.
-An operation emits from one thread only. Progress events are sent a few times a second at most; every other
-event is sent once for each thing that it names.
+An operation emits from one thread only; the keeper of the lock, beside it, from its own. Progress events are sent
+a few times a second at most; every other event is sent once for each thing that it names.
 """
 
 from __future__ import annotations
@@ -160,7 +160,10 @@ class UploadProgressed:
 
 @dataclass(frozen=True, slots=True)
 class FileDelivered:
-    """One file is proven to be in the central store, and the journal says so."""
+    """One file is proven to be in the central store, and the journal says so.
+
+    `spared` and `replaced` are those of `Delivered`.
+    """
 
     path: str
     key: str
@@ -169,6 +172,8 @@ class FileDelivered:
     evidence: Evidence
     seconds: float
     sent: bool
+    spared: int = 0
+    replaced: bool = False
 
     @classmethod
     def of(cls, done: Delivered) -> Self:
@@ -182,6 +187,8 @@ class FileDelivered:
             evidence=done.evidence,
             seconds=done.seconds,
             sent=done.sent,
+            spared=done.spared,
+            replaced=done.replaced,
         )
 
 
@@ -204,7 +211,11 @@ class FileFailed:
 
 @dataclass(frozen=True, slots=True)
 class UploadFinished:
-    """The result of `file upload`. `remaining` is what is still pending in the journal afterwards."""
+    """The result of `file upload`. `remaining` is what is still pending in the journal afterwards.
+
+    `spared` is how many bytes of what was delivered had not to be sent; `replaced`, how many keys held other
+    content before.
+    """
 
     submission: str | None
     destination: str
@@ -212,6 +223,8 @@ class UploadFinished:
     already_there: Tally
     failed: int
     remaining: Tally
+    spared: int = 0
+    replaced: int = 0
     failures: Mapping[FailureKind, int] = field(default_factory=dict)
     evidence: Mapping[Evidence, int] = field(default_factory=dict)
     manifests: tuple[str, ...] = ()
@@ -225,6 +238,7 @@ class VerifyResult(StrEnum):
     MISSING = "missing"
     SIZE_DIFFERS = "size-differs"
     CHECKSUM_DIFFERS = "checksum-differs"
+    UNREADABLE = "unreadable"
     NOT_IN_JOURNAL = "not-in-journal"
 
     @property
@@ -234,7 +248,10 @@ class VerifyResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileVerified:
-    """What was found for one key (sent for everything but MATCHED, and for MATCHED when asked for)."""
+    """What was found for one key. `evidence` is what a match rests on; size and checksums are the journal's.
+
+    `etag` is the listing's, and so is the size of an object that is not in the journal.
+    """
 
     key: str
     result: VerifyResult
@@ -242,24 +259,38 @@ class FileVerified:
     path: str | None = None
     modality: str | None = None
     evidence: Evidence | None = None
+    version: str | None = None
+    size: int | None = None
+    fingerprint: bytes | None = None
+    md5: bytes | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyProgressed:
-    """Objects listed so far."""
+    """Objects listed so far; then, with `files_total`, how much is read back, and which keys right now."""
 
     objects: int
+    files: int = 0
+    files_total: int = 0
+    bytes: int = 0
+    bytes_total: int = 0
+    current: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyFinished:
-    """The result of `file verify` and of `file mark_as_uploaded_*`."""
+    """The result of `file verify`. `sample` is how much was to be read by chance, in the user's words."""
 
     versions: tuple[str, ...]
     destination: str
     results: Mapping[VerifyResult, int]
     pending: Tally
     seconds: float
+    evidence: Mapping[Evidence, int] = field(default_factory=dict)
+    read_back: Tally = Tally()
+    sample: str | None = None
+    seed: int | None = None
 
     @property
     def is_good(self) -> bool:
@@ -294,6 +325,54 @@ class JournalCheckedIn:
     unchanged: bool
 
 
+@dataclass(frozen=True, slots=True)
+class UpgradedPart:
+    """What an upgrade took over of one version and modality: so many `rows` became so many `files`.
+
+    A row that only said that a file was touched is in the file. `uploaded` are files that were delivered.
+    """
+
+    version: str
+    modality: str
+    rows: int
+    files: Tally
+    active: Tally
+    uploaded: int
+    pending: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRemark:
+    """What an upgrade decided where the old journal left a choice, how often, and a few examples."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalUpgraded:
+    """The result of `journal upgrade`: counted on both sides, and found equal.
+
+    `in_cloud` tells the cloud journal from a mere file. `original` is where the old journal is kept; `omitted` are
+    rows that were left out, each told of before. `sent_to` are the places that the old history names, which are
+    taken to be `destination`.
+    """
+
+    journal: str
+    in_cloud: bool
+    original: str
+    generation: str
+    parts: tuple[UpgradedPart, ...]
+    submissions: int
+    commands: int
+    omitted: int
+    remarks: tuple[UpgradeRemark, ...]
+    destination: str
+    sent_to: tuple[str, ...]
+    seconds: float
+
+
 Event = (
     Notice
     | ScanProgressed
@@ -313,6 +392,7 @@ Event = (
     | FilesMarked
     | JournalCheckedOut
     | JournalCheckedIn
+    | JournalUpgraded
 )
 
 Emit = Callable[[Event], None]

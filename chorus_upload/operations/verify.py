@@ -1,15 +1,33 @@
-"""`file verify`: hold the central store against the journal, by one listing for each version folder."""
+"""`file verify`: hold the central store against the journal.
+
+::
+
+    list the version's folder ──▶ beside the journal ──▶ what the listing settles is told
+                                                    └──▶ what has to be read ──▶ pool of readers ──▶ told
+
+The listing alone settles an object that was not written again since its delivery was proven. One that was is read
+back, and so are all of them (`deep`) or a random part (`sample`) if the user wants that. Memory stays flat.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ObjectNotFound
-from chorus_upload.events import Emit, FileVerified, VerifyFinished, VerifyProgressed, VerifyResult
+from chorus_upload.errors import (
+    AccessDenied,
+    ConfigError,
+    CredentialsExpired,
+    ObjectNotFound,
+    StorageError,
+    TlsError,
+    TransientError,
+)
+from chorus_upload.events import Emit, FileVerified, Notice, Tally, VerifyFinished, VerifyProgressed, VerifyResult
 from chorus_upload.journal import deliveries
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
@@ -17,99 +35,232 @@ from chorus_upload.journal.listing import Compared, ListedObject, Listing
 from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
+from chorus_upload.operations.sampling import Sample
 from chorus_upload.operations.selecting import require_version, selected_modalities
+from chorus_upload.operations.verifying import BackReader, Reading, from_listing, from_reading, unexplained
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.store import Store
-from chorus_upload.transfer.evidence import read_back
+from chorus_upload.transfer.pool import Pool, ThreadPool
+
+MOST_DENIED = 10
+"""So many refusals in a row to let us read are not about single objects any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRequest:
-    """What the user asked for. `version` None means the last one of which anything was delivered."""
+    """What the user asked for. `version` None means the last one of which anything was delivered.
+
+    `deep` has every object read back, `sample` a random part; ConfigError for both at once.
+    """
 
     version: str | None = None
     modalities: tuple[str, ...] | None = None
+    deep: bool = False
+    sample: Sample | None = None
+
+    def __post_init__(self) -> None:
+        if self.deep and self.sample is not None:
+            raise ConfigError(
+                "--deep and --sample exclude each other", hint="--deep reads everything back, --sample a random part."
+            )
 
 
-def verify(journal: Journal, settings: Settings, request: VerifyRequest, *, emit: Emit) -> VerifyFinished:
-    """Compare what the journal calls delivered with what the store lists.
+def verify(
+    journal: Journal,
+    settings: Settings,
+    request: VerifyRequest,
+    *,
+    emit: Emit,
+    pool: Pool | None = None,
+    stop: threading.Event | None = None,
+) -> VerifyFinished:
+    """Compare what the journal calls delivered with what the store holds.
 
-    An object that was not written again since its delivery was proven (its etag is the same) is what it was
-    then. One that was is read back: a checksum in a listing may be anybody's claim. Raises ConfigError for an
-    unknown version.
+    Trouble with single objects is in the result. Raises ConfigError for an unknown version, StorageError when the
+    store cannot be listed or nothing can be read from it, KeyboardInterrupt when `stop` is set meanwhile.
     """
+    stop = stop or threading.Event()
     begun = time.monotonic()
     modalities = selected_modalities(settings, request.modalities)
     url = destination_url(settings.central.location)
     require_version(journal, request.version)
     version = request.version or deliveries.last_version_delivered(journal, url=url)
     selection = Selection(version=version, modalities=modalities)
-    results: Counter[VerifyResult] = Counter()
+    check = _Check(version or "", emit=emit, stop=stop)
     if version is not None:
         with (
-            open_store(settings.central.location, Network.of(settings)) as store,
+            open_store(settings.central.location, Network.of(settings), stop=stop) as store,
             Listing(journal, url=url) as listing,
         ):
-            pace = Pace(0.2)
-            for found in store.scan(f"{version}/"):
-                md5 = found.checksum.md5 if found.checksum else None
-                listing.add(ListedObject(found.key, found.size, found.etag, md5))
-                if pace.is_due():
-                    emit(VerifyProgressed(listing.objects))
-            emit(VerifyProgressed(listing.objects))
-            for compared in listing.compared(selection):
-                finding = _compare(compared, store)
-                results[finding.result] += 1
-                emit(finding)
-            for key, size in _unexplained(listing.unknown(), settings, version=version):
-                results[VerifyResult.NOT_IN_JOURNAL] += 1
-                detail = f"{size:,} bytes; no delivery in the journal explains it"
-                emit(FileVerified(key=key, result=VerifyResult.NOT_IN_JOURNAL, detail=detail))
+            check.take_listing(store, listing)
+            is_chosen = _choice(request, listing, selection, emit=emit)
+            to_read = check.settle(listing.compared(selection), is_chosen=is_chosen)
+            if to_read.files:
+                check.read_back(
+                    listing.compared(selection),
+                    store=store,
+                    is_chosen=is_chosen,
+                    total=to_read,
+                    pool=pool or ThreadPool(settings.num_threads, stop=stop),
+                )
+            check.name_unexplained(listing.unknown(), journal_name=settings.journal.cloud_name)
     return VerifyFinished(
         versions=() if version is None else (version,),
         destination=url,
-        results=dict(results),
+        results={result: check.results[result] for result in VerifyResult if check.results[result]},
         pending=deliveries.pending_tally(journal, url=url, selection=selection),
         seconds=time.monotonic() - begun,
+        evidence={evidence: check.evidence[evidence] for evidence in Evidence if check.evidence[evidence]},
+        read_back=check.read,
+        sample=request.sample.text if request.sample else None,
+        seed=request.sample.seed if request.sample else None,
     )
 
 
-def _compare(compared: Compared, store: Store) -> FileVerified:
-    """Judge one file; reads the object only when it was written again since it was proven."""
-    result, detail, evidence = VerifyResult.MATCHED, "", compared.evidence
-    if compared.listed_size is None:
-        result, detail = VerifyResult.MISSING, "it was delivered, and is not there any more"
-    elif compared.listed_size != compared.size:
-        result = VerifyResult.SIZE_DIFFERS
-        detail = f"{compared.listed_size:,} bytes, the journal says {compared.size:,}"
-    elif compared.evidence is Evidence.IMPORTED and compared.listed_md5 == compared.md5:
-        detail = "an older tool recorded it; its MD5 property agrees, which is a claim and no proof"
-    elif not compared.is_as_proven:
-        result, detail, evidence = _read_again(compared, store)
-    return FileVerified(
-        key=compared.key,
-        result=result,
-        detail=detail,
-        path=compared.path,
-        modality=compared.modality,
-        evidence=evidence if result is VerifyResult.MATCHED else None,
-    )
+def _choice(request: VerifyRequest, listing: Listing, selection: Selection, *, emit: Emit) -> Callable[[str], bool]:
+    """Whether an object is to be read back although the listing would settle it, by its key."""
+    sample = request.sample
+    if sample is None:
+        return lambda _: request.deep
+    emit(Notice(f"a random sample ({sample.text}) is read back; --seed {sample.seed} chooses it again"))
+    last = sample.last(sample.draw(compared.key) for compared in listing.compared(selection))
+    return lambda key: sample.draw(key) <= last
 
 
-def _read_again(compared: Compared, store: Store) -> tuple[VerifyResult, str, Evidence]:
-    try:
-        content = read_back(store, compared.key, size=compared.size)
-    except ObjectNotFound:
-        return VerifyResult.MISSING, "it was removed while this command ran", compared.evidence
-    if content is not None and content[1] == compared.md5:
-        return VerifyResult.MATCHED, "written again since it was proven; read back now", Evidence.READBACK
-    return VerifyResult.CHECKSUM_DIFFERS, "written again since it was proven, with other content", compared.evidence
+class _Check:
+    """One look at the folder of one version: counts what is found, and tells it."""
 
+    def __init__(self, version: str, *, emit: Emit, stop: threading.Event) -> None:
+        self._version = version
+        self._emit = emit
+        self._stop = stop
+        self._objects = 0
+        self._done = Tally()
+        self._denied: list[AccessDenied] = []
+        self.results: Counter[VerifyResult] = Counter()
+        self.evidence: Counter[Evidence] = Counter()
+        self.read = Tally()
 
-def _unexplained(unknown: Iterable[tuple[str, int]], settings: Settings, *, version: str) -> Iterable[tuple[str, int]]:
-    """Leave out what uploads put beside the files: the copy of the journal and the manifests."""
-    for key, size in unknown:
-        name = key.removeprefix(f"{version}/")
-        if name != settings.journal.cloud_name and not ("/" not in name and name.startswith("manifest-")):
-            yield key, size
+    def take_listing(self, store: Store, listing: Listing) -> None:
+        """Have the store's objects in the listing."""
+        pace = Pace(0.2)
+        try:
+            for found in store.scan(f"{self._version}/"):
+                self._require_going_on()
+                md5 = found.checksum.md5 if found.checksum else None
+                listing.add(ListedObject(found.key, found.size, found.etag, md5))
+                if pace.is_due():
+                    self._emit(VerifyProgressed(listing.objects))
+        except TransientError:
+            # A wait is given up when the run is stopped.
+            self._require_going_on()
+            raise
+        self._objects = listing.objects
+        self._emit(VerifyProgressed(self._objects))
+
+    def settle(self, files: Iterator[Compared], *, is_chosen: Callable[[str], bool]) -> Tally:
+        """Tell what the listing says; gives how much has to be read."""
+        number = size = 0
+        for compared in files:
+            self._require_going_on()
+            found = from_listing(compared, version=self._version, read=is_chosen(compared.key))
+            if found is not None:
+                self._tell(found)
+            else:
+                number += 1
+                size += compared.size
+        return Tally(number, size)
+
+    def read_back(
+        self,
+        files: Iterator[Compared],
+        *,
+        store: Store,
+        is_chosen: Callable[[str], bool],
+        total: Tally,
+        pool: Pool,
+    ) -> None:
+        """Read what the listing does not settle. What concerns every file ends it: it is raised."""
+
+        def to_read() -> Iterator[Compared]:
+            for compared in files:
+                if self._stop.is_set():
+                    return
+                if from_listing(compared, version=self._version, read=is_chosen(compared.key)) is None:
+                    yield compared
+
+        reader, pace = BackReader(store, stop=self._stop), Pace(0.2)
+        trouble: StorageError | None = None
+        told = False
+        self._report(reader, total)
+        try:
+            for reading in pool.run(reader.read, to_read()):
+                if reading is not None and trouble is None:
+                    trouble = self._take(reading)
+                if trouble is not None:
+                    self._stop.set()
+                elif self._stop.is_set() and not told:
+                    told = True
+                    self._emit(Notice("stopping; once more stops at once"))
+                if pace.is_due():
+                    self._report(reader, total)
+        except BaseException:
+            # The threads must not go on reading for nobody.
+            self._stop.set()
+            raise
+        if trouble is None and self._denied and not self.read.files:
+            trouble = self._denied[0]
+        if trouble is not None:
+            raise trouble
+        self._require_going_on()
+        self._report(reader, total)
+
+    def _take(self, reading: Reading) -> StorageError | None:
+        """Tell what came of a reading; gives the trouble that concerns every file."""
+        trouble = reading.trouble
+        if isinstance(trouble, (CredentialsExpired, TlsError, ObjectNotFound)):
+            return trouble
+        if isinstance(trouble, AccessDenied):
+            self._denied.append(trouble)
+            if len(self._denied) == MOST_DENIED:
+                return trouble
+        elif trouble is None:
+            self._denied.clear()
+        one = Tally(1, reading.compared.size)
+        self._done += one
+        if trouble is None and not reading.gone:
+            self.read += one
+        self._tell(from_reading(reading, version=self._version))
+        return None
+
+    def name_unexplained(self, unknown: Iterator[tuple[str, int]], *, journal_name: str) -> None:
+        """Tell of every object that the journal does not know, but for what uploads put beside the files."""
+        for key, size in unknown:
+            self._require_going_on()
+            name = key.removeprefix(f"{self._version}/")
+            if name != journal_name and not ("/" not in name and name.startswith("manifest-")):
+                self._tell(unexplained(key, version=self._version, size=size))
+
+    def _tell(self, found: FileVerified) -> None:
+        self.results[found.result] += 1
+        if found.evidence is not None:
+            self.evidence[found.evidence] += 1
+        self._emit(found)
+
+    def _report(self, reader: BackReader, total: Tally) -> None:
+        under_way, current = reader.under_way()
+        self._emit(
+            VerifyProgressed(
+                self._objects,
+                files=self._done.files,
+                files_total=total.files,
+                bytes=self._done.bytes + under_way,
+                bytes_total=total.bytes,
+                current=current,
+            )
+        )
+
+    def _require_going_on(self) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt

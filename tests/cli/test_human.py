@@ -16,15 +16,17 @@ from chorus_upload.cli.render.tables import Column, Row, Table, plain_table
 from chorus_upload.events import (
     FileFailed,
     FilesMarked,
+    FileVerified,
     JournalCheckedOut,
     ModalityUpdate,
     Tally,
     UploadFinished,
     UploadProgressed,
     VerifyFinished,
+    VerifyProgressed,
     VerifyResult,
 )
-from chorus_upload.model import CommandRecord, FailureKind, JournalingMode, VersionSummary
+from chorus_upload.model import CommandRecord, Evidence, FailureKind, JournalingMode, VersionSummary
 from tests.cli.samples import EVENTS, GIB, UPDATE, UPLOAD, VERIFY
 from tests.cli.streams import Pretended
 
@@ -122,10 +124,67 @@ def test_a_verification() -> None:
 
     screen.sink.emit(VERIFY)
 
-    assert "as the journal says     99\n" in screen.out
-    assert "missing                  1\n" in screen.out
-    assert "Still to upload: 4 files, 4.00 KiB.\n" in screen.out
-    assert "warning: 1 file needs attention" in screen.err
+    assert screen.out == (
+        "Checked 20260301120000 in az://central/site-01\n"
+        "\n"
+        "Found                Files\n"
+        "-------------------  -----\n"
+        "as the journal says     99\n"
+        "missing                  1\n"
+        "\n"
+        "Evidence: server 89, readback 10.\n"
+        "Sample: 10%, chosen by --seed 4711.\n"
+        "Read back: 11 files, 2.00 GiB.\n"
+        "Still to upload: 4 files, 4.00 KiB.\n"
+        "Ask first who wrote to the store, or what it lost. To send such a file again: `file mark-as-deleted`,"
+        " `journal update`, `file upload`.\n"
+        "Took 3.2 s.\n"
+    )
+    assert screen.err == (
+        "warning: 1 file needs attention, named above.\nNext: chorus-upload file mark-as-deleted --file PATH\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "next_step"),
+    [
+        ({VerifyResult.MATCHED: 2}, "file upload"),
+        ({VerifyResult.SIZE_DIFFERS: 1}, "file mark-as-deleted --file PATH"),
+        ({VerifyResult.CHECKSUM_DIFFERS: 1}, "file mark-as-deleted --file PATH"),
+        ({VerifyResult.NOT_IN_JOURNAL: 1}, "file upload"),
+        ({VerifyResult.UNREADABLE: 1}, "file upload"),
+    ],
+)
+def test_what_to_do_after_a_verification(results: dict[VerifyResult, int], next_step: str) -> None:
+    screen = Screen()
+
+    screen.sink.emit(replace(VERIFY, results=results))
+
+    assert screen.err.endswith(f"Next: chorus-upload {next_step}\n")
+
+
+def test_what_could_not_be_read() -> None:
+    screen = Screen()
+
+    screen.sink.emit(FileVerified("1/a.dcm", VerifyResult.UNREADABLE, "reading 1/a.dcm: archived (409 BlobArchived)"))
+    screen.sink.emit(replace(VERIFY, results={VerifyResult.UNREADABLE: 1}, pending=Tally()))
+
+    assert "could not be read: 1/a.dcm (reading 1/a.dcm: archived (409 BlobArchived))\n" in screen.out
+    assert "could not be read      1\n" in screen.out
+    assert "What could not be read is neither confirmed nor refuted: check again later.\n" in screen.out
+    assert screen.err == "warning: 1 file needs attention, named above.\n"
+
+
+def test_what_a_match_rests_on_is_shown_on_request() -> None:
+    screen = Screen(verbose=True)
+
+    screen.sink.emit(FileVerified("1/a.dcm", VerifyResult.MATCHED, "", evidence=Evidence.SERVER))
+    screen.sink.emit(FileVerified("1/b.dcm", VerifyResult.MATCHED, "written again", evidence=Evidence.READBACK))
+
+    assert screen.err.splitlines() == [
+        "1/a.dcm: as the journal says, evidence server",
+        "1/b.dcm: as the journal says, evidence readback (written again)",
+    ]
 
 
 def test_a_good_verification() -> None:
@@ -216,6 +275,25 @@ def test_a_log_file_gets_a_line_of_progress_now_and_then() -> None:
         "Sending: 10 of 100 files, 10.0 GiB of 100 GiB, 10%, 1.00 GiB/s, 1 min 30 s left",
         "Sending: 20 of 100 files, 20.0 GiB of 100 GiB, 20%, 1.00 GiB/s, 1 min 20 s left",
         "Sending: 30 of 100 files, 30.0 GiB of 100 GiB, 30%, 1.00 GiB/s, 1 min 10 s left",
+    ]
+
+
+def test_the_progress_of_a_verification() -> None:
+    now = 0.0
+    lines: list[str] = []
+    progress = ProgressLines(lines.append, every=10.0, clock=lambda: now)
+
+    for second in range(35):
+        now = float(second)
+        read = second - 15
+        progress.show(
+            VerifyProgressed(second * 1_000) if read < 0 else VerifyProgressed(20_000, read, 100, read * GIB, 100 * GIB)
+        )
+
+    assert lines == [
+        "Checking the central store: 10,000 objects listed",
+        "Reading back: 5 of 100 files, 5.00 GiB of 100 GiB, 5%, 1.00 GiB/s, 1 min 35 s left",
+        "Reading back: 15 of 100 files, 15.0 GiB of 100 GiB, 15%, 1.00 GiB/s, 1 min 25 s left",
     ]
 
 

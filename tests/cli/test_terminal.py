@@ -12,10 +12,11 @@ from rich.console import Console
 from chorus_upload.cli.render.choose import choose_sink
 from chorus_upload.cli.render.human import HumanSink
 from chorus_upload.cli.render.jsonlines import JsonSink
+from chorus_upload.cli.render.sink import Progress
 from chorus_upload.cli.render.stream import Stream, make_tolerant
 from chorus_upload.cli.render.tables import Column, Row, Table
 from chorus_upload.cli.render.terminal import LiveProgress, make_console, table_drawer
-from chorus_upload.events import ReadProgressed, ScanProgressed, UploadProgressed
+from chorus_upload.events import ReadProgressed, ScanProgressed, UploadProgressed, VerifyProgressed
 from tests.cli.samples import EVENTS, GIB, HOSTILE
 from tests.cli.streams import Pretended
 
@@ -37,9 +38,7 @@ def terminal(encoding: str = "utf-8") -> Pretended:
     return pretended
 
 
-def drawn(
-    event: UploadProgressed | ReadProgressed | ScanProgressed, *, encoding: str = "utf-8", width: int = 80
-) -> list[str]:
+def drawn(event: Progress, *, encoding: str = "utf-8", width: int = 80) -> list[str]:
     screen = terminal(encoding)
     console = Console(file=screen, width=width, markup=False, emoji=False, highlight=False, no_color=True)
     progress = LiveProgress(console)
@@ -61,6 +60,15 @@ def test_what_is_seen_of_an_upload() -> None:
 def test_what_is_seen_of_a_scan_and_of_reading() -> None:
     assert any("3 files in 2 directories" in line for line in drawn(ScanProgressed("/data", 2, 3)))
     assert any("0 of 2 files" in line for line in drawn(ReadProgressed(0, 2, 0, 0, "a")))
+
+
+def test_what_is_seen_of_a_verification() -> None:
+    assert any("10,000 objects listed" in line for line in drawn(VerifyProgressed(10_000)))
+
+    lines = drawn(VerifyProgressed(10_000, 10, 1_237, GIB, 5 * GIB, ("spring/1001/Images/a.dcm",)))
+
+    assert any("10 of 1,237 files  1.00 GiB of 5.00 GiB  20%" in line for line in lines)
+    assert any("spring/1001/Images/a.dcm" in line for line in lines)
 
 
 def test_many_files_at_once_take_few_lines() -> None:

@@ -12,7 +12,7 @@ import typer
 
 from chorus_upload.cli import listing
 from chorus_upload.cli.arguments import chosen_modalities
-from chorus_upload.cli.commands import marking
+from chorus_upload.cli.commands import marking, verify
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import Invocation, current
@@ -163,37 +163,5 @@ def upload(
     return code
 
 
-@group.command(
-    "verify",
-    epilog=examples(
-        ("Check the last version", "file verify"),
-        ("An earlier one, OMOP only", "file verify --version 20260301120000 --modalities OMOP"),
-        ("A report for a program", "file verify --json > report.jsonl"),
-    ),
-)
-def verify(
-    context: typer.Context,
-    *,
-    version: Annotated[
-        str | None, typer.Option("--version", metavar="V", help="The version to check. Default: the last one.")
-    ] = None,
-    modalities: Modalities = None,
-) -> int:
-    """Check the central store against the journal.
-
-    Names what is missing, differs, or is not in the journal. The store's own listing says it; only an object that
-    was written again since its delivery is read back. Ends with 3 when anything is not as the journal says.
-    """
-    from chorus_upload.operations.verify import VerifyRequest
-    from chorus_upload.operations.verify import verify as run_verify
-
-    run = current(context)
-    request = VerifyRequest(version=version, modalities=chosen_modalities(run.settings, modalities))
-    with run.session(context, read_only=True) as session:
-        finished = run_verify(session.journal, run.settings, request, emit=run.emit)
-        run.emit(finished)
-        code = session.exit_code = EXIT_OK if finished.is_good else EXIT_PARTIAL
-    return code
-
-
+verify.add_to(group)
 marking.add_to(group)

@@ -141,17 +141,22 @@ class HumanSink:
                 self._info(line)
 
     def _delivered(self, event: FileDelivered) -> None:
+        if event.replaced:
+            self._name("replaced", event.path, f"{event.key} held other content")
         if self._verbose:
-            how = (
-                f"sent, proven by {event.evidence}" if event.sent else f"was there already, proven by {event.evidence}"
-            )
-            self._info(f"{printable(event.key)}: {how}")
+            how = "sent" if event.sent else "was there already"
+            if event.spared:
+                how += f" (but for {size(event.spared)}, which the service had)"
+            self._info(f"{printable(event.key)}: {how}, proven by {event.evidence}")
 
     def _trouble(self, event: ProblemFound | FileFailed) -> None:
         if isinstance(event, FileFailed):
-            kind, path, detail = str(event.kind), event.path, event.detail
+            self._name(str(event.kind), event.path, event.detail)
         else:
-            kind, path, detail = str(event.problem.kind), event.problem.path, event.problem.detail
+            self._name(str(event.problem.kind), event.problem.path, event.problem.detail)
+
+    def _name(self, kind: str, path: str, detail: str) -> None:
+        """Warn of a single file; of the first ones only where there may be too many."""
         self._shown[kind] += 1
         if self._at_most and self._shown[kind] > self._at_most:
             return
@@ -166,7 +171,8 @@ class HumanSink:
     def _verified(self, event: FileVerified) -> None:
         if event.result.is_good:
             if self._verbose:
-                self._info(f"{printable(event.key)}: {verdict(event.result)}")
+                found = f"{verdict(event.result)}, evidence {event.evidence}"
+                self._info(f"{printable(event.key)}: {found}" + _detail(event.detail))
             return
         self._data(f"{verdict(event.result)}: {printable(event.key)}" + _detail(event.detail))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from chorus_upload.cli.render.formats import count, counted, duration, percent, rate, size
 from chorus_upload.cli.render.pace import Pace, PaceMeter
@@ -12,8 +12,14 @@ from chorus_upload.cli.render.sink import Progress, Style
 from chorus_upload.cli.render.text import printable
 from chorus_upload.events import ReadProgressed, ScanProgressed, UploadProgressed, VerifyProgressed
 
-Measured = ReadProgressed | UploadProgressed
-"""The kinds of progress whose end is known."""
+Measured = ReadProgressed | UploadProgressed | VerifyProgressed
+"""The kinds of progress whose end may be known."""
+
+_VERBS: dict[type[Measured], str] = {
+    ReadProgressed: "Reading",
+    UploadProgressed: "Sending",
+    VerifyProgressed: "Reading back",
+}
 
 
 class ProgressView(Protocol):
@@ -47,7 +53,7 @@ class ProgressLines:
         if type(event) is not self._kind:
             self._kind = type(event)
             self._meter = PaceMeter()
-        pace = measure(self._meter, now, event) if isinstance(event, Measured) else None
+        pace = measure(self._meter, now, event) if is_measured(event) else None
         if now >= self._next:
             self._next = now + self._every
             self._write(describe(event, pace))
@@ -66,6 +72,11 @@ class NoProgress(ProgressLines):
         """Show nothing."""
 
 
+def is_measured(event: Progress) -> TypeGuard[Measured]:
+    """Whether the end of the work is known: of a listing it is not."""
+    return isinstance(event, Measured) and not (isinstance(event, VerifyProgressed) and not event.files_total)
+
+
 def measure(meter: PaceMeter, now: float, event: Measured) -> Pace:
     """Let the meter take in an event."""
     return meter.measure(
@@ -79,11 +90,10 @@ def describe(event: Progress, pace: Pace | None) -> str:
         case ScanProgressed():
             found = f"{counted(event.files, 'file')} in {count(event.directories)} directories"
             return f"Listing {printable(event.root)}: {found}"
-        case VerifyProgressed():
+        case VerifyProgressed(files_total=0):
             return f"Checking the central store: {counted(event.objects, 'object')} listed"
-        case ReadProgressed() | UploadProgressed():
-            verb = "Reading" if isinstance(event, ReadProgressed) else "Sending"
-            return f"{verb}: {', '.join(facts(event, pace))}"
+        case ReadProgressed() | UploadProgressed() | VerifyProgressed():
+            return f"{_VERBS[type(event)]}: {', '.join(facts(event, pace))}"
 
 
 def facts(event: Measured, pace: Pace | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from chorus_upload.cli.render.formats import count, counted, duration, files, rate, size
 from chorus_upload.cli.render.tables import Column, Report, Row, Table
@@ -10,6 +10,7 @@ from chorus_upload.events import (
     FilesMarked,
     JournalCheckedIn,
     JournalCheckedOut,
+    JournalUpgraded,
     ModalityUpdate,
     Tally,
     UpdateFinished,
@@ -19,7 +20,15 @@ from chorus_upload.events import (
 )
 from chorus_upload.model import FailureKind
 
-Result = UpdateFinished | UploadFinished | VerifyFinished | FilesMarked | JournalCheckedOut | JournalCheckedIn
+Result = (
+    UpdateFinished
+    | UploadFinished
+    | VerifyFinished
+    | FilesMarked
+    | JournalCheckedOut
+    | JournalCheckedIn
+    | JournalUpgraded
+)
 
 _FILES_AND_SIZE = (Column("Files", numeric=True), Column("Size", numeric=True))
 
@@ -39,6 +48,8 @@ def report_of(result: Result) -> Report:
             return _checked_out(result)
         case JournalCheckedIn():
             return _checked_in(result)
+        case JournalUpgraded():
+            return _upgraded(result)
 
 
 def _update(result: UpdateFinished) -> Report:
@@ -104,22 +115,35 @@ def _upload(result: UploadFinished) -> Report:
     if result.failed:
         rows.append(Row(("failed", count(result.failed), ""), "bad"))
     rows.append(Row(("still to upload", count(result.remaining.files), size(result.remaining.bytes)), "total"))
-    took = f"Took {duration(result.seconds)}"
-    if done.bytes and result.seconds >= 1:
-        took += f", {rate(done.bytes / result.seconds)}"
-    remarks = []
-    if result.evidence:
-        remarks.append(f"Proven by: {_counts({str(kind): number for kind, number in result.evidence.items()})}.")
-    remarks += [f"Manifest: {manifest}" for manifest in result.manifests]
-    remarks.append(took + ".")
     heading = f"Submission {result.submission} to" if result.submission else "Nothing was sent to"
     return Report(
         heading=f"{heading} {result.destination}",
         table=Table((Column("What"), *_FILES_AND_SIZE), tuple(rows)),
-        remarks=tuple(remarks),
-        warnings=(f"{files(result.failed)} could not be delivered, named above.",) if result.failed else (),
+        remarks=tuple(_about_upload(result)),
+        warnings=tuple(_warnings_of_upload(result)),
         next_step=_after_upload(result),
     )
+
+
+def _about_upload(result: UploadFinished) -> Iterator[str]:
+    if result.spared:
+        yield f"{size(result.spared)} were there already or were copied inside the service."
+    if result.evidence:
+        yield f"Proven by: {_counts({str(kind): number for kind, number in result.evidence.items()})}."
+    for manifest in result.manifests:
+        yield f"Manifest: {manifest}"
+    took = f"Took {duration(result.seconds)}"
+    went_out = result.delivered.bytes - result.spared
+    if went_out > 0 and result.seconds >= 1:
+        took += f", {rate(went_out / result.seconds)}"
+    yield f"{took}."
+
+
+def _warnings_of_upload(result: UploadFinished) -> Iterator[str]:
+    if result.replaced:
+        yield f"{files(result.replaced)} replaced other content under the same key, named above."
+    if result.failed:
+        yield f"{files(result.failed)} could not be delivered, named above."
 
 
 def _after_upload(result: UploadFinished) -> str:
@@ -136,6 +160,7 @@ _VERDICTS = {
     VerifyResult.MISSING: "missing",
     VerifyResult.SIZE_DIFFERS: "another size",
     VerifyResult.CHECKSUM_DIFFERS: "another checksum",
+    VerifyResult.UNREADABLE: "could not be read",
     VerifyResult.NOT_IN_JOURNAL: "not in the journal",
 }
 
@@ -152,22 +177,49 @@ def _verify(result: VerifyFinished) -> Report:
         if number or kind is VerifyResult.MATCHED
     ]
     bad = sum(number for kind, number in result.results.items() if not kind.is_good)
-    remarks = []
-    if result.pending.files:
-        remarks.append(f"Still to upload: {_tally(result.pending)}.")
-    if not bad:
-        remarks.append("Everything that the journal calls delivered is in the central store.")
-    remarks.append(f"Took {duration(result.seconds)}.")
     versions = ", ".join(result.versions) or "no version"
     return Report(
         heading=f"Checked {versions} in {result.destination}",
         table=Table((Column("Found"), Column("Files", numeric=True)), tuple(rows)) if rows else None,
-        remarks=tuple(remarks),
+        remarks=tuple(_about_verification(result, bad=bad)),
         warnings=(f"{files(bad)} need attention, named above." if bad > 1 else "1 file needs attention, named above.",)
         if bad
         else (),
-        next_step="file upload" if result.pending.files else "",
+        next_step=_after_verification(result),
     )
+
+
+def _about_verification(result: VerifyFinished, *, bad: int) -> Iterator[str]:
+    if result.evidence:
+        yield f"Evidence: {_counts({str(kind): number for kind, number in result.evidence.items()})}."
+    if result.sample is not None:
+        yield f"Sample: {result.sample}, chosen by --seed {result.seed}."
+    if result.read_back.files:
+        yield f"Read back: {_tally(result.read_back)}."
+    if result.pending.files:
+        yield f"Still to upload: {_tally(result.pending)}."
+    if not bad:
+        yield "Everything that the journal calls delivered is in the central store."
+    if _to_send_again(result):
+        yield (
+            "Ask first who wrote to the store, or what it lost. To send such a file again: `file mark-as-deleted`,"
+            " `journal update`, `file upload`."
+        )
+    if result.results.get(VerifyResult.UNREADABLE):
+        yield "What could not be read is neither confirmed nor refuted: check again later."
+    yield f"Took {duration(result.seconds)}."
+
+
+def _after_verification(result: VerifyFinished) -> str:
+    if _to_send_again(result):
+        return "file mark-as-deleted --file PATH"
+    return "file upload" if result.pending.files else ""
+
+
+def _to_send_again(result: VerifyFinished) -> int:
+    """How many files the store has not got as they were delivered."""
+    lost = (VerifyResult.MISSING, VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS)
+    return sum(result.results.get(kind, 0) for kind in lost)
 
 
 def _marked(result: FilesMarked) -> Report:
@@ -192,6 +244,69 @@ def _checked_out(result: JournalCheckedOut) -> Report:
 def _checked_in(result: JournalCheckedIn) -> Report:
     how = "unlocked; there was nothing to write back" if result.unchanged else "checked in and unlocked"
     return Report(heading=f"The journal is {how}: {result.cloud}")
+
+
+_UPGRADED_COLUMNS = (
+    Column("Version"),
+    Column("Modality"),
+    Column("Rows", numeric=True),
+    Column("Files", numeric=True),
+    Column("Uploaded", numeric=True),
+    Column("Active", numeric=True),
+    Column("Size", numeric=True),
+    Column("To upload", numeric=True),
+    Column("Size", numeric=True),
+)
+
+
+def _upgraded(result: JournalUpgraded) -> Report:
+    rows = []
+    previous = ""
+    for part in result.parts:
+        label = "" if part.version == previous else part.version
+        previous = part.version
+        volumes = (part.active, part.pending)
+        cells = (count(part.rows), count(part.files.files), count(part.uploaded))
+        rows.append(
+            Row(
+                (
+                    label,
+                    part.modality,
+                    *cells,
+                    *(cell for each in volumes for cell in (count(each.files), size(each.bytes))),
+                )
+            )
+        )
+    return Report(
+        heading=f"The journal is upgraded: {result.journal}",
+        table=Table(_UPGRADED_COLUMNS, tuple(rows)) if rows else None,
+        remarks=tuple(_about_upgrade(result)),
+        warnings=tuple(_warnings_of_upgrade(result)),
+        next_step="journal update" if result.in_cloud else "",
+    )
+
+
+def _about_upgrade(result: JournalUpgraded) -> Iterator[str]:
+    yield (
+        "Both journals were counted, and agree in files, bytes, uploads, versions and history"
+        f" ({counted(result.submissions, 'submission')}, {counted(result.commands, 'command')})."
+    )
+    if touched := sum(part.rows - part.files.files for part in result.parts):
+        yield f"{counted(touched, 'row')} only said that a file was touched: that is in the files' rows now."
+    if result.sent_to:
+        yield f"Uploads went to {', '.join(result.sent_to)}; they count as deliveries to {result.destination}."
+    yield f"The original is kept: {result.original}"
+    if not result.in_cloud:
+        yield "This is a file on this machine: the cloud and its journal are as they were."
+    yield f"Took {duration(result.seconds)}."
+
+
+def _warnings_of_upgrade(result: JournalUpgraded) -> Iterator[str]:
+    if result.omitted:
+        yield f"{counted(result.omitted, 'row')} left out, named above."
+    for remark in result.remarks:
+        more = ", ..." if remark.count > len(remark.examples) else ""
+        yield f"{count(remark.count)}x: {remark.reason} ({', '.join(remark.examples)}{more})"
 
 
 def _counts(numbers: Mapping[str, int]) -> str:

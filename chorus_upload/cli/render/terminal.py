@@ -14,12 +14,12 @@ from rich.text import Text
 
 from chorus_upload.cli.render.formats import counted
 from chorus_upload.cli.render.pace import PaceMeter
-from chorus_upload.cli.render.progress import Measured, describe, facts, measure
+from chorus_upload.cli.render.progress import Measured, describe, facts, is_measured, measure
 from chorus_upload.cli.render.sink import Progress, Style
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Table, plain_table
 from chorus_upload.cli.render.text import printable
-from chorus_upload.events import UploadProgressed
+from chorus_upload.events import ReadProgressed
 
 REFRESH_HERTZ = 8
 _CURRENT_SHOWN = 4
@@ -85,7 +85,7 @@ class _View:
         event, meter = self._latest
         width = options.max_width
         unicode = not options.ascii_only
-        if not isinstance(event, Measured):
+        if not is_measured(event):
             return _one_line(describe(event, None), width, unicode=unicode)
         pace = measure(meter, now, event)
         lines: list[RenderableType] = [
@@ -110,7 +110,7 @@ def _bar(event: Measured, width: int, *, unicode: bool) -> Text:
 
 def _current(event: Measured, *, unicode: bool) -> list[str]:
     """What is being worked on, with at most a few names: the display must not push the rest off the screen."""
-    paths = event.current if isinstance(event, UploadProgressed) else (event.path,)
+    paths = (event.path,) if isinstance(event, ReadProgressed) else event.current
     shown = [printable(path) for path in paths[:_CURRENT_SHOWN] if path]
     if len(paths) > _CURRENT_SHOWN:
         shown.append(f"{'…' if unicode else '...'} and {counted(len(paths) - _CURRENT_SHOWN, 'other')}")
