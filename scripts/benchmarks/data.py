@@ -5,10 +5,34 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 FILES_PER_DIRECTORY = 100
 DIRECTORIES_PER_PATIENT = 20
+
+UPLOADS = {
+    "small": {10_000: 5_000},
+    "large": {64_000_000: 10},
+    "mixed": {10_000: 1_000, 1_000_000: 100, 64_000_000: 4},
+}
+"""The trees that are uploaded: how many files there are of each size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTree:
+    """Files of known sizes below `path`. The name of each tells its size: `<number>-<size>.dat`."""
+
+    path: Path
+    counts: dict[int, int]
+
+    @property
+    def files(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def size(self) -> int:
+        return sum(size * count for size, count in self.counts.items())
 
 
 def small_files(home: Path, files: int) -> Path:
@@ -46,6 +70,21 @@ def large_file(home: Path, gibibytes: int) -> Path:
         for _ in range(gibibytes * 64):
             file.write(os.urandom(16 * 2**20))
     complete(tree)
+    return tree
+
+
+def upload_tree(home: Path, name: str) -> UploadTree:
+    """One of UPLOADS, made of random bytes."""
+    tree = UploadTree(home / f"upload-{name}", UPLOADS[name])
+    if not begin(tree.path):
+        return tree
+    sizes = [size for size, count in tree.counts.items() for _ in range(count)]
+    for number, size in enumerate(sizes):
+        index, position = divmod(number, FILES_PER_DIRECTORY)
+        directory = tree.path / directory_name(index)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{position:05}-{size}.dat").write_bytes(os.urandom(size))
+    complete(tree.path)
     return tree
 
 

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import os
-import resource
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+from . import launch
+
+LEAST_MEMORY = 16_000_000
+"""What starts the commands may itself take that much, in bytes; less cannot be seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run of a command, or the medians of several: wall-clock seconds, CPU seconds and peak memory in bytes.
-
-    The kernel hands the memory of the harness on to its children, so nothing smaller than that can be seen.
-    """
+    """One run of a command, or the medians of several: wall-clock seconds, CPU seconds and peak memory in bytes."""
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
 
 
-def measure(command: Sequence[str | Path]) -> Measurement:
-    """Runs `command` with its output thrown away. Raises RuntimeError with the end of its messages if it fails."""
-    with tempfile.TemporaryFile() as messages:
-        begun = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages, close_fds=True
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            messages.seek(0)
-            said = messages.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{' '.join(map(str, command))}: exit {process.returncode}\n{said}")
-    return Measurement(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * MAXRSS_UNIT)
+Columns = Mapping[str, Callable[[Measurement], float]]
+"""What a table has to tell besides seconds, CPU seconds and memory, by its heading."""
+
+
+def measure(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> Measurement:
+    """Runs `command` with its output thrown away. Raises RuntimeError with the end of its messages if it fails.
+
+    `env` is added to the environment.
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", launch.__file__, *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    return Measurement(**json.loads(done.stdout))
 
 
 def medians(runs: Sequence[Measurement]) -> Measurement:
@@ -53,15 +57,16 @@ def medians(runs: Sequence[Measurement]) -> Measurement:
     )
 
 
-def print_table(title: str, results: Mapping[str, Measurement], *, files: int | None = None) -> None:
-    """One line for each command; with `files` also the time of one file."""
-    floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
+def print_table(title: str, results: Mapping[str, Measurement], columns: Columns | None = None) -> None:
+    """One line for each command, with `columns` at its end."""
+    columns = columns or {}
     print(f"\n{title}")
-    print(f"{'':32}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}" + (f"{'µs a file':>11}" if files else ""))
+    print(f"{'':32}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}" + "".join(f"{heading:>14}" for heading in columns))
     for name, result in results.items():
-        peak = f"{result.peak_bytes / 1e6:.0f}" if result.peak_bytes > floor else f"<{floor / 1e6:.0f}"
+        peak = f"{max(result.peak_bytes, LEAST_MEMORY) / 1e6:.0f}"
+        peak = peak if result.peak_bytes > LEAST_MEMORY else f"<{peak}"
         line = f"{name:32}{result.seconds:9.2f}{result.cpu_seconds:9.2f}{peak:>9}"
-        print(line + (f"{result.seconds / files * 1e6:11.1f}" if files else ""))
+        print(line + "".join(f"{value(result):14,.2f}" for value in columns.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ journaling_mode = "{mode}"
 [journal.local]
 path = '{home}/journal.db'
 [journal.source]
-path = '{home}/central/journal.db'
+path = '{journal}'
 [central_path]
-path = '{home}/central'
+path = '{central}'
 [site_path.default]
 path = '{source}'
 """
@@ -28,16 +28,28 @@ path = '{source}'
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A configuration in `home`, which is made, for the files in `source`."""
+    """A configuration in `home`, which is made, for the files in `source`.
+
+    `central` and `journal` are the addresses of the central store and of the journal; by default both are in `home`.
+    """
 
     home: Path
     source: Path
     mode: str
+    central: str | None = None
+    journal: str | None = None
 
     def __post_init__(self) -> None:
         (self.home / "central").mkdir(parents=True)
-        text = CONFIGURATION.format(mode=self.mode, home=self.home, source=self.source)
+        text = CONFIGURATION.format(
+            mode=self.mode,
+            home=self.home,
+            journal=self.journal or self.home / "central" / "journal.db",
+            central=self.central or self.home / "central",
+            source=self.source,
+        )
         self.config.write_text(text, encoding="utf-8")
+        self.config.chmod(0o600)
 
     @property
     def config(self) -> Path:
@@ -46,6 +58,10 @@ class Site:
     @property
     def update(self) -> list[str | Path]:
         return [PROGRAM, "-c", self.config, "journal", "update"]
+
+    @property
+    def upload(self) -> list[str | Path]:
+        return [PROGRAM, "-c", self.config, "file", "upload"]
 
     def check(self, files: int) -> None:
         """Raises RuntimeError unless the journal holds exactly `files` files and none of them was ever retired."""
