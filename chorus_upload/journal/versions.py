@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping, insert, select, text, update
@@ -14,13 +16,29 @@ from chorus_upload.model import JournalingMode, VersionSummary
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One row of the version table; open while `completed_us` is None."""
+    """One row of the version table; open while `completed_us` is None, pruned when `pruned_us` is not None."""
 
     id: int
     label: str
     mode: JournalingMode
     begun_us: int
     completed_us: int | None
+    pruned_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionTotal:
+    """Some rows of `journal list` together: `version` or `modality` None stands for all of them."""
+
+    version: str | None
+    modality: str | None
+    persons: int
+    files: int
+    bytes: int
+    active_files: int
+    active_bytes: int
+    pending_files: int
+    pending_bytes: int
 
 
 def _from_row(row: RowMapping) -> Version:
@@ -30,6 +48,7 @@ def _from_row(row: RowMapping) -> Version:
         mode=JournalingMode(row["mode"]),
         begun_us=row["begun_us"],
         completed_us=row["completed_us"],
+        pruned_us=row["pruned_us"],
     )
 
 
@@ -38,6 +57,13 @@ def find(journal: Journal, label: str) -> Version | None:
     with journal.transaction() as connection:
         row = connection.execute(select(version).where(version.c.label == label)).mappings().one_or_none()
     return _from_row(row) if row else None
+
+
+def ordered(journal: Journal) -> list[Version]:
+    """All versions in the order in which they were begun, which is the order of states of the sources."""
+    with journal.transaction() as connection:
+        rows = connection.execute(select(version).order_by(version.c.begun_us, version.c.id)).mappings()
+        return [_from_row(row) for row in rows]
 
 
 def last(journal: Journal) -> Version | None:
@@ -136,3 +162,28 @@ def summaries(journal: Journal, *, destination: str, label: str | None = None) -
         )
         for row in rows
     ]
+
+
+# One person may be in several modalities and versions, so persons cannot be added up.
+_PERSONS = text("""
+    WITH seen (version_id, modality_id, patient) AS MATERIALIZED (
+        SELECT DISTINCT introduced_by, modality_id, patient FROM file
+        WHERE (:label IS NULL OR introduced_by = (SELECT id FROM version WHERE label = :label))
+            AND (:modalities IS NULL OR modality_id IN (
+                SELECT id FROM modality WHERE name IN (SELECT value FROM json_each(:modalities))))
+    )
+    SELECT v.label, NULL, count(DISTINCT s.patient) FROM seen s JOIN version v ON v.id = s.version_id GROUP BY v.id
+    UNION ALL
+    SELECT NULL, m.name, count(DISTINCT s.patient) FROM seen s JOIN modality m ON m.id = s.modality_id GROUP BY m.id
+    UNION ALL
+    SELECT NULL, NULL, count(DISTINCT patient) FROM seen
+""")
+
+
+def persons(
+    journal: Journal, *, label: str | None, modalities: Sequence[str] | None
+) -> dict[tuple[str | None, str | None], int]:
+    """How many persons files were taken down of: by version, by modality, and in all (None stands for all)."""
+    parameters = {"label": label, "modalities": None if modalities is None else json.dumps(list(modalities))}
+    with journal.transaction() as connection:
+        return {(row[0], row[1]): row[2] for row in connection.execute(_PERSONS, parameters)}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from chorus_upload.cli.commands.insight import GivenJournal, reading
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import current
 from chorus_upload.cli.render.listings import history_report
@@ -14,11 +17,23 @@ def add_to(app: typer.Typer) -> None:
     """Add the command to the top level."""
     app.command(
         "history",
-        epilog=examples(("Earlier commands", "history"), ("As lines of JSON", "history --json")),
+        epilog=examples(
+            ("Earlier commands", "history"),
+            ("The last ten", "history --limit 10"),
+            ("As lines of JSON", "history --json"),
+            ("Those of a journal that was kept aside", "history --local-journal journal.kept.db"),
+        ),
     )(history)
 
 
-def history(context: typer.Context) -> int:
+def history(
+    context: typer.Context,
+    *,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the last N commands. Default: all.")
+    ] = None,
+    local_journal: GivenJournal = None,
+) -> int:
     """List earlier commands on this journal.
 
     When, with which options, how long, by whom, and the exit code. Never a credential.
@@ -26,7 +41,9 @@ def history(context: typer.Context) -> int:
     from chorus_upload.operations import listing
 
     run = current(context)
-    with run.session(context, read_only=True) as session:
+    with reading(run, context, local_journal) as session:
         records = listing.history(session.journal)
+    if limit is not None:
+        records = records[-limit:]
     run.sink.result("command", records, lambda: history_report(records))
     return EXIT_OK

@@ -6,7 +6,9 @@ microseconds and is joined by one without the suffix in ISO 8601 with the local 
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -68,3 +70,10 @@ def json_line(event: str, fields: Mapping[str, Json]) -> str:
     UTF-8 travels as the lone surrogate that Python reads it as.
     """
     return json.dumps({"event": event, **fields}, ensure_ascii=True, separators=(", ", ": "))
+
+
+def csv_line(cells: Iterable[Json]) -> bytes:
+    """Return one line of CSV as UTF-8; None is an empty cell."""
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue().encode("utf-8", "backslashreplace")

@@ -1,0 +1,228 @@
+"""What must hold in every journal, as queries that find what breaks it.
+
+The database keeps most of it by itself; but a journal may have been edited by hand, cut off, or come from a disk
+that forgets. Each rule is asked for by one query, so that what it finds can be named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import CheckConstraint, text
+
+from chorus_upload.errors import JournalError
+from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.schema import metadata
+
+MOST_NAMED = 50
+"""So many cases of one rule are named; a number stands for the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is not as it ought to be: `is_broken` when the journal cannot be trusted in it, else worth knowing."""
+
+    rule: str
+    detail: str
+    is_broken: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """How much a journal holds. `files` counts their states, the retired ones too."""
+
+    versions: int
+    files: int
+    deliveries: int
+
+
+class _Rule(NamedTuple):
+    """`query` gives a row for each case; `words` make a sentence of its columns."""
+
+    name: str
+    words: str
+    query: str
+
+
+_PATH = "iif(k.path = '', f.name, k.path || '/' || f.name)"
+
+_RULES = (
+    _Rule(
+        "active-twice",
+        "{} ({}) is active {} times; a path has one active file at most",
+        f"""
+        SELECT {_PATH}, m.name, count(*) FROM file f
+        JOIN directory k ON k.id = f.directory_id JOIN modality m ON m.id = f.modality_id
+        WHERE f.retired_by IS NULL GROUP BY f.directory_id, f.name, f.modality_id HAVING count(*) > 1
+        """,
+    ),
+    _Rule(
+        "renamed-from-another",
+        "{} is said to be renamed from {}, which is {}",
+        f"""
+        SELECT {_PATH}, former.path,
+            CASE
+                WHEN o.retirement IS NULL THEN 'still active'
+                WHEN o.retirement <> 'renamed' THEN 'retired for another reason'
+                WHEN o.modality_id <> f.modality_id THEN 'of another modality'
+                ELSE 'of other content'
+            END
+        FROM file f
+        JOIN file o ON o.id = f.renamed_from
+        JOIN directory k ON k.id = f.directory_id
+        JOIN (SELECT f.id, {_PATH} AS path FROM file f JOIN directory k ON k.id = f.directory_id) former
+            ON former.id = o.id
+        WHERE f.renamed_from IS NOT NULL AND (o.retirement IS NOT 'renamed' OR o.modality_id <> f.modality_id
+            OR o.size <> f.size OR o.fingerprint <> f.fingerprint OR o.md5 <> f.md5)
+        """,
+    ),
+    _Rule(
+        "renamed-twice",
+        "{} is said to have been renamed {} times at once",
+        f"""
+        SELECT {_PATH}, r.times
+        FROM (SELECT renamed_from, count(*) AS times FROM file WHERE renamed_from IS NOT NULL
+            GROUP BY renamed_from HAVING times > 1) r
+        JOIN file f ON f.id = r.renamed_from JOIN directory k ON k.id = f.directory_id
+        """,
+    ),
+    _Rule(
+        "delivered-other-content",
+        "{} was delivered as {} with the MD5 {}; its own is {}",
+        f"""
+        SELECT {_PATH}, d.key, lower(hex(d.md5)), iif(f.md5 IS NULL, 'missing', lower(hex(f.md5)))
+        FROM delivery d JOIN file f ON f.id = d.file_id JOIN directory k ON k.id = f.directory_id
+        WHERE f.md5 IS NOT d.md5
+        """,
+    ),
+    _Rule(
+        "delivered-elsewhere",
+        "{} was delivered to {} by the submission {}, which went to {}",
+        """
+        SELECT d.key, t.url, s.label, o.url FROM delivery d
+        JOIN submission s ON s.id = d.submission_id
+        JOIN destination t ON t.id = d.destination_id JOIN destination o ON o.id = s.destination_id
+        WHERE d.destination_id <> s.destination_id
+        """,
+    ),
+    _Rule(
+        "key-of-several",
+        "{} in {} is the key of several active files with different contents",
+        """
+        SELECT c.key, t.url FROM (
+            SELECT destination_id, key FROM delivery GROUP BY destination_id, key HAVING count(*) > 1) c
+        JOIN delivery d ON d.destination_id = c.destination_id AND d.key = c.key
+        JOIN file f ON f.id = d.file_id AND f.retired_by IS NULL
+        JOIN destination t ON t.id = c.destination_id
+        GROUP BY c.destination_id, c.key HAVING count(DISTINCT d.md5) > 1
+        """,
+    ),
+    _Rule(
+        "directory-name",
+        "{} cannot be the path of a directory",
+        """
+        SELECT path FROM directory
+        WHERE path LIKE '/%' OR path LIKE '%/' OR path LIKE '%//%'
+            OR '/' || path || '/' LIKE '%/./%' OR '/' || path || '/' LIKE '%/../%'
+        """,
+    ),
+)
+
+# What is worth knowing, and no fault.
+_REMARKS = (
+    _Rule(
+        "version-open",
+        "version {} was not finished: `journal update` goes on with it",
+        "SELECT label FROM version WHERE completed_us IS NULL ORDER BY begun_us, id",
+    ),
+    _Rule(
+        "submission-open",
+        "submission {} to {} was not finished: {}",
+        """
+        SELECT s.label, t.url, iif(s.id = max(s.id) OVER (PARTITION BY s.destination_id),
+            'the next `file upload` goes on with it', 'a later one was begun instead')
+        FROM submission s JOIN destination t ON t.id = s.destination_id WHERE s.completed_us IS NULL ORDER BY s.id
+        """,
+    ),
+    _Rule(
+        "clock-went-back",
+        "version {} was recorded after {}, but its clock said earlier: it counts as the earlier one",
+        """
+        SELECT label, before FROM (
+            SELECT label, begun_us, lag(label) OVER recorded AS before, lag(begun_us) OVER recorded AS before_us
+            FROM version WINDOW recorded AS (ORDER BY id))
+        WHERE begun_us < before_us
+        """,
+    ),
+    _Rule(
+        "directories-unused",
+        "directories without a file: {}; `journal prune` drops them",
+        "SELECT count(*) FROM directory WHERE id NOT IN (SELECT directory_id FROM file) HAVING count(*) > 0",
+    ),
+)
+
+
+def findings(journal: Journal) -> Iterator[Finding]:
+    """Yield what is wrong with the file, with the rules in it and with its contents, then what is worth knowing."""
+    yield from _damage(journal)
+    yield from _missing_rules(journal)
+    for rules, is_broken in (([*_value_rules(), *_RULES], True), (_REMARKS, False)):
+        for rule in rules:
+            try:
+                yield from _ask(journal, rule, is_broken=is_broken)
+            except JournalError as error:
+                # A query that reads what is damaged. It cannot say whether its rule holds.
+                yield Finding(rule.name, f"could not be checked: {error.message}")
+
+
+def contents(journal: Journal) -> Contents:
+    """Count what the journal holds."""
+    statement = "SELECT (SELECT count(*) FROM version), (SELECT count(*) FROM file), (SELECT count(*) FROM delivery)"
+    with journal.transaction() as connection:
+        return Contents(*connection.exec_driver_sql(statement).one())
+
+
+def _damage(journal: Journal) -> Iterator[Finding]:
+    try:
+        problems = Counter(journal.problems())
+    except JournalError as error:
+        problems = Counter([error.message])
+    for problem, times in problems.items():
+        yield Finding("damaged", problem if times == 1 else f"{problem} ({times:,} times)")
+
+
+def _missing_rules(journal: Journal) -> Iterator[Finding]:
+    tables = metadata.tables.values()
+    wanted = {table.name for table in tables} | {str(index.name) for table in tables for index in table.indexes}
+    with journal.transaction() as connection:
+        there = set(connection.execute(text("SELECT name FROM sqlite_master")).scalars())
+    for name in sorted(wanted - there):
+        yield Finding("schema", f"{name} is missing in the database: what it enforces is not enforced")
+
+
+def _value_rules() -> Iterator[_Rule]:
+    """The checks of the schema, as rules: through a connection that only reads, SQLite does not look at them."""
+    for table in metadata.tables.values():
+        checks = {str(each.name): str(each.sqltext) for each in table.constraints if isinstance(each, CheckConstraint)}
+        if checks:
+            which = " ".join(f"WHEN NOT ({check}) THEN '{name}'" for name, check in checks.items())
+            holds = " AND ".join(f"({check})" for check in checks.values())
+            query = (
+                f"SELECT count(*), '{table.name}', CASE {which} END FROM {table.name} WHERE NOT ({holds}) GROUP BY 3"
+            )
+            yield _Rule("value", "{} of the table {} break its rule {}", query)
+
+
+def _ask(journal: Journal, rule: _Rule, *, is_broken: bool) -> Iterator[Finding]:
+    with journal.transaction() as connection:
+        found = connection.execute(text(f"SELECT * FROM ({rule.query}) LIMIT {MOST_NAMED + 1}")).all()
+        more = 0
+        if len(found) > MOST_NAMED:
+            more = connection.execute(text(f"SELECT count(*) FROM ({rule.query})")).scalar_one() - MOST_NAMED
+    for row in found[:MOST_NAMED]:
+        yield Finding(rule.name, rule.words.format(*row), is_broken=is_broken)
+    if more:
+        yield Finding(rule.name, f"and {more:,} more of the kind", is_broken=is_broken)

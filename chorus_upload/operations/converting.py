@@ -1,0 +1,130 @@
+"""Converts one file: what the configuration has to say to the import of an old journal, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.errors import JournalError, LayoutError
+from chorus_upload.events import Emit, JournalUpgraded, Level, Notice
+from chorus_upload.journal import commands, custody
+from chorus_upload.journal.custody import Custody
+from chorus_upload.journal.legacy import Generation, OldJournal
+from chorus_upload.journal.legacy_import import Placed, Terms, new_journal, take_over
+from chorus_upload.journal.legacy_proof import prove
+from chorus_upload.journal.legacy_rows import Unusable
+from chorus_upload.journal.who import Who
+from chorus_upload.layout import Pattern, central_key, default_pattern
+from chorus_upload.operations.central import destination_url
+
+_FIRST_NAMED = 5
+
+
+class Conversion:
+    """Makes a journal of ours out of a file of the older tool, under the configuration of today."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        confirm_omissions: bool,
+        arguments: Mapping[str, str],
+        emit: Emit,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._settings = settings
+        self._confirmed = confirm_omissions
+        self._arguments = arguments
+        self._emit = emit
+        self._redact = redact
+        self._patterns = {name: Pattern.parse(site.pattern) for name, site in settings.sites.items()}
+        self._omitted: list[Unusable] = []
+        self._omissions = 0
+
+    def convert(
+        self, original: Path, generation: Generation, target: Path, *, known_as: str, taken: Custody | None
+    ) -> JournalUpgraded:
+        """Make the journal `target`, whose custody is `taken`. Raises JournalError; the target is rubbish then."""
+        begun = time.monotonic()
+        url = destination_url(self._settings.central.location)
+        terms = Terms(
+            destination=url,
+            mode=self._settings.mode,
+            place=self._place,
+            redact=self._redact,
+            on_unusable=self._leave_out,
+        )
+        with OldJournal.open(original, generation, known_as=known_as) as old, new_journal(target) as journal:
+            self._announce(old, known_as)
+            remarks = take_over(journal, old, terms)
+            self._require_confirmed(known_as)
+            proof = prove(journal, old, omitted=self._omissions)
+            sent_to = tuple(map(self._redact, old.destinations()))
+            number = commands.begin(
+                journal,
+                name="journal upgrade",
+                arguments=json.dumps(dict(self._arguments)),
+                who=Who.here(),
+            )
+            seconds = time.monotonic() - begun
+            commands.end(journal, number, seconds=seconds, exit_code=0)
+            if taken is not None:
+                custody.write(journal, taken)
+        return JournalUpgraded(
+            journal=known_as,
+            in_cloud=taken is not None,
+            original="",
+            generation=generation,
+            parts=proof.parts,
+            submissions=proof.submissions,
+            commands=proof.commands,
+            omitted=self._omissions,
+            remarks=remarks,
+            destination=url,
+            sent_to=sent_to,
+            seconds=seconds,
+        )
+
+    def _announce(self, old: OldJournal, known_as: str) -> None:
+        self._emit(
+            Notice(
+                f"{known_as} was written by an older chorus-upload ({old.generation}): converting {old.count():,} rows"
+            )
+        )
+        if earlier := old.count_of_other_generation():
+            text = f"{earlier:,} rows of an even older table in the same file are not taken over"
+            self._emit(Notice(text, Level.WARNING))
+
+    def _place(self, modality: str, path: str, version: str) -> Placed:
+        pattern = self._patterns.get(modality)
+        if pattern is None:
+            # Not configured any more: it was laid out in the usual way.
+            pattern = Pattern.parse(default_pattern(modality, omop_per_patient=False))
+            self._patterns[modality] = pattern
+        parts = pattern.match(path)
+        if parts is None:
+            return Placed(None, None)
+        patient_first = self._settings.central.patient_first
+        try:
+            key = central_key(modality=modality, version=version, parts=parts, patient_first=patient_first)
+        except LayoutError:
+            return Placed(None, parts.patient_id)
+        return Placed(key, parts.patient_id)
+
+    def _leave_out(self, row: Unusable) -> None:
+        self._omissions += 1
+        if self._confirmed:
+            self._emit(Notice(f"left out: row {row.id}, {row.path}: {row.reason}", Level.WARNING))
+        elif len(self._omitted) < _FIRST_NAMED:
+            self._omitted.append(row)
+
+    def _require_confirmed(self, known_as: str) -> None:
+        if self._omissions and not self._confirmed:
+            first = "; ".join(f"row {row.id}, {row.path}: {row.reason}" for row in self._omitted)
+            raise JournalError(
+                f"{known_as} has {self._omissions:,} rows that cannot be taken over, nothing was changed: {first}",
+                hint="To go on without them, add --confirm-omissions: then each is named.",
+            )
