@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class Invocation:
         self.redact = Redactor()
         self.needs_attention = 0
         """How many problems were reported that may keep a file out of the journal."""
+        self._emitting = threading.RLock()
         self.configure(GlobalOptions())
 
     def configure(self, options: GlobalOptions) -> None:
@@ -77,10 +79,11 @@ class Invocation:
         return settings
 
     def emit(self, event: Event) -> None:
-        """Show an event, and count what a person has to look at."""
-        if isinstance(event, ProblemFound) and event.problem.kind.needs_attention:
-            self.needs_attention += 1
-        self.sink.emit(self._without_secrets(event))
+        """Show an event, and count what a person has to look at. The keeper of the lock calls it from its thread."""
+        with self._emitting:
+            if isinstance(event, ProblemFound) and event.problem.kind.needs_attention:
+                self.needs_attention += 1
+            self.sink.emit(self._without_secrets(event))
 
     def _without_secrets(self, event: Event) -> Event:
         """Mask secrets in the events that may repeat what a service said: it may have said a whole URL."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select
 
 from chorus_upload.journal.journal import Journal
-from chorus_upload.journal.schema import custody
+from chorus_upload.journal.schema import command, custody
 from chorus_upload.model import CustodyState
 
 
@@ -27,7 +27,6 @@ class Custody:
     cloud: str
     state: CustodyState
     lock_id: str | None
-    lock_etag: str | None
     base_etag: str | None
     offered: bytes | None = None
     implicit: bool
@@ -49,7 +48,6 @@ def read(journal: Journal) -> Custody | None:
         cloud=row.cloud,
         state=CustodyState(row.state),
         lock_id=row.lock_id,
-        lock_etag=row.lock_etag,
         base_etag=row.base_etag,
         offered=row.offered,
         implicit=bool(row.implicit),
@@ -67,10 +65,45 @@ def write(journal: Journal, row: Custody) -> None:
                 cloud=row.cloud,
                 state=row.state,
                 lock_id=row.lock_id,
-                lock_etag=row.lock_etag,
                 base_etag=row.base_etag,
                 offered=row.offered,
                 implicit=int(row.implicit),
                 since_us=row.since_us,
             )
         )
+
+
+def clear(journal: Journal) -> None:
+    """Forget whose copy this is: from now on the file is nobody's, and nothing ever replaces it."""
+    with journal.transaction() as connection:
+        connection.execute(delete(custody))
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The last command in a journal's history. No two journals of different pasts have it both."""
+
+    begun_us: int
+    name: str
+    host: str
+
+
+def trace(journal: Journal) -> Trace | None:
+    """The last command that worked on this journal; None when none has."""
+    columns = command.c
+    newest = select(columns.begun_us, columns.command, columns.host).order_by(columns.id.desc()).limit(1)
+    with journal.transaction() as connection:
+        row = connection.execute(newest).one_or_none()
+    return None if row is None else Trace(*row)
+
+
+def continues(journal: Journal, earlier: Trace | None) -> bool:
+    """Whether this journal has a history that goes on from there: then it has all that the other one had."""
+    if earlier is None:
+        return True
+    columns = command.c
+    same = select(columns.id).where(
+        columns.begun_us == earlier.begun_us, columns.command == earlier.name, columns.host == earlier.host
+    )
+    with journal.transaction() as connection:
+        return connection.execute(same.limit(1)).first() is not None

@@ -30,6 +30,10 @@ NETWORK_FILE_SYSTEMS = frozenset(
 """Linux names of file systems on which SQLite's write-ahead log does not work (it needs shared memory)."""
 
 
+MOUNTS = Path("/proc/self/mounts")
+"""Where Linux says what is mounted where."""
+
+
 @contextmanager
 def journal_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and SQLAlchemy raise into errors of ours."""
@@ -136,12 +140,11 @@ def private_file(path: Path) -> BinaryIO:
 
 def on_network_file_system(path: Path) -> bool:
     """Whether `path` lies on a file system that several machines can write to (known on Linux only)."""
-    mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
+    if not MOUNTS.exists():
         return False
     resolved = path.resolve()
     best, kind = -1, ""
-    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         _, mount, type_, *_ = line.split(" ")
         point = Path(mount.encode("utf-8", "surrogateescape").decode("unicode_escape"))
         if resolved.is_relative_to(point) and len(point.parts) >= best:
@@ -194,7 +197,8 @@ def schema_revision(connection: Connection) -> str | None:
     if tables & OLD_TABLES:
         raise JournalError(
             "this journal was written by an older chorus-upload",
-            hint="Keep it as it is: converting it (`journal upgrade`) is not part of this version yet.",
+            hint="`chorus-upload journal upgrade` converts it and keeps the original."
+            " With --local-journal FILE it converts a file on this machine.",
         )
     if tables:
         raise JournalError("this SQLite file is not a journal")

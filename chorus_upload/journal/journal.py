@@ -49,8 +49,11 @@ class Journal:
         self._lock = lock
 
     @classmethod
-    def create(cls, path: Path) -> Self:
-        """Make a new, empty journal and open it for writing. Raises JournalError when the file exists."""
+    def create(cls, path: Path, *, hold: WriterLock | None = None) -> Self:
+        """Make a new, empty journal and open it for writing. Raises JournalError when the file exists.
+
+        `hold` is as for `open`.
+        """
         if path.exists():
             raise JournalError(f"{path} exists already")
         try:
@@ -58,18 +61,20 @@ class Journal:
             private_file(path).close()
         except OSError as error:
             raise JournalError(f"{path} cannot be written: {error.strerror or error}") from error
-        return cls._open(path, read_only=False)
+        return cls._open(path, read_only=False, hold=hold)
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+    def open(cls, path: Path, *, read_only: bool = False, hold: WriterLock | None = None) -> Self:
         """Open an existing journal. The schema of an older version of this tool is migrated, after a backup.
+
+        `hold` is a writer's lock that the caller has, and keeps when the journal is closed.
 
         Raises JournalNotCheckedOut when there is none, JournalLocked when another process writes to it,
         SchemaTooNew, and JournalError when it is damaged or of the older tool.
         """
         if not path.exists():
             raise JournalNotCheckedOut(f"there is no journal at {path}", hint="`journal checkout` fetches it.")
-        return cls._open(path, read_only=read_only)
+        return cls._open(path, read_only=read_only, hold=hold)
 
     @classmethod
     def examine(cls, path: Path, *, known_as: str) -> None:
@@ -92,8 +97,8 @@ class Journal:
             raise JournalError(f"{known_as} is damaged ({damage})", hint=DAMAGED_HINT)
 
     @classmethod
-    def _open(cls, path: Path, *, read_only: bool) -> Self:
-        lock = None if read_only else WriterLock(path)
+    def _open(cls, path: Path, *, read_only: bool, hold: WriterLock | None) -> Self:
+        lock = None if read_only or hold else WriterLock(path)
         try:
             with journal_errors(path):
                 connection = connect(path, read_only=read_only)
@@ -127,6 +132,18 @@ class Journal:
                 damage = damage_of(copy)
         if damage is not None:
             raise JournalError(f"the journal {self.path} is damaged ({damage})", hint=DAMAGED_HINT)
+
+    @contextmanager
+    def beside(self, other: Path) -> Iterator[None]:
+        """In this block the tables of another journal can be read as `other.…`."""
+        connection = driver(self._connection)
+        with journal_errors(other):
+            connection.execute("ATTACH ? AS other", (f"{other.resolve().as_uri()}?mode=ro",))
+        try:
+            yield
+        finally:
+            with journal_errors(other):
+                connection.execute("DETACH other")
 
     def problems(self) -> list[str]:
         """What SQLite finds wrong with the file, and dangling references; empty when it is sound."""
@@ -170,8 +187,11 @@ def _close(connection: Connection) -> None:
 
 
 def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) -> None:
-    with connection.begin():
-        revision = schema_revision(connection)
+    try:
+        with connection.begin():
+            revision = schema_revision(connection)
+    except JournalError as error:
+        raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
     if revision not in (None, SCHEMA_REVISION):
         require_known(revision, known_revisions())
     if not read_only:

@@ -70,6 +70,7 @@ version = Table(
     Column("host", Text, nullable=False),
     Column("user", Text, nullable=False),
     Column("tool_version", Text, nullable=False),
+    Column("pruned_us", Integer),
     CheckConstraint(one_of("mode", JournalingMode), name="mode"),
 )
 
@@ -194,7 +195,6 @@ custody = Table(
     Column("cloud", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("lock_id", Text),
-    Column("lock_etag", Text),
     Column("base_etag", Text),
     Column("offered", BLOB),
     Column("implicit", Integer, nullable=False),

@@ -38,7 +38,11 @@ class Cloud(Protocol):
         ...
 
     def objects(self) -> dict[str, bytes]:
-        """Everything in it."""
+        """Everything in it but the backups of the journal."""
+        ...
+
+    def backups(self) -> dict[str, bytes]:
+        """The backups of the journal."""
         ...
 
     def put(self, key: str, content: bytes) -> None:
@@ -69,7 +73,10 @@ path = "{self.root / CENTRAL}"
         return ()
 
     def objects(self) -> dict[str, bytes]:
-        return contents(self.root)
+        return without_backups(contents(self.root))
+
+    def backups(self) -> dict[str, bytes]:
+        return {key: body for key, body in contents(self.root).items() if is_backup(key)}
 
     def put(self, key: str, content: bytes) -> None:
         build(self.root, {key: content})
@@ -120,6 +127,12 @@ azure_sas_token = "{self.central_token or self.token}"
         return (self.azurite.key, *signatures, *map(unquote, signatures))
 
     def objects(self) -> dict[str, bytes]:
+        return without_backups(self._everything())
+
+    def backups(self) -> dict[str, bytes]:
+        return {key: body for key, body in self._everything().items() if is_backup(key)}
+
+    def _everything(self) -> dict[str, bytes]:
         with self.azurite.service() as service, service.get_container_client(self.name) as container:
             return {name: container.download_blob(name).readall() for name in container.list_blob_names()}
 
@@ -135,6 +148,15 @@ azure_sas_token = "{self.central_token or self.token}"
     def delete(self, key: str) -> None:
         with self.azurite.service() as service, service.get_blob_client(self.name, key) as blob:
             blob.delete_blob()
+
+
+def is_backup(key: str) -> bool:
+    """Whether this is one of the dated backups beside the cloud journal."""
+    return key.startswith(f"{JOURNAL}.") and key.endswith(".backup")
+
+
+def without_backups(objects: dict[str, bytes]) -> dict[str, bytes]:
+    return {key: body for key, body in objects.items() if not is_backup(key)}
 
 
 def files_of(objects: dict[str, bytes]) -> dict[str, bytes]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clouds import JOURNAL, LOCK, Disk, ask, tables_of
-from tests.e2e.conftest import Prepared
+from tests.e2e.clouds import JOURNAL, LOCK, Disk, ask, files_of, tables_of
+from tests.e2e.conftest import Prepared, settle
 from tests.e2e.site import LIKE_ANYBODY, Site, wait_until
 from tests.trees import Bytes, build, forbidden
 
@@ -117,6 +117,32 @@ def test_a_local_journal_that_was_damaged_while_it_was_checked_out(journaled: Si
     site.run("journal", "unlock", "--yes")
     assert LOCK not in site.cloud.objects()
     assert site.pending() == set(TREE)
+
+
+def test_two_machines_after_a_broken_lock(journaled: Site, tmp_path: Path) -> None:
+    """Both have worked. The one that comes second is refused, and its deliveries are taken over."""
+    here = journaled
+    there = settle(tmp_path / "there", here.source, here.cloud)
+    here.run("journal", "checkout")
+    here.run("file", "upload", "--max-num-files", "3")
+    there.run("journal", "unlock", "--yes")
+    there.run("file", "upload", "--max-num-files", "1")
+    stored = files_of(here.cloud.objects())
+
+    refused = here.run("journal", "checkin", exit_code=12)
+    assert "hint: Nothing is lost: " in refused.err
+    for command in (("journal", "update"), ("file", "upload")):
+        here.run(*command, exit_code=12)
+    merged = here.run("journal", "merge")
+
+    assert "2 files marked as delivered" in merged.out
+    assert "2 taken over, 1 known already, 0 not taken over" in merged.err
+    upload = here.run("--json", "file", "upload").event("upload-finished")
+    assert (upload["delivered"]["files"], upload["already_there"]["files"]) == (1, 0)
+    assert files_of(here.cloud.objects()).items() > stored.items()
+    here.run("file", "verify", "--version", "spring")
+    assert "nothing to merge" in here.run("journal", "merge").err
+    assert there.run("--json", "file", "upload").event("upload-finished")["remaining"]["files"] == 0
 
 
 def test_two_commands_at_once_in_one_place(journaled: Site, tmp_path: Path) -> None:

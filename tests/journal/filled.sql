@@ -16,5 +16,5 @@ INSERT INTO delivery (file_id, destination_id, submission_id, key, md5, evidence
     VALUES (1, 1, 1, '20240101000000/OMOP/person.csv', x'00112233445566778899aabbccddeeff', 'server', '0x8D', 1704070801000000, 0.5);
 INSERT INTO command (id, begun_us, command, arguments, host, user, tool_version, seconds, exit_code)
     VALUES (1, 1704067200000000, 'journal update', '{}', 'site-a', 'dm', '1.0', 60.0, 0);
-INSERT INTO custody (id, cloud, state, lock_id, lock_etag, base_etag, offered, implicit, since_us)
-    VALUES (1, 'az://central/journal.db@account', 'out', 'abc', '0x1', NULL, NULL, 1, 1704067200000000);
+INSERT INTO custody (id, cloud, state, lock_id, base_etag, offered, implicit, since_us)
+    VALUES (1, 'az://central/journal.db@account', 'out', 'abc', NULL, NULL, 1, 1704067200000000);

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from chorus_upload.errors import AccessDenied, CheckinConflict, JournalLocked, JournalNotCheckedOut
-from chorus_upload.events import JournalCheckedIn, JournalCheckedOut, Notice
+from chorus_upload.errors import AccessDenied, CheckinConflict, JournalError, JournalLocked, JournalNotCheckedOut
+from chorus_upload.events import JournalCheckedIn, JournalCheckedOut, Level, Notice
 from chorus_upload.journal import commands, custody
 from chorus_upload.operations import lock
 from chorus_upload.operations.custody import checkin, checkout, journal_session, lock_status, unlock
+from chorus_upload.operations.handover import sole_use
+from chorus_upload.operations.local_files import moved_aside
 from chorus_upload.transfer.publish import publish
 from tests.operations.conftest import Site
 
 
 def locked(site: Site) -> Path:
     return site.cloud.with_name("journal.db.locked")
+
+
+def unlock_by_force(site: Site) -> None:
+    """What `journal unlock --yes` does."""
+    shown = lock_status(site.settings)
+    assert shown
+    unlock(site.settings, shown=shown, emit=site.events.append)
 
 
 def commands_in(path: Path) -> list[str]:
@@ -166,7 +177,7 @@ def test_a_cloud_journal_that_was_replaced_meanwhile_is_not_overwritten(site: Si
 def test_a_broken_lock_is_taken_again_while_nothing_has_happened(site: Site) -> None:
     site.update()
     checkout(site.settings, local_journal=None, emit=site.events.append)
-    unlock(site.settings, emit=site.events.append)
+    unlock_by_force(site)
 
     with site.journal("goes on"):
         assert locked(site).exists()
@@ -179,7 +190,7 @@ def test_a_broken_lock_is_taken_again_while_nothing_has_happened(site: Site) -> 
 def test_a_broken_lock_is_a_conflict_once_the_cloud_has_gone_on(site: Site, tmp_path: Path) -> None:
     site.update()
     checkout(site.settings, local_journal=None, emit=site.events.append)
-    unlock(site.settings, emit=site.events.append)
+    unlock_by_force(site)
     other = site.with_settings(journal=site.settings.journal.model_copy(update={"local_path": tmp_path / "other.db"}))
     with other.journal("theirs"), pytest.raises(CheckinConflict, match="holds it since"), site.journal():
         pytest.fail("it must not begin")
@@ -223,7 +234,7 @@ def test_a_check_in_that_dies_at_any_step_is_finished_by_the_next_command(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"chorus_upload.operations.custody.{step}", dies)
+        patch.setattr(f"chorus_upload.operations.handover.{step}", dies)
         with suppress(Died):
             checkin(site.settings, local_journal=None, emit=site.events.append)
     died = calls >= nth
@@ -282,11 +293,13 @@ def test_reading_while_there_is_no_journal_says_how_to_begin(site: Site) -> None
 def test_a_lock_of_the_older_tool_is_a_journal_and_is_restored(site: Site) -> None:
     site.update()
     site.cloud.rename(locked(site))
-    assert lock_status(site.settings) == "an older chorus-upload holds it"
+    shown = lock_status(site.settings)
+    assert shown
+    assert shown.sentence == "an older chorus-upload holds it"
     with pytest.raises(JournalLocked, match="older chorus-upload"), site.journal():
         pytest.fail("it is locked")
 
-    unlock(site.settings, emit=site.events.append)
+    unlock_by_force(site)
 
     assert commands_in(site.cloud) == ["journal update"]
     assert not locked(site).exists()
@@ -297,8 +310,191 @@ def test_unlocking_keeps_a_journal_that_is_there(site: Site) -> None:
     content = site.cloud.read_bytes()
     locked(site).write_bytes(content + b"older")
 
-    unlock(site.settings, emit=site.events.append)
-    unlock(site.settings, emit=site.events.append)
+    unlock_by_force(site)
 
     assert site.cloud.read_bytes() == content
+    assert not locked(site).exists()
+
+
+# --- what is here, and what is there ------------------------------------------------------------------------------
+
+
+def warnings_in(site: Site) -> list[str]:
+    return [event.text for event in site.events if isinstance(event, Notice) and event.level is Level.WARNING]
+
+
+def test_a_cloud_journal_that_is_gone_is_not_begun_anew(site: Site) -> None:
+    """The local copy has what was in it: to begin with an empty one would send everything again."""
+    site.update()
+    before = commands_in(site.local)
+    site.cloud.unlink()
+
+    with pytest.raises(JournalError, match=r"there is no journal at .* any more") as refused, site.journal():
+        pytest.fail("a new one was begun")
+
+    assert str(site.local) in str(refused.value.hint)
+    assert commands_in(site.local) == before
+    assert not locked(site).exists()
+    # As the hint says.
+    shutil.copyfile(site.local, site.cloud)
+    with site.journal("goes on"):
+        pass
+    assert commands_in(site.cloud) == ["journal update", "goes on"]
+
+
+def test_a_local_copy_that_has_more_than_the_cloud_is_kept_aside(site: Site) -> None:
+    """Somebody has put a backup back."""
+    site.update()
+    earlier = site.cloud.read_bytes()
+    with site.journal("later"):
+        pass
+    site.cloud.write_bytes(earlier)
+
+    with site.journal("now"):
+        pass
+
+    (aside,) = moved_aside(site.local)
+    assert commands_in(aside) == ["journal update", "later"]
+    assert commands_in(site.cloud) == ["journal update", "now"]
+    assert [text for text in warnings_in(site) if "has not all that is in" in text and str(aside) in text]
+
+
+def test_a_local_copy_of_which_the_cloud_has_all_makes_room(site: Site, tmp_path: Path) -> None:
+    site.update()
+    other = site.with_settings(journal=site.settings.journal.model_copy(update={"local_path": tmp_path / "other.db"}))
+    with other.journal("theirs"):
+        pass
+
+    with site.journal("mine"):
+        pass
+
+    assert moved_aside(site.local) == []
+    assert commands_in(site.local) == ["journal update", "theirs", "mine"]
+
+
+@pytest.mark.parametrize("damaged", [b"no database", b""])
+def test_a_damaged_local_copy_keeps_nobody_from_looking(site: Site, damaged: bytes) -> None:
+    site.update()
+    site.local.write_bytes(damaged)
+    reading = {"command": "journal list", "arguments": {}, "emit": site.events.append, "read_only": True}
+
+    with journal_session(site.settings, **reading) as session:  # type: ignore[arg-type]
+        assert len(commands.history(session.journal)) == 1
+
+    assert site.local.read_bytes() == damaged
+    assert [text for text in warnings_in(site) if "this shows the journal in the cloud" in text] or not damaged
+
+
+def test_a_local_journal_of_another_configuration_is_not_shown_for_this_ones(site: Site) -> None:
+    site.update()
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    with site.journal("elsewhere"):
+        pass
+    with closing(sqlite3.connect(site.local)) as database, database:
+        database.execute("UPDATE custody SET cloud = 'az://another/journal.db@account'")
+
+    with journal_session(
+        site.settings, command="history", arguments={}, emit=site.events.append, read_only=True
+    ) as session:
+        assert [record.command for record in commands.history(session.journal)] == ["journal update"]
+    # What it is worked on with is the other configuration.
+    with pytest.raises(JournalError, match="is checked out from az://another"), site.journal():
+        pytest.fail("it is another's")
+
+
+def test_a_second_process_on_one_local_journal_is_told_at_once(site: Site) -> None:
+    """Also while there is no local journal yet, and the first is still fetching it."""
+    with sole_use(site.local):
+        for act in (checkout, checkin):
+            with pytest.raises(JournalLocked, match="in use by process"):
+                act(site.settings, local_journal=None, emit=site.events.append)
+    assert not locked(site).exists()
+    assert not site.local.exists()
+
+
+def killed_after_locking(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check-out that had the lock, and nothing else yet."""
+    real = lock.acquire
+
+    def last_act(*arguments: object, **options: object) -> object:
+        real(*arguments, **options)  # type: ignore[arg-type]
+        raise Died
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(lock, "acquire", last_act)
+        checkout(site.settings, local_journal=None, emit=site.events.append)
+    assert locked(site).exists()
+
+
+def test_a_lock_that_was_taken_by_a_dying_command_is_ours(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.update()
+    killed_after_locking(site, monkeypatch)
+    other = site.with_settings(journal=site.settings.journal.model_copy(update={"local_path": tmp_path / "other.db"}))
+    with pytest.raises(JournalLocked), other.journal():
+        pytest.fail("it is locked")
+
+    with site.journal("next"):
+        pass
+
+    assert commands_in(site.cloud) == ["journal update", "next"]
+    assert not locked(site).exists()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_lock_that_was_taken_by_a_dying_command_is_given_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, is_first: bool
+) -> None:
+    if not is_first:
+        site.update()
+    killed_after_locking(site, monkeypatch)
+
+    checkin(site.settings, local_journal=site.local, emit=site.events.append)
+
+    assert not locked(site).exists()
+    with pytest.raises(JournalNotCheckedOut):
+        checkin(site.settings, local_journal=site.local, emit=site.events.append)
+
+
+def test_a_lock_that_has_changed_hands_is_not_broken(site: Site, tmp_path: Path) -> None:
+    """Between looking and agreeing somebody else may have taken it."""
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    shown = lock_status(site.settings)
+    checkin(site.settings, local_journal=None, emit=site.events.append)
+    checkout(site.settings, local_journal=tmp_path / "other.db", emit=site.events.append)
+
+    with pytest.raises(JournalLocked, match="changed hands"):
+        unlock(site.settings, shown=shown, emit=site.events.append)
+
+    assert locked(site).exists()
+
+
+def test_the_lock_is_renewed_while_a_command_works(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 0.01)
+    with site.journal():
+        taken = lock_status(site.settings)
+        assert taken
+        end = time.monotonic() + 20
+        while (now := lock_status(site.settings)) and now.renewed_us == taken.renewed_us:
+            assert time.monotonic() < end
+        assert now
+        assert (now.id, now.since_us) == (taken.id, taken.since_us)
+
+    assert not locked(site).exists()
+    assert warnings_in(site) == []
+
+
+def test_a_lock_that_is_broken_meanwhile_is_told_and_the_work_is_not_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 0.01)
+    with site.journal("goes on"):
+        unlock_by_force(site)
+        end = time.monotonic() + 20
+        while not warnings_in(site):
+            assert time.monotonic() < end
+
+    assert [text for text in warnings_in(site) if "was broken (it is gone); the work goes on" in text]
+    assert commands_in(site.cloud) == ["goes on"]
     assert not locked(site).exists()

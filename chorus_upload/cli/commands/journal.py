@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from chorus_upload.cli.arguments import chosen_modalities
+from chorus_upload.cli.commands import custody, insight, upgrade
+from chorus_upload.cli.commands.insight import GivenJournal, reading
 from chorus_upload.cli.groups import examples, make_group
-from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import LocalJournal, Modalities
+from chorus_upload.cli.invocation import current
+from chorus_upload.cli.options import Modalities
 from chorus_upload.cli.render.listings import versions_report
-from chorus_upload.cli.render.stream import Stream
-from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
-from chorus_upload.events import Emit, Event, JournalCheckedIn, JournalCheckedOut, Notice
+from chorus_upload.cli.render.tables import Report
+from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
 
 group = make_group(
     "Keep the journal of what the sources hold.",
@@ -94,6 +94,7 @@ def update(
     epilog=examples(
         ("All versions", "journal list"),
         ("One version, images only, for a program", "journal list --version 20260301120000 --modalities Images --json"),
+        ("A journal that was kept aside", "journal list --local-journal journal.kept.db"),
     ),
 )
 def list_(
@@ -101,120 +102,29 @@ def list_(
     *,
     version: Annotated[str | None, typer.Option("--version", metavar="V", help="Only this version.")] = None,
     modalities: Modalities = None,
+    local_journal: GivenJournal = None,
 ) -> int:
     """List the versions and what is still to upload.
 
     For each version and modality: persons and files that came with it, those that are active still, and those
-    that wait for an upload.
+    that wait for an upload. Then the totals of each version and of all of them.
     """
+    from chorus_upload.operations.insight import last_pruned, version_totals
     from chorus_upload.operations.listing import list_versions
 
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities)
-    with run.session(context, read_only=True) as session:
-        summaries = list_versions(session.journal, run.settings, version=version, modalities=chosen)
-    run.sink.result("version", summaries, lambda: versions_report(summaries))
+    with reading(run, context, local_journal) as session:
+        journal = session.journal
+        rows = list_versions(journal, run.settings, version=version, modalities=chosen)
+        totals = version_totals(journal, run.settings, rows, version=version, modalities=chosen)
+        pruned = last_pruned(journal)
+    run.sink.result("version", rows, lambda: versions_report(rows, totals, pruned=pruned))
+    # For programs only: people have seen them in the table.
+    run.sink.result("version-total", totals, Report)
     return EXIT_OK
 
 
-@group.command(
-    "checkout",
-    epilog=examples(
-        ("Take the journal to the configured local path", "journal checkout"),
-        ("To another place", "journal checkout --local-journal /data/journal.db"),
-    ),
-)
-def checkout(context: typer.Context, local_journal: LocalJournal = None) -> int:
-    """Take the journal from the cloud and lock it.
-
-    Nobody else can change it meanwhile. The commands that follow work on the local journal, until 'journal
-    checkin'.
-    """
-    from chorus_upload.operations import custody
-
-    run = current(context)
-    custody.checkout(run.settings, local_journal=local_journal, emit=_answering(run))
-    return EXIT_OK
-
-
-@group.command(
-    "checkin",
-    epilog=examples(
-        ("Give the journal back", "journal checkin"),
-        ("After an interruption, from another place", "journal checkin --local-journal /data/journal.db"),
-    ),
-)
-def checkin(context: typer.Context, local_journal: LocalJournal = None) -> int:
-    """Give the journal back and unlock it.
-
-    The local journal becomes the one in the cloud, if that is still the one that was checked out.
-    """
-    from chorus_upload.operations import custody
-
-    run = current(context)
-    custody.checkin(run.settings, local_journal=local_journal, emit=_answering(run))
-    return EXIT_OK
-
-
-@group.command(
-    "unlock",
-    epilog=examples(
-        ("See who holds the lock, and remove it after a question", "journal unlock"),
-        ("Without the question, in a script", "journal unlock --yes"),
-    ),
-)
-def unlock(
-    context: typer.Context,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> int:
-    """Remove the lock of the cloud journal by force.
-
-    What its holder has not checked in is not in the cloud journal, and cannot be checked in afterwards.
-    """
-    from chorus_upload.operations import custody
-
-    run = current(context)
-    holder = custody.lock_status(run.settings)
-    if holder is None:
-        run.emit(Notice("The journal is not locked."))
-        return EXIT_OK
-    if not yes:
-        _confirm_unlock(context, holder)
-    custody.unlock(run.settings, emit=run.emit)
-    return EXIT_OK
-
-
-def _answering(run: Invocation) -> Emit:
-    """Return an `emit` for which taking or giving back the journal is the answer, and not a remark."""
-
-    def emit(event: Event) -> None:
-        if isinstance(event, JournalCheckedOut | JournalCheckedIn):
-            run.sink.answer(event)
-        else:
-            run.emit(event)
-
-    return emit
-
-
-def _confirm_unlock(context: typer.Context, holder: str) -> None:
-    """Ask; ConfigError where nobody can answer, typer.Exit when the answer is no."""
-    run = current(context)
-    if run.options.json or not sys.stdin.isatty():
-        raise ConfigError(holder, hint="'journal unlock --yes' removes the lock without a question")
-    run.emit(Notice(holder))
-    run.sink.pause()
-    if not _agrees("Remove the lock? [y/N]: "):
-        raise typer.Exit(EXIT_OK)
-
-
-def _agrees(question: str) -> bool:
-    """Ask on standard error. Who closes the input instead of answering has interrupted the command."""
-    asked = Stream(sys.stderr)
-    asked.write(question)
-    asked.flush()
-    answer = sys.stdin.readline()
-    if not answer:
-        asked.line("")
-        raise typer.Abort
-    return answer.strip().lower() in ("y", "yes")
+custody.add_to(group)
+upgrade.add_to(group)
+insight.add_to(group)

@@ -1,0 +1,89 @@
+"""The files of a local journal: the one that is fetched beside it, those that it leaves, and the claim."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from chorus_upload.errors import JournalError
+from chorus_upload.journal.database import private_file
+from chorus_upload.storage.store import Store
+
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""What SQLite may have beside the file: part of it, or nothing at all without it."""
+
+
+def beside(local: Path, suffix: str) -> Path:
+    """The path of a file that belongs to a local journal."""
+    return local.with_name(f"{local.name}.{suffix}")
+
+
+def fetch(store: Store, name: str, target: Path) -> None:
+    """Fetch an object to a new local file that nobody else can read. Raises ObjectNotFound."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with store.open(name) as stream, private_file(target) as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise JournalError(f"{target} could not be written: {error.strerror or error}", hint="Make room.") from error
+
+
+def discard(journal: Path) -> None:
+    """Remove a journal's file, if it is there, with its companions."""
+    journal.unlink(missing_ok=True)
+    for suffix in _COMPANIONS:
+        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
+
+
+def take_place(fetched: Path, local: Path) -> None:
+    """Put a closed journal in the place of the local one, whose companions must not become those of the new one."""
+    discard(local)
+    fetched.replace(local)
+    # A backup that was made while the schema was brought up to date is called after the journal.
+    for backup in fetched.parent.glob(f"{fetched.name}.schema-*.backup"):
+        backup.replace(backup.with_name(backup.name.replace(fetched.name, local.name, 1)))
+
+
+def move_aside(local: Path) -> Path:
+    """Give a closed journal a dated name (local time) beside its own; gives that."""
+    dated = f"{local.name}.{datetime.now().astimezone():%Y%m%d%H%M%S}"
+    names = (dated, *(f"{dated}-{number}" for number in range(2, 1000)))
+    aside = next(path for path in map(local.with_name, names) if not path.exists())
+    for suffix in _COMPANIONS:
+        companion = local.with_name(local.name + suffix)
+        if companion.exists():
+            companion.rename(aside.with_name(aside.name + suffix))
+    return local.rename(aside)
+
+
+def moved_aside(local: Path) -> list[Path]:
+    """The journals that were moved aside from this place, the oldest first."""
+    form = re.compile(re.escape(local.name) + r"\.\d{14}(-\d+)?")
+    return sorted(path for path in local.parent.glob("*") if form.fullmatch(path.name))
+
+
+def read_claim(local: Path) -> str | None:
+    """The id of the lock that a check-out to this place was about to take; None when there was none."""
+    try:
+        return beside(local, "claim").read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise JournalError(f"{beside(local, 'claim')} cannot be read ({error})") from error
+
+
+def write_claim(local: Path, lock_id: str) -> None:
+    """Note the id of a lock before it is taken."""
+    try:
+        with private_file(beside(local, "claim")) as file:
+            file.write(lock_id.encode("ascii"))
+    except OSError as error:
+        raise JournalError(f"{local} cannot be written: {error.strerror or error}") from error
+
+
+def drop_claim(local: Path) -> None:
+    """Forget it: the local journal itself says so now, or nobody needs to know any more."""
+    beside(local, "claim").unlink(missing_ok=True)
