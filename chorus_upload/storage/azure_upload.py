@@ -114,7 +114,6 @@ class Upload:
         service keeps what it has for a week, or until the object is written after all.
         """
         staging = _Staging(self, executor, self._held(), source)
-        whole = hashlib.md5(usedforsecurity=False)
         try:
             for offset in range(0, size, block_size):
                 buffer = staging.buffer(min(block_size, size - offset))
@@ -122,7 +121,6 @@ class Upload:
                     fill(buffer.view, body, missing=size - offset)
                     if offset + block_size >= size:
                         require_end(body, size)
-                    whole.update(buffer.view)
                 except BaseException:
                     buffer.give_back()
                     raise
@@ -131,13 +129,14 @@ class Upload:
         except BaseException:
             staging.give_up()
             raise
-        answer = self.requests.send(f"writing {self.key}", lambda: self._commit(staged, whole.digest()))
+        properties = self.properties()
+        answer = self.requests.send(f"writing {self.key}", lambda: self._commit(staged, properties))
         return StoredObject(
             key=self.key,
             size=size,
             etag=bare_etag(answer["etag"]),
             time_us=microseconds(answer["last_modified"]),
-            checksum=Checksum(whole.digest(), ComputedBy.UNKNOWN),
+            checksum=Checksum(properties.md5, ComputedBy.UNKNOWN) if properties.md5 else None,
             transit_checked=True,
             spared=sum(block.size for block in staged if block.spared),
         )
@@ -165,12 +164,14 @@ class Upload:
 
         return self.requests.run(f"looking for parts of {self.key}", ask)
 
-    def _commit(self, staged: list[_Staged], md5: bytes) -> Mapping[str, Any]:
-        properties = self.properties()
+    def _commit(self, staged: list[_Staged], properties: Properties) -> Mapping[str, Any]:
+        md5 = properties.md5
         answer: Mapping[str, Any] = self.blob().commit_block_list(
             [BlobBlock(block.name) for block in staged],
             # For those who download; the service does not check it, and it is evidence of nothing.
-            content_settings=ContentSettings(content_type="application/octet-stream", content_md5=bytearray(md5)),
+            content_settings=ContentSettings(
+                content_type="application/octet-stream", content_md5=bytearray(md5) if md5 else None
+            ),
             metadata=dict(properties.metadata),
             standard_blob_tier=StandardBlobTier(properties.tier) if properties.tier else None,
             **self.conditions.options,

@@ -64,11 +64,13 @@ class Properties:
     """What is written beside an object; evidence of nothing.
 
     `metadata` has ASCII letters, digits and underscores in its names and ASCII values. `tier` is a storage class
-    in the service's own words, None for its usual one. A store that has no place for them ignores them.
+    in the service's own words, None for its usual one. `md5` is of the whole body, for those who download it, where
+    the service does not compute one itself. A store that has no place for them ignores them.
     """
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     tier: str | None = None
+    md5: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

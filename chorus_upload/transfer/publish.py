@@ -9,7 +9,7 @@ import xxhash
 
 from chorus_upload.errors import IntegrityError
 from chorus_upload.model import Twin
-from chorus_upload.storage.store import Store, StoredObject
+from chorus_upload.storage.store import Properties, Store, StoredObject
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.reader import BLOCK
 
@@ -44,7 +44,15 @@ def publish(
     with path.open("rb") as stream:
         small = size <= store.capabilities.one_request_limit
         body = stream.read() if small else stream
-        stored = store.put(key, body, size=size, create_only=create_only, if_match=if_match, twin=twin)
+        stored = store.put(
+            key,
+            body,
+            size=size,
+            create_only=create_only,
+            if_match=if_match,
+            properties=lambda: Properties(md5=content[1]),
+            twin=twin,
+        )
     verdict = judge(stored, size=size, md5=content[1])
     if verdict is Verdict.UNPROVEN and read_back(store, key, size=size) != content:
         verdict = Verdict.WRONG

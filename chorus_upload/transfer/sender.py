@@ -195,7 +195,7 @@ class Sender:
             body = CheckedStream(
                 stream, size=transfer.size, verify=verify, on_bytes=lambda count: self._sent(transfer, count)
             )
-            stored = self._store_body(transfer, cast(BinaryIO, body), lambda: body.fingerprint)
+            stored = self._store_body(transfer, cast(BinaryIO, body), lambda: _Content(body.fingerprint, body.md5))
             return stored, _Content(body.fingerprint, body.md5)
 
     def _put_small(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
@@ -205,21 +205,25 @@ class Sender:
             raise SourceChanged("it changed while it was read")
         content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
         _require_known(transfer, content)
-        return self._store_body(transfer, data, lambda: content.fingerprint), content
+        return self._store_body(transfer, data, lambda: content), content
 
     def _sent(self, transfer: Transfer, count: int) -> None:
         self._meter.add(transfer, count)
         if self._stop.is_set():
             raise Stopped
 
-    def _store_body(self, transfer: Transfer, body: bytes | BinaryIO, fingerprint: Callable[[], bytes]) -> StoredObject:
+    def _store_body(self, transfer: Transfer, body: bytes | BinaryIO, content: Callable[[], _Content]) -> StoredObject:
+        def properties() -> Properties:
+            fingerprint, md5 = content()
+            return Properties(_metadata(transfer, fingerprint), self._terms.tier, md5)
+
         return self._store.put(
             transfer.key,
             body,
             size=transfer.size,
             create_only=transfer.replaces is None,
             if_match=transfer.replaces,
-            properties=lambda: Properties(_metadata(transfer, fingerprint()), self._terms.tier),
+            properties=properties,
             twin=transfer.twin,
         )
 

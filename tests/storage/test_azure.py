@@ -103,7 +103,9 @@ class TestRequests:
 
     def test_a_large_body_is_checked_block_by_block(self, wire: Wire, store: AzureStore, azurite: Azurite) -> None:
         content = bytes(range(256)) * (10 * 1024) + b"end"
-        stored = store.put("a", io.BytesIO(content), size=len(content), properties=lambda: Properties({"files": "1"}))
+        stored = store.put(
+            "a", io.BytesIO(content), size=len(content), properties=lambda: Properties({"files": "1"}, md5=md5(content))
+        )
         blocks = [each for each in wire.requests if "comp=block&" in each.target]
         assert sorted(each.size for each in blocks) == [MIB // 2 + 3, MIB, MIB]
         assert all("content-md5" in each.headers for each in blocks)

@@ -65,7 +65,12 @@ def store(wire: Wire, azurite: Azurite, azure_container: str) -> Iterator[AzureS
 def put(
     store: AzureStore, key: str, content: bytes, *, twin: Twin | None = None, create_only: bool = True
 ) -> StoredObject:
-    return store.put(key, io.BytesIO(content), size=len(content), create_only=create_only, twin=twin)
+    def properties() -> Properties:
+        return Properties(md5=hashlib.md5(content, usedforsecurity=False).digest())
+
+    return store.put(
+        key, io.BytesIO(content), size=len(content), create_only=create_only, properties=properties, twin=twin
+    )
 
 
 def content_of(store: AzureStore, key: str) -> bytes:
