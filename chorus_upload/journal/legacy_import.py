@@ -247,11 +247,11 @@ class _TakeOver:
             last.mtime_us,
             None if last.md5 is None else bytes.fromhex(last.md5),
             # As young as that when it was read, it may have changed once more under the same time.
-            last.mtime_us >= last.valid_us - CLOCK_GRAIN_US,
-            life.change,
+            int(last.mtime_us >= last.valid_us - CLOCK_GRAIN_US),
+            life.change.value,
             self._versions[first.version],
             None if life.retired_by is None else self._versions[life.retired_by],
-            life.retirement,
+            None if life.retirement is None else life.retirement.value,
         )
 
     def _delivery(self, life: Life, placed: Placed) -> tuple[object, ...]:
@@ -261,7 +261,7 @@ class _TakeOver:
             self._remark("the path of an uploaded file does not match its pattern: its key is a guess", first.path)
             key = f"{first.version}/{first.path}"
         md5 = bytes.fromhex(life.last.md5 or "")
-        return first.id, self._destination, number, key, md5, Evidence.IMPORTED, moment, life.seconds
+        return first.id, self._destination, number, key, md5, Evidence.IMPORTED.value, moment, life.seconds
 
     def _find_directory(self, path: str) -> int:
         found = self._driver.execute("SELECT id FROM directory WHERE path = ?", (path,)).fetchone()
