@@ -142,7 +142,7 @@ class Transfer:
     `fingerprint` and `md5` are what the journal knows of the content; either may be missing (a file that is
     first read while it is sent has neither, one from an old journal has only an MD5). `replaces` is the etag of
     an object of ours that this one supersedes under the same key; None means that the key must be free, or hold
-    content of one of the fingerprints in `superseded`: that of earlier states of this file in the same version,
+    content of one of the fingerprints (or MD5s) in `superseded`: earlier states of this file in the same version,
     which may have been sent by a run that died before recording it. `version` is the label of the version to
     which the file belongs; `twin` is where the destination has the same content already.
     """

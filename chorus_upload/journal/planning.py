@@ -106,14 +106,17 @@ def superseded_etags(journal: Journal, *, destination: int, keys: Sequence[str])
 
 
 def superseded_content(journal: Journal) -> dict[int, tuple[bytes, ...]]:
-    """By planned file: fingerprints of earlier states of it that belonged to the same version."""
+    """By planned file: fingerprints of earlier states of it that belonged to the same version.
+
+    An MD5 takes the place of a fingerprint where an older tool left only that.
+    """
     statement = """
-        SELECT p.file_id, old.fingerprint
+        SELECT p.file_id, coalesce(old.fingerprint, old.md5)
         FROM file old
         JOIN file f ON f.retired_by IS NULL AND f.directory_id = old.directory_id AND f.name = old.name
             AND f.modality_id = old.modality_id AND f.introduced_by = old.introduced_by
         JOIN planned p ON p.file_id = f.id
-        WHERE old.retired_by IS NOT NULL AND old.fingerprint IS NOT NULL
+        WHERE old.retired_by IS NOT NULL AND coalesce(old.fingerprint, old.md5) IS NOT NULL
     """
     found: dict[int, tuple[bytes, ...]] = {}
     with journal.transaction() as connection:

@@ -140,7 +140,7 @@ class Sender:
                 transfer = dataclasses.replace(transfer, replaces=None)
             elif held.content == content:
                 return _delivered(transfer, content, Evidence.READBACK, held.etag, begun, sent=False, replaced=replaced)
-            elif held.content is not None and held.content[0] in transfer.superseded:
+            elif held.content is not None and not set(transfer.superseded).isdisjoint(held.content):
                 transfer = dataclasses.replace(transfer, replaces=held.etag)
             elif held.content is not None and self._terms.replace:
                 transfer = dataclasses.replace(transfer, replaces=held.etag)

@@ -229,9 +229,13 @@ def test_the_same_content_is_not_replaced(root: Path, store: ScriptedStore) -> N
     assert (outcome.sent, outcome.replaced, outcome.etag) == (False, False, there.etag)
 
 
-def test_what_supersedes_an_object_of_ours_does_not_count_as_replacing(root: Path, store: ScriptedStore) -> None:
+@pytest.mark.parametrize("known_by", [xxhash.xxh3_128_digest(b"older"), hashlib.md5(b"older").digest()])  # noqa: S324
+def test_what_supersedes_an_object_of_ours_does_not_count_as_replacing(
+    root: Path, store: ScriptedStore, known_by: bytes
+) -> None:
+    """It is known by its fingerprint, or by its MD5 where an older tool had sent it."""
     store.put(KEY, b"older", size=5)
-    transfer = dataclasses.replace(journaled(root), superseded=(xxhash.xxh3_128_digest(b"older"),))
+    transfer = dataclasses.replace(journaled(root), superseded=(known_by,))
 
     outcome = sender(root, store, REPLACE).send(transfer)
 
