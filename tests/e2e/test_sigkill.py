@@ -36,7 +36,7 @@ from tests.e2e.mortal_program import KILLED, Program, running_program, steps_to_
 from tests.e2e.site import Site
 from tests.trees import Bytes, Content, build
 
-EVERY = 1 if os.environ.get("CHORUS_EVERY_STEP") else 5
+EVERY = 1 if os.environ.get("CHORUS_EVERY_STEP") else 20
 TODAY = datetime.now(UTC).toordinal()
 
 SPRING: dict[str, Content] = {
