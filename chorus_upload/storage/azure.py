@@ -107,14 +107,14 @@ class AzureStore:
         )
 
     def probe(self) -> None:
-        self._page(f"{self._prefix}/" if self._prefix else "", "")
+        self._page(f"{self._prefix}/" if self._prefix else "", "", most=1)
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store.scan`. Directories of accounts with a hierarchical namespace are no objects."""
         lead = f"{self._prefix}/" if self._prefix else ""
         marker: str | None = ""
         while marker is not None:
-            found, marker = self._page(lead + prefix, marker)
+            found, marker = self._page(lead + prefix, marker, most=self._page_size)
             for blob in found:
                 key = blob.name[len(lead) :]
                 if key and (blob.metadata or {}).get("hdi_isfolder") != "true":
@@ -242,8 +242,8 @@ class AzureStore:
             )
         return name
 
-    def _page(self, prefix: str, marker: str) -> tuple[list[BlobProperties], str | None]:
-        """One page of a listing, and what to ask for the next one with.
+    def _page(self, prefix: str, marker: str, *, most: int) -> tuple[list[BlobProperties], str | None]:
+        """One page of a listing, of so many objects at most, and what to ask for the next one with.
 
         Every attempt asks anew with the marker: the SDK's own iterator, when it fails while it reads an
         answer, takes the page for delivered, and the listing would end early without a word.
@@ -251,7 +251,7 @@ class AzureStore:
 
         def fetch() -> tuple[list[BlobProperties], str | None]:
             pages = self._container.list_blobs(
-                name_starts_with=prefix or None, include=["metadata"], results_per_page=self._page_size
+                name_starts_with=prefix or None, include=["metadata"], results_per_page=most
             ).by_page(marker)
             try:
                 found = list(next(pages, ()))

@@ -130,6 +130,14 @@ class TestRequests:
         assert "maxresults=5000" in request.target
         assert "prefix=p%2Fv1%2F" in request.target
 
+    def test_to_look_whether_it_is_there_lists_no_more_than_one_object(self, wire: Wire, store: AzureStore) -> None:
+        for number in range(3):
+            store.put(str(number), b"1", size=1)
+        wire.requests.clear()
+        store.probe()
+        [request] = wire.requests
+        assert "maxresults=1&" in f"{request.target}&"
+
     def test_a_claim_is_not_evidence(self, store: AzureStore, azurite: Azurite, azure_container: str) -> None:
         with azurite.service() as service, service.get_blob_client(azure_container, "p/a") as blob:
             blob.upload_blob(b"content")
