@@ -23,6 +23,9 @@
 
 Exit 0 is success; 3 is partial success (the run ended, but some files need a person: see the report);
 130 is an interruption by the user. Trouble with one file is an outcome in a report, never one of these.
+
+An interruption is Python's own KeyboardInterrupt, which is no `Exception` and passes every handler of errors; the
+second one is a `StoppedAtOnce`.
 """
 
 from __future__ import annotations
@@ -43,6 +46,13 @@ class ChorusError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class StoppedAtOnce(KeyboardInterrupt):
+    """Nothing more is waited for or sent. What is recorded stays in the local journal.
+
+    Its text, if any, says what the user can do next.
+    """
 
 
 class ConfigError(ChorusError):

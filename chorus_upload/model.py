@@ -144,7 +144,8 @@ class Transfer:
     an object of ours that this one supersedes under the same key; None means that the key must be free, or hold
     content of one of the fingerprints (or MD5s) in `superseded`: earlier states of this file in the same version,
     which may have been sent by a run that died before recording it. `version` is the label of the version to
-    which the file belongs; `twin` is where the destination has the same content already.
+    which the file belongs; `twin` is where the destination has the same content already. `may_be_there` says that
+    a run that was killed may have delivered it.
     """
 
     file_id: int
@@ -159,6 +160,7 @@ class Transfer:
     superseded: tuple[bytes, ...] = ()
     version: str = ""
     twin: Twin | None = None
+    may_be_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)

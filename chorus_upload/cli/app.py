@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -20,7 +21,7 @@ from chorus_upload.cli.helping import help_page
 from chorus_upload.cli.interruption import interrupted_by_signals
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
 from chorus_upload.cli.render.stream import Stream, make_tolerant
-from chorus_upload.errors import EXIT_OK
+from chorus_upload.errors import EXIT_OK, StoppedAtOnce
 
 app = make_group(
     "Keep a journal of research data, upload what is new, and prove that it arrived.",
@@ -88,9 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: whatever ends a run becomes words
         failure = failure_of(error, verbose=invocation.options.verbose, redact=invocation.redact)
         invocation.sink.failure(failure)
+        if isinstance(error, StoppedAtOnce):
+            invocation.close()
+            _end_without_waiting(failure.exit_code)
         return failure.exit_code
     finally:
         invocation.close()
+
+
+def _end_without_waiting(exit_code: int) -> NoReturn:
+    """End the process; Python would wait for threads that are in the middle of a request or of reading a file."""
+    for stream in (sys.stdout, sys.stderr):
+        Stream(stream).flush()
+    os._exit(exit_code)
 
 
 def build_command() -> TyperGroup:

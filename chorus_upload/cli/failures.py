@@ -8,11 +8,15 @@ from collections.abc import Callable
 import typer
 
 from chorus_upload.cli.render.sink import Failure
-from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError
+from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError, StoppedAtOnce
 
 EXIT_UNEXPECTED = 1
 
 _AFTER_INTERRUPTION = "what was recorded is kept; type the same command again to go on"
+_AFTER_INSISTING = (
+    "what was recorded is in the local journal: type the same command again to go on, or `journal checkin` to give it"
+    " back"
+)
 _PLEASE_REPORT = "this is a defect of chorus-upload: please report it, with the output of the same command and -v"
 
 
@@ -25,6 +29,8 @@ def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], s
             return Failure(type(error).__name__, error.exit_code, redact(error.message), hint, shown)
         case typer.TyperException():
             return Failure("UsageError", error.exit_code, redact(error.format_message()), _usage_hint(error))
+        case StoppedAtOnce():
+            return Failure("Interrupted", EXIT_INTERRUPTED, "stopped at once", str(error) or _AFTER_INSISTING, shown)
         case KeyboardInterrupt() | typer.Abort():
             return Failure("Interrupted", EXIT_INTERRUPTED, "interrupted", _AFTER_INTERRUPTION, shown)
         case _:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from chorus_upload.errors import StoppedAtOnce
+
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
@@ -37,13 +39,26 @@ def interrupted_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """In this block the first signal sets the event; a second one is a KeyboardInterrupt."""
-    stop = threading.Event()
+def interrupted_at_once(hint: str) -> Iterator[None]:
+    """Every signal in this block is a StoppedAtOnce: for what leaves nothing behind. `hint` says how to go on."""
 
-    def ask_first(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            _interrupt(number, frame)
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise StoppedAtOnce(hint)
+
+    with _handled_by(interrupt):
+        yield
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """In this block the first signal sets the event; a second one is a StoppedAtOnce."""
+    # The work itself may set `stop`, too.
+    stop, asked = threading.Event(), threading.Event()
+
+    def ask_first(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise StoppedAtOnce
+        asked.set()
         stop.set()
 
     with _handled_by(ask_first):

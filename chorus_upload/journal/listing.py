@@ -28,7 +28,7 @@ class ListedObject(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """An active, delivered file beside its object; the last three are None when the object is missing."""
+    """An active, delivered file beside its object; what is `listed` is None when the object is missing."""
 
     path: str
     modality: str
@@ -38,6 +38,7 @@ class Compared(NamedTuple):
     fingerprint: bytes | None
     evidence: Evidence
     etag: str | None
+    delivered_us: int
     listed_size: int | None
     listed_etag: str | None
     listed_md5: bytes | None
@@ -50,7 +51,7 @@ class Compared(NamedTuple):
 
 _COMPARED = text("""
     SELECT d.file_id, CASE k.path WHEN '' THEN f.name ELSE k.path || '/' || f.name END, m.name, d.key, f.size,
-        d.md5, f.fingerprint, d.evidence, d.etag, l.size, l.etag, l.md5
+        d.md5, f.fingerprint, d.evidence, d.etag, d.delivered_us, l.size, l.etag, l.md5
     FROM delivery d
     JOIN file f ON f.id = d.file_id
     JOIN directory k ON k.id = f.directory_id

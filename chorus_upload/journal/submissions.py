@@ -16,12 +16,13 @@ from chorus_upload.journal.who import Who
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One submission to one destination; open until its upload has run to its end."""
+    """One submission to one destination; open until its upload has run to its end, which `resumed` ones had not."""
 
     id: int
     label: str
     destination_id: int
     begun_us: int
+    resumed: bool = False
 
 
 def begin(journal: Journal, *, url: str, label: str, who: Who, resume: bool = True) -> Submission:
@@ -39,7 +40,9 @@ def begin(journal: Journal, *, url: str, label: str, who: Who, resume: bool = Tr
             .limit(1)
         ).one_or_none()
         if unfinished and resume:
-            return Submission(id=unfinished[0], label=unfinished[1], destination_id=to, begun_us=unfinished[2])
+            return Submission(
+                id=unfinished[0], label=unfinished[1], destination_id=to, begun_us=unfinished[2], resumed=True
+            )
         taken = set(connection.execute(select(columns.label)).scalars())
         free = next(name for name in (label, *(f"{label}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
         begun = now_us()

@@ -52,6 +52,7 @@ def transfer_of(
     replaces: str | None = None,
     superseded: tuple[bytes, ...] = (),
     twin: Twin | None = None,
+    may_be_there: bool = False,
 ) -> Transfer:
     """The work of delivering a pending file under `key`."""
     return Transfer(
@@ -67,4 +68,5 @@ def transfer_of(
         superseded=superseded,
         version=file.version,
         twin=twin,
+        may_be_there=may_be_there,
     )

@@ -26,6 +26,7 @@ from chorus_upload.errors import (
     JournalLocked,
     JournalNotCheckedOut,
     PreconditionFailed,
+    StoppedAtOnce,
 )
 from chorus_upload.events import Emit, JournalCheckedIn, Level, Notice
 from chorus_upload.journal import commands, custody
@@ -66,7 +67,8 @@ def journal_session(
 
     `local_only` works on the local journal and leaves the cloud alone. `read_only` needs no lock: it reads
     the local journal while that is checked out, else the cloud's. An error of ours that ends the command
-    does not keep the journal from being checked in; a crash does, and then the local file has the progress.
+    does not keep the journal from being checked in; a crash does, and so does StoppedAtOnce: then the local file
+    has the progress.
     """
     require_supported(settings)
     local = local_journal or settings.journal.local_path
@@ -142,6 +144,8 @@ def _working_copy(settings: Settings, local: Path, *, local_only: bool, emit: Em
             try:
                 with _kept(settings, journal, emit=emit):
                     yield journal
+            except StoppedAtOnce:
+                raise
             except (ChorusError, KeyboardInterrupt) as error:
                 try:
                     _give_back(handover, journal)

@@ -34,7 +34,7 @@ from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.who import Who
 from chorus_upload.model import CustodyState
 from chorus_upload.operations import lock
-from chorus_upload.operations.backups import keep_backup
+from chorus_upload.operations.backups import backups, keep_backup
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.local_files import (
     beside,
@@ -148,7 +148,10 @@ class Handover:
             else:
                 state = replace(state, state=CustodyState.OUT, offered=None)
             custody.write(journal, state)
-        return self._let_go(journal, state) if state.state is CustodyState.RETURNED else state
+        if state.state is not CustodyState.RETURNED:
+            return state
+        self._back_up_late(journal, state)
+        return self._let_go(journal, state)
 
     def require_lock(self, journal: Journal, state: Custody, *, renewing: bool = False) -> Custody:
         """A local journal is checked out: make sure that the cloud still thinks so, too.
@@ -195,18 +198,21 @@ class Handover:
         Raises CheckinConflict when the cloud has gone on without this journal.
         """
         state = self.require_lock(journal, state)
-        copy = beside(journal.path, "offered")
+        copy, replaced = beside(journal.path, "offered"), False
         try:
             private_file(copy).close()
             journal.copy_to(copy)
             offered = replace(state, state=CustodyState.OFFERED, offered=hash_file(copy)[0])
             custody.write(journal, offered)
             stored = self._replace(journal, copy, state)
-            state = replace(state, state=CustodyState.RETURNED, base_etag=stored.etag)
-            custody.write(journal, state)
-            self._back_up(copy, stored)
+            replaced = True
         finally:
-            copy.unlink(missing_ok=True)
+            # Afterwards it is kept until there is a backup, whatever happens.
+            if not replaced:
+                copy.unlink(missing_ok=True)
+        state = replace(state, state=CustodyState.RETURNED, base_etag=stored.etag)
+        custody.write(journal, state)
+        self._back_up(copy, stored)
         self._let_go(journal, state)
         self.emit(JournalCheckedIn(cloud=state.cloud, local=str(journal.path), unchanged=False))
 
@@ -309,10 +315,17 @@ class Handover:
             text = f"the journal is checked in, but its backups could not be seen to: {error.message}"
             self.emit(Notice(text, Level.WARNING))
 
+    def _back_up_late(self, journal: Journal, state: Custody) -> None:
+        """For a check-in that was killed between the replacement and the backup, or just after that."""
+        copy, there = beside(journal.path, "offered"), self.store.stat(self.name)
+        if copy.exists() and there is not None and there.etag == state.base_etag:
+            newest = backups(self.store, self.name)[-1:]
+            if not newest or read_back(self.store, newest[0], size=there.size) != hash_file(copy):
+                self._back_up(copy, there)
+
     def _let_go(self, journal: Journal, state: Custody) -> Custody:
         """The cloud has it all: remove our lock, if it is still there, and note that."""
         lock.release(self.store, self.name, lock_id=state.lock_id or "")
-        # A check-in that was killed has left its copy.
         beside(journal.path, "offered").unlink(missing_ok=True)
         state = replace(state, state=CustodyState.IN, lock_id=None, implicit=False)
         custody.write(journal, state)

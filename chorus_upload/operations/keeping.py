@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from chorus_upload.errors import ChorusError
+from chorus_upload.errors import ChorusError, StoppedAtOnce
 from chorus_upload.events import Emit, Level, Notice
 from chorus_upload.journal.who import Who
 from chorus_upload.operations import lock
@@ -57,7 +57,7 @@ class Keeper:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         # A request that hangs is not waited for: it can only renew a lock that is still there.
-        self._thread.join(_ENDING_SECONDS)
+        self._thread.join(0 if isinstance(exc[1], StoppedAtOnce) else _ENDING_SECONDS)
 
     def _keep(self) -> None:
         renewed, warned = time.monotonic(), False

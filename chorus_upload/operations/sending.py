@@ -21,7 +21,7 @@ from chorus_upload.model import Delivered, Failed, FailureKind, Outcome, Transfe
 from chorus_upload.operations.central import Keys, transfer_of
 from chorus_upload.operations.outcomes import Outcomes
 from chorus_upload.operations.pace import Pace
-from chorus_upload.transfer.pool import Pool
+from chorus_upload.transfer.pool import AHEAD, Pool
 from chorus_upload.transfer.reader import Stopped
 from chorus_upload.transfer.sender import Sender
 
@@ -49,6 +49,9 @@ class Run:
         self._stop = stop
         self._keys = Keys(settings)
         self._most_unrecorded = settings.page_size
+        # A run that was killed had so many files, at most, on their way or arrived and not recorded. The plan begins
+        # with them.
+        self._to_look_for = settings.page_size + settings.num_threads + AHEAD if submission.resumed else 0
         self._earlier: dict[int, tuple[bytes, ...]] = {}
         self._distrusted: list[int] = []
         self._unrecorded: list[Delivered] = []
@@ -117,7 +120,7 @@ class Run:
 
     def _transfers(self, *, waiting: bool) -> Iterator[Transfer]:
         """The plan as work, a page at a time; `waiting` says for which pass."""
-        to = self._submission.destination_id
+        to, taken = self._submission.destination_id, 0
         for page in deliveries.planned(self._journal, waiting=waiting):
             keyed = list(self._keyed(page))
             superseded = planning.superseded_etags(self._journal, destination=to, keys=[key for _, key in keyed])
@@ -126,12 +129,14 @@ class Run:
             for file, key in keyed:
                 if self._stop.is_set():
                     return
+                taken += 1
                 yield transfer_of(
                     file,
                     key=key,
                     replaces=superseded.get(key),
                     superseded=self._earlier.get(file.id, ()),
                     twin=_twin(file, twins, key=key),
+                    may_be_there=taken <= self._to_look_for,
                 )
 
     def _keyed(self, page: list[PendingFile]) -> Iterator[tuple[PendingFile, str]]:

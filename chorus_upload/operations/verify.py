@@ -30,7 +30,7 @@ from chorus_upload.errors import (
 from chorus_upload.events import Emit, FileVerified, Notice, Tally, VerifyFinished, VerifyProgressed, VerifyResult
 from chorus_upload.journal import deliveries
 from chorus_upload.journal.deliveries import Selection
-from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.listing import Compared, ListedObject, Listing
 from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
@@ -43,6 +43,8 @@ from chorus_upload.storage.open import open_store
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.pool import Pool, ThreadPool
 
+FRESH_US = 60_000_000
+"""What was delivered later than this before the listing began may be too new for it, clocks being what they are."""
 MOST_DENIED = 10
 """So many refusals in a row to let us read are not about single objects any more."""
 
@@ -95,10 +97,10 @@ def verify(
         ):
             check.take_listing(store, listing)
             is_chosen = _choice(request, listing, selection, emit=emit)
-            to_read = check.settle(listing.compared(selection), is_chosen=is_chosen)
+            to_read = check.settle(check.looked_for(listing.compared(selection), store), is_chosen=is_chosen)
             if to_read.files:
                 check.read_back(
-                    listing.compared(selection),
+                    check.looked_for(listing.compared(selection), store),
                     store=store,
                     is_chosen=is_chosen,
                     total=to_read,
@@ -136,6 +138,7 @@ class _Check:
         self._emit = emit
         self._stop = stop
         self._objects = 0
+        self._begun_us = now_us()
         self._done = Tally()
         self._denied: list[AccessDenied] = []
         self.results: Counter[VerifyResult] = Counter()
@@ -158,6 +161,16 @@ class _Check:
             raise
         self._objects = listing.objects
         self._emit(VerifyProgressed(self._objects))
+
+    def looked_for(self, files: Iterator[Compared], store: Store) -> Iterator[Compared]:
+        """The same files; what an upload delivers while this runs is looked for if the listing had it not yet."""
+        for compared in files:
+            if compared.listed_size is None and compared.delivered_us > self._begun_us - FRESH_US:
+                there = store.stat(compared.key)
+                if there is not None:
+                    yield compared._replace(listed_size=there.size, listed_etag=there.etag)
+                    continue
+            yield compared
 
     def settle(self, files: Iterator[Compared], *, is_chosen: Callable[[str], bool]) -> Tally:
         """Tell what the listing says; gives how much has to be read."""
@@ -192,7 +205,6 @@ class _Check:
 
         reader, pace = BackReader(store, stop=self._stop), Pace(0.2)
         trouble: StorageError | None = None
-        told = False
         self._report(reader, total)
         try:
             for reading in pool.run(reader.read, to_read()):
@@ -200,9 +212,6 @@ class _Check:
                     trouble = self._take(reading)
                 if trouble is not None:
                     self._stop.set()
-                elif self._stop.is_set() and not told:
-                    told = True
-                    self._emit(Notice("stopping; once more stops at once"))
                 if pace.is_due():
                     self._report(reader, total)
         except BaseException:

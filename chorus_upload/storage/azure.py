@@ -25,7 +25,7 @@ from urllib.parse import quote
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobProperties
 
-from chorus_upload.errors import ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError
 from chorus_upload.model import Twin
 from chorus_upload.storage.azure_client import connect
 from chorus_upload.storage.azure_credentials import AzureCredential, ConnectionString, SasToken
@@ -207,7 +207,9 @@ class AzureStore:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        # Threads may be in the middle of a request then, and are not waited for.
+        if not isinstance(exc[1], StoppedAtOnce):
+            self.close()
 
     def _blob(self, key: str) -> BlobClient:
         return self._container.get_blob_client(self._name(key))

@@ -24,9 +24,9 @@ from chorus_upload.storage.azure_credentials import (
     SasToken,
 )
 from chorus_upload.storage.azure_errors import scrub
-from chorus_upload.storage.curl import HttpClient, is_this_machine, trusted_certificates
+from chorus_upload.storage.curl import HttpClient
 from chorus_upload.storage.curl_adapter import CurlAdapter
-from chorus_upload.storage.network import Network
+from chorus_upload.storage.network import Network, is_this_machine
 from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _login(network: Network) -> DefaultAzureCredential:
     # Imported here: it takes long, and few need it.
     from azure.identity import DefaultAzureCredential
 
-    options: dict[str, Any] = {"connection_verify": str(trusted_certificates(network.ca_bundle))}
+    options: dict[str, Any] = {"connection_verify": str(network.trusted)}
     if network.proxy is not None:
         # Without TLS only the machine's own identity is asked, at an address that no proxy reaches.
         options["proxies"] = {"http": "", "https": network.proxy}

@@ -6,20 +6,17 @@ fraction of the work that an HTTP client in Python takes for each request (docs/
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
 import sys
 import threading
-import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import certifi
 import pycurl
 
 from chorus_upload.storage.bandwidth import Throttle
@@ -92,12 +89,13 @@ class HttpClient:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._is_proxy_chosen = network.proxy is not None
-        self._proxy = network.proxy if network.proxy is not None else _proxy_of_environment(parts.scheme, self._host)
+        self._proxy = network.proxy_for(parts.scheme, self._host)
         self._endpoint_ip = endpoint_ip
-        self._trusted = trusted_certificates(network.ca_bundle)
+        self._trusted = network.trusted
         self._throttle = throttle
         self._own = threading.local()
         self._handles: list[pycurl.Curl] = []
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="chorus-aside")
         self.stop = stop or threading.Event()
 
     def request(
@@ -112,6 +110,35 @@ class HttpClient:
         """
         if any("\n" in line or "\r" in line for line in headers):
             raise ValueError("a header is more than one line")
+        if threading.current_thread() is threading.main_thread():
+            return self._exchange_aside(method, url, headers, body, silence)
+        return self._exchange(method, url, headers, body, silence)
+
+    def _exchange_aside(
+        self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview, silence: float
+    ) -> Answer:
+        """In a thread of its own: signals reach Python in the main thread, and there not before libcurl returns."""
+        interrupted = threading.Event()
+        future = self._aside.submit(self._exchange, method, url, headers, body, silence, interrupted)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            interrupted.set()
+            wait([future])
+            raise
+        finally:
+            # It knows the exception, which knows this frame.
+            del future
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[str],
+        body: bytes | memoryview,
+        silence: float,
+        interrupted: threading.Event | None = None,
+    ) -> Answer:
         curl = self._handle()
         head: list[bytes] = []
         pieces = _Incoming()
@@ -122,6 +149,9 @@ class HttpClient:
         curl.setopt(pycurl.WRITEFUNCTION, pieces.take)
         curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(silence)))
         handed_out = self._set_body(curl, method, body)
+        if interrupted is not None:
+            curl.setopt(pycurl.NOPROGRESS, 0)
+            curl.setopt(pycurl.XFERINFOFUNCTION, lambda *sizes: interrupted.is_set() or self._progress(*sizes))
         try:
             curl.perform()
         except pycurl.error as error:
@@ -146,6 +176,7 @@ class HttpClient:
 
     def close(self) -> None:
         """Close all connections. No thread may be using the client any more."""
+        self._aside.shutdown()
         while self._handles:
             self._handles.pop().close()
 
@@ -216,7 +247,7 @@ class HttpClient:
         return reader
 
     def _progress(self, _to_get: int, _got: int, to_send: int, sent: int) -> int:
-        return int(self.stop.is_set() and 2 * sent <= to_send)
+        return int(self.stop.is_set() and to_send >= _LONG and 2 * sent <= to_send)
 
     def _no_answer(self, curl: pycurl.Curl, number: int, text: str = "") -> NoAnswer:
         """libcurl's error; its texts name the host, and never what is asked of it."""
@@ -322,31 +353,6 @@ def _of_the_proxy(status: int) -> NoAnswer:
         return NoAnswer(f"the proxy does not get through to the service ({status})")
     asks = "asks for a user and a password" if status == 407 else f"refuses the connection ({status})"
     return ProxyRefused(f"the proxy {asks}")
-
-
-def trusted_certificates(ca_bundle: Path | None) -> Path:
-    """The file or directory of certificates to trust: the configured one, the environment's, or the usual ones."""
-    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    if ca_bundle is not None:
-        return ca_bundle
-    return Path(named) if named else Path(certifi.where())
-
-
-def _proxy_of_environment(scheme: str, host: str) -> str:
-    """The proxy for a host as the environment (on Windows and macOS: the system) says it; "" for none."""
-    if is_this_machine(host) or urllib.request.proxy_bypass(host):
-        return ""
-    found = urllib.request.getproxies()
-    return found.get(scheme) or found.get("all") or ""
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether a host is a loopback address, to which nothing leaves this machine."""
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _tune_socket(descriptor: int, _purpose: int) -> int:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
+import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+
+import certifi
 
 from chorus_upload.config.settings import NO_PROXY, Settings
 
@@ -33,3 +39,32 @@ class Network:
             ca_bundle=settings.ca_bundle,
             proxy="" if proxy == NO_PROXY else proxy,
         )
+
+    @property
+    def trusted(self) -> Path:
+        """The file or directory of certificates to trust: the configured one, the environment's, or the usual ones."""
+        if self.ca_bundle is not None:
+            return self.ca_bundle
+        named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        return Path(named or certifi.where())
+
+    def proxy_for(self, scheme: str, host: str) -> str:
+        """The proxy for a host: the configured one, or what the environment (on Windows and macOS: the system) says.
+
+        "" for none; this machine is reached without one, unless one is configured.
+        """
+        if self.proxy is not None:
+            return self.proxy
+        if is_this_machine(host) or urllib.request.proxy_bypass(host):
+            return ""
+        found = urllib.request.getproxies()
+        return found.get(scheme) or found.get("all") or ""
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is a loopback address, to which nothing leaves this machine."""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False

@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from chorus_upload.errors import StoppedAtOnce
 
 Work = TypeVar("Work")
 Outcome = TypeVar("Outcome")
@@ -28,7 +30,7 @@ class Pool(Protocol):
 
         `work` is taken as it is needed, so it may be endless, and from the caller's thread, so it may use
         what belongs to that thread. An exception of `do` is raised here and ends the run; so does closing
-        the iterator. Either way, pieces that have begun are waited for.
+        the iterator. Either way, pieces that have begun are waited for, except when somebody insists (StoppedAtOnce).
         """
         ...
 
@@ -41,9 +43,13 @@ class SerialPool:
 
 
 class _Threads(Generic[Outcome]):
-    """Threads with a bounded number of pieces taken but not finished; used from one thread."""
+    """Threads with a bounded number of pieces taken but not finished; used from one thread.
 
-    def __init__(self, workers: int) -> None:
+    Leaving the block by an exception sets `stop`, for the pieces under way to see. What has not begun is forgotten.
+    """
+
+    def __init__(self, workers: int, stop: threading.Event) -> None:
+        self._stop = stop
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="chorus")
         self._limit = workers + AHEAD
         self._finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
@@ -68,9 +74,13 @@ class _Threads(Generic[Outcome]):
             self.unfinished -= 1
             yield future.result()
 
-    def close(self) -> None:
-        """Forget what has not begun, and wait for what has."""
-        self._executor.shutdown(cancel_futures=True)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[1] is not None:
+            self._stop.set()
+        self._executor.shutdown(wait=not isinstance(exc[1], StoppedAtOnce), cancel_futures=True)
 
 
 class ThreadPool:
@@ -86,19 +96,13 @@ class ThreadPool:
         self._idle_seconds = idle_seconds
 
     def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
-        threads: _Threads[Outcome] = _Threads(self._workers)
-        try:
+        with _Threads[Outcome](self._workers, self._stop) as threads:
             for piece in work:
                 threads.submit(do, piece)
                 while threads.is_full:
                     yield from _or_none(threads.finished(timeout=self._idle_seconds))
             while threads.unfinished:
                 yield from _or_none(threads.finished(timeout=self._idle_seconds))
-        except BaseException:
-            self._stop.set()
-            raise
-        finally:
-            threads.close()
 
 
 def _or_none(outcomes: Iterator[Outcome]) -> Iterator[Outcome | None]:
@@ -142,11 +146,10 @@ class AdaptivePool:
             processor = time.thread_time()
             return do(piece), time.thread_time() - processor
 
-        threads: _Threads[tuple[Outcome, float]] = _Threads(self._workers)
         waits = False
         # Seconds spent on pieces, and seconds of computing in them, since the last look.
         spent = computed = 0.0
-        try:
+        with _Threads[tuple[Outcome, float]](self._workers, self._stop) as threads:
             for piece in work:
                 begun = time.monotonic()
                 if waits or self._is_long(piece):
@@ -168,8 +171,3 @@ class AdaptivePool:
             while threads.unfinished:
                 for result in _or_none(threads.finished(timeout=self._idle_seconds)):
                     yield None if result is None else result[0]
-        except BaseException:
-            self._stop.set()
-            raise
-        finally:
-            threads.close()

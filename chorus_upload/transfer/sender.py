@@ -130,9 +130,12 @@ class Sender:
         """Deliver the file to a key that is free, holds what it supersedes, or may be replaced."""
         content: _Content | None = None
         replaced = False
+        is_taken = transfer.may_be_there and self._is_taken(transfer)
         for _ in range(CONTESTS):
-            with suppress(ObjectExists, PreconditionFailed):
-                return self._deliver(transfer, begun, replaced=replaced)
+            if not is_taken:
+                with suppress(ObjectExists, PreconditionFailed):
+                    return self._deliver(transfer, begun, replaced=replaced)
+            is_taken = False
             # The key is taken. By this very content, from a run that died before recording it? Look and see.
             content = content or self._read(transfer)
             held = self._look(transfer.key)
@@ -249,6 +252,11 @@ class Sender:
         content = _Content(reading.fingerprint or b"", reading.md5 or b"")
         _require_known(transfer, content)
         return content
+
+    def _is_taken(self, transfer: Transfer) -> bool:
+        """Whether it would be sent in vain: to refuse it, a service has to be sent all of it."""
+        there = self._store.stat(transfer.key)
+        return there is not None and there.etag != transfer.replaces
 
     def _look(self, key: str) -> _Held | None:
         """Read what a key holds; None when it is free."""

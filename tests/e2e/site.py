@@ -134,6 +134,22 @@ class Site:
             finally:
                 process.kill()
 
+    @contextmanager
+    def speaking(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """The same, and hear what it says."""
+        with subprocess.Popen(
+            [*self.program, *arguments],
+            cwd=self.home,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def on_slow_share(self, seconds: float, *, notes: Path) -> Site:
         """The same site, when opening anything in the source takes so long; `notes` gets a line for each."""
         environment = {"SOURCE": str(self.source), "NOTES": str(notes), "SECONDS": str(seconds)}

@@ -98,11 +98,13 @@ def test_a_death_around_a_backup(site: Site, monkeypatch: pytest.MonkeyPatch, re
 
     with pytest.raises(Died):
         killed()
+    of_the_killed = site.cloud.read_bytes()
     with site.journal():
         pass
 
     assert len(backups_of(site)) == 3
     assert backups_of(site)[-1].read_bytes() == site.cloud.read_bytes()
+    assert [each.read_bytes() for each in backups_of(site)].count(of_the_killed) == 1
 
 
 def test_verify_is_not_confused_by_backups_in_the_central_store(site: Site) -> None:

@@ -131,6 +131,18 @@ def edit_journal(site: Site, statement: str) -> None:
 # --- from the listing --------------------------------------------------------------------------------------------
 
 
+def test_what_was_delivered_since_the_listing_is_looked_for(uploaded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload is running on the same journal."""
+    scan = LocalStore.scan
+    monkeypatch.setattr(
+        LocalStore, "scan", lambda *where: (each for each in scan(*where) if not each.key.endswith("person.csv"))
+    )
+    assert run(uploaded).finished.is_good
+
+    at(uploaded, "OMOP/person.csv").unlink()
+    assert run(uploaded).results["OMOP/person.csv"] is VerifyResult.MISSING
+
+
 def test_nothing_is_read_of_what_was_not_written_again(uploaded: Site) -> None:
     verified = run(uploaded)
 

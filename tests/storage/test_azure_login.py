@@ -281,13 +281,15 @@ class TestNoLogin:
                 act()
             assert "az login" in (caught.value.hint or "")
 
-    @pytest.mark.parametrize("text", ["", "WARNING: {}", "{}", '{"accessToken": "abc", "expiresOn": "tomorrow"}'])
+    @pytest.mark.parametrize(
+        "text", ["", "WARNING: {}", "{}", '{"accessToken": "VerySecret", "expiresOn": "tomorrow"}']
+    )
     def test_az_talks_nonsense(self, az: Az, store: AzureStore, text: str) -> None:
         az.says(text)
         for act in each_request(store):
             with pytest.raises(AccessDenied) as caught:
                 act()
-            assert "abc" not in everything_in(caught.value)
+            assert "VerySecret" not in everything_in(caught.value)
 
     def test_somebody_logs_in_meanwhile(self, az: Az, store: AzureStore) -> None:
         az.fails("ERROR: Please run 'az login' to setup account.\n")

@@ -11,7 +11,7 @@ import typer
 
 from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.groups import examples
-from chorus_upload.cli.interruption import stopped_by_signals
+from chorus_upload.cli.interruption import interrupted_at_once
 from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import Modalities
 from chorus_upload.cli.reporting import Note, report_to
@@ -83,8 +83,8 @@ def verify(
         note = None if report is None else opened.enter_context(report_to(report))
         emit = _noting(run, note)
         with run.session(context, read_only=True) as session:
-            with stopped_by_signals() as stop:
-                finished = run_verify(session.journal, run.settings, request, emit=emit, stop=stop)
+            with interrupted_at_once("nothing was changed; type the same command again to begin anew"):
+                finished = run_verify(session.journal, run.settings, request, emit=emit)
             if report is not None:
                 # Now it is complete, and appears: who reads the result finds it.
                 opened.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TextIO
+from typing import IO, TextIO, cast
 
 from chorus_upload.errors import ChorusError
 
@@ -13,28 +13,34 @@ from chorus_upload.errors import ChorusError
 class Stream:
     """A text stream to a terminal, a file or a pipe.
 
-    What its encoding cannot express is written as an escape. When the reader of a pipe has gone (`| head`),
-    `gone` becomes true and everything further is dropped silently: who stops reading the report of an upload
-    does not mean to stop the upload. Anything else that keeps it from being written (a full disk) is a ChorusError.
+    What its encoding cannot express is written as an escape. When the reader of a pipe has gone (`| head`)
+    or the terminal was closed, `gone` becomes true and everything further is dropped silently: who stops reading
+    the report of an upload does not mean to stop the upload. Anything else that keeps it from being written (a full
+    disk) is a ChorusError.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._was_terminal = stream.isatty()
         self.gone = False
 
     @property
-    def text(self) -> TextIO:
-        """The stream itself, for a library that has to write to it."""
-        return self._stream
+    def text(self) -> IO[str]:
+        """The same as a text stream, for a library that has to write to one."""
+        return cast(IO[str], _Text(self))
 
     @property
     def is_terminal(self) -> bool:
         return self._stream.isatty()
 
     @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    @property
     def is_unicode(self) -> bool:
         """Whether characters beyond ASCII can be drawn."""
-        return (getattr(self._stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+        return self.encoding.lower().replace("-", "").startswith("utf")
 
     def line(self, text: str) -> None:
         """Write one line and flush it."""
@@ -45,8 +51,7 @@ class Stream:
         """Write text that is safe already (see `printable`)."""
         if self.gone:
             return
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        safe = text.encode(encoding, "backslashreplace").decode(encoding)
+        safe = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
         try:
             self._stream.write(safe)
         except OSError as error:
@@ -75,7 +80,7 @@ class Stream:
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
-        if not _is_broken_pipe(error):
+        if not (_is_broken_pipe(error) or (self._was_terminal and error.errno == errno.EIO)):
             raise ChorusError(f"cannot write the output: {error.strerror}") from error
         self.gone = True
         try:
@@ -86,6 +91,24 @@ class Stream:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, descriptor)
         os.close(null)
+
+
+class _Text:
+    """As much of Python's text streams as libraries ask for."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.is_terminal
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def _is_broken_pipe(error: OSError) -> bool:
