@@ -4,7 +4,9 @@ A batch file's `az` and `azcopy` reach programs of this machine: in the Windows 
 `az.cmd`, in essence, and beside it for `python.exe`, and for `azcopy.exe`, a program that hands its command line over
 to here and passes on what the program of this machine prints, and its exit code.
 
-Text that cmd reads or prints is in code page 437: keep batch files ASCII.
+Text that cmd reads or prints is in UTF-8, as on a Windows after `chcp 65001`; but `for /f` reads a file as UTF-8 only
+when it begins with a byte order mark, which breaks the first line of a batch file: names that are not ASCII are to be
+in a file of their own.
 """
 
 from __future__ import annotations
@@ -135,7 +137,7 @@ class Wine:
         # cmd's own rules for the quotes in `cmd /c` cannot be met from here: a line in a batch file can say everything.
         line = " ".join(_quoted(word) for word in (windows_path(batch), *arguments))
         starter = self.drive_c / f"start{next(self._number)}.cmd"
-        starter.write_bytes(f"@{line}\r\n".encode("cp437"))
+        starter.write_bytes(f"@{line}\r\n".encode())
         return subprocess.Popen(
             [INSTALLED / "run", "cmd", "/d", "/c", f"C:\\{starter.name}"],
             cwd=cwd,
@@ -177,6 +179,7 @@ class Wine:
         return {
             "PATH": os.defpath,
             "WINEPREFIX": str(self.prefix),
+            "WINE_TEXT": "utf-8",
             "WINEPATH": f"{bridged};{_SHELL}",
             "CHORUS_BRIDGE": str(self.port),
             **more,
@@ -225,7 +228,7 @@ class _Conversation(socketserver.BaseRequestHandler):
     request: socket.socket
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # the program in Windows was killed
+        with contextlib.suppress(ConnectionError, struct.error):  # the program in Windows was killed
             self._answer(self._call())
 
     def _call(self) -> Call:

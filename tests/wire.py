@@ -97,6 +97,7 @@ class Wire:
     _server: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     _threads: list[threading.Thread] = field(default_factory=list)
     _open: set[socket.socket] = field(default_factory=set)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def port(self) -> int:
@@ -119,6 +120,7 @@ class Wire:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._over.set()
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
@@ -184,7 +186,7 @@ class Wire:
             rest = rest[: fault.at] + bytes([rest[fault.at] ^ 0xFF]) + rest[fault.at + 1 :]
         answer = self._ask(head, rest)
         if isinstance(fault, Delay):
-            time.sleep(fault.seconds)
+            self._over.wait(fault.seconds)
         if isinstance(fault, DropAnswer):
             _reset(client)
         elif isinstance(fault, CutAnswer):

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -78,14 +78,14 @@ class WriterLock:
     def __init__(self, journal: Path) -> None:
         self._path = journal.with_name(journal.name + ".writer")
         try:
-            self._file: IO[str] = self._path.open("a+", encoding="utf-8")
+            self._file: IO[bytes] = self._path.open("a+b", buffering=0)
         except OSError as error:
             raise JournalError(f"the journal {journal} cannot be written ({error.strerror})") from error
         try:
             _lock(self._file)
         except BlockingIOError:
             self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
+            holder = self._file.read().decode("utf-8", "replace").strip() or "another process"
             self._file.close()
             raise JournalLocked(
                 f"the journal {journal} is in use by {holder} on this machine",
@@ -97,9 +97,10 @@ class WriterLock:
                 f"the file system of {journal} does not support locks ({error.strerror})",
                 hint="Put the local journal on a local disk.",
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()}")
-        self._file.flush()
+        # For the one who is refused. On a full disk it is missing, and the journal itself will say that.
+        with suppress(OSError):
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()}".encode())
 
     def close(self) -> None:
         """Let others in. The file stays: removing it would let two processes lock two files of one name."""
@@ -109,7 +110,7 @@ class WriterLock:
 if sys.platform == "win32":  # pragma: no cover - the suite runs on POSIX
     import msvcrt
 
-    def _lock(file: IO[str]) -> None:
+    def _lock(file: IO[bytes]) -> None:
         # The byte lies far behind the text: on Windows a locked byte cannot be read by others.
         file.seek(1 << 20)
         try:
@@ -121,7 +122,7 @@ if sys.platform == "win32":  # pragma: no cover - the suite runs on POSIX
 else:
     import fcntl
 
-    def _lock(file: IO[str]) -> None:
+    def _lock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

@@ -1,4 +1,4 @@
-"""The real program in processes of its own, each of which is killed without a warning before a step that is chosen.
+"""The real program in processes of its own, which start quickly, and may be killed without a warning before a step.
 
 A step is what the program does to the world: a transaction of the journal that changes something, a put or a delete
 at a service, a file that gets a name or loses it. To start Python anew for each would take too long: one process
@@ -7,6 +7,7 @@ imports the program and then forks.
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 import os
@@ -45,21 +46,28 @@ class Program:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self._lock = threading.Lock()
+
+    @property
+    def root(self) -> Path:
+        """The root directory as this program sees it, with what is mounted for it alone."""
+        return Path(f"/proc/{self._process.pid}/root")
 
     def run(self, *arguments: str, home: Path, die_before: int | None = None) -> Ended:
         """One run in the directory `home`, killed before its step of that number (the first is 1)."""
         order = {"home": str(home), "arguments": arguments, "die_before": die_before}
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps(order), file=self._process.stdin, flush=True)
-        return Ended(**json.loads(self._process.stdout.readline()))
+        with self._lock:
+            print(json.dumps(order), file=self._process.stdin, flush=True)
+            return Ended(**json.loads(self._process.stdout.readline()))
 
 
 @contextmanager
-def running_program() -> Iterator[Program]:
-    """A program that is ready to be run; it ends with this block."""
+def running_program(*, within: Sequence[str] = ()) -> Iterator[Program]:
+    """A program that is ready to be run, `within` a command that runs others; it ends with this block."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.mortal_program"],
+        [*within, sys.executable, "-m", "tests.e2e.mortal_program"],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONWARNINGS": "error"},
         stdin=subprocess.PIPE,
@@ -123,6 +131,8 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
             os.dup2(file.fileno(), stream.fileno())
     _count(_Steps(shared, order["die_before"]))
     code = main(order["arguments"])
+    # What was left open has its warning now, which Python would give at its end.
+    gc.collect()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -131,6 +141,7 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
 def _serve() -> None:
     """Read orders, one a line, and fork for each."""
     said = Path(os.environ.get("TMPDIR", "/tmp")) / f"mortal-{os.getpid()}"  # noqa: S108 - removed below
+    gc.freeze()
     out, err = said.with_suffix(".out"), said.with_suffix(".err")
     answer = os.fdopen(os.dup(1), "w")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.clouds import Cloud
+from tests.e2e.mortal_program import Program, running_program
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -48,6 +51,14 @@ def share(event, arguments):
 sys.addaudithook(share)
 runpy.run_module("chorus_upload", run_name="__main__", alter_sys=True)
 """
+
+
+@cache
+def quick_program() -> Program:
+    """The program that all sites of this test process share; it ends with it."""
+    running = running_program()
+    atexit.register(running.__exit__, None, None, None)
+    return running.__enter__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +113,23 @@ class Site:
         exit_code: int | None = 0,
         program: tuple[str, ...] | None = None,
     ) -> Ran:
-        """Type a command, and hold it to good manners (no traceback, no secret, no warning) and its exit code."""
-        done = subprocess.run(
-            [*(program or self.program), *arguments],
-            cwd=self.home,
-            env=self._environment(),
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+        """Type a command, and hold it to good manners (no traceback, no secret, no warning) and its exit code.
+
+        A process that has imported the program forks for it, unless it is to be started in a certain way.
+        """
+        if (program or self.program) is MODULE and not self.environment:
+            ended = quick_program().run(*arguments, home=self.home)
+            ran = Ran(ended.exit_code, ended.out, ended.err)
+        else:
+            done = subprocess.run(
+                [*(program or self.program), *arguments],
+                cwd=self.home,
+                env=self._environment(),
+                capture_output=True,
+                check=False,
+                timeout=60,
+            )
+            ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
         told = f"{' '.join(arguments)}\n{ran.out}\n{ran.err}"
         assert exit_code in (None, ran.exit_code), told
         assert "Traceback" not in told, told
