@@ -200,3 +200,11 @@ def _port_of(process: subprocess.Popen[str], log: Path) -> int:
             return int(found[1])
         said += line
     raise EmulatorMissing(f"Azurite did not start; run scripts/tools again. It said: {said}{log.read_text()}")
+
+
+def real(name: str) -> Path:
+    """Microsoft's own `az` or `azcopy`."""
+    program = {"az": _TOOLS / "az" / "bin" / "az", "azcopy": _TOOLS / "azcopy" / "azcopy"}[name]
+    if not program.exists():
+        raise EmulatorMissing(f"{name} is not installed: run scripts/tools")
+    return program

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "journal": GROUND,
     "storage": GROUND,
     "transfer": GROUND | {"storage"},
-    "operations": GROUND | {"journal", "storage", "transfer"},
+    "scripting": {"errors"},
+    "operations": GROUND | {"journal", "scripting", "storage", "transfer"},
     "cli": GROUND | {"operations", "storage"},
     "__main__": {"cli"},
     "__init__": set[str](),
@@ -57,7 +58,7 @@ AT_HOME = {
 }
 
 # What the other parts know of storage: the contracts, and how to get what keeps them. Never a kind of store.
-DOORS_OF_STORAGE = {"bandwidth", "network", "open", "store", "source", "traffic"}
+DOORS_OF_STORAGE = {"bandwidth", "names", "network", "open", "store", "source", "traffic"}
 
 LONGEST_MODULE = 400
 

@@ -41,7 +41,13 @@ _AZ_CMD = """\
 """
 _SHELL = "C:\\windows\\system32;C:\\windows"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/\\-]+")
-_PASSED_ON = ("AZURE_", "AZCOPY_")  # the variables of a batch file that reach the host's programs
+_ABSOLUTE = re.compile(r"(\\\\\?\\)?[A-Za-z]:[\\/]")
+_PASSED_ON = (
+    "AZURE_",
+    "AZCOPY_",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+)  # the variables of a batch file that reach the host's programs
 _OUTPUT, _ERRORS, _EXIT = 1, 2, 0
 
 
@@ -57,9 +63,21 @@ class Call:
     drive_c: Path
 
     def here(self, argument: str) -> str:
-        """The argument, with a Windows path of the form X:\\... or @X:\\... in the form of this machine."""
+        """The argument, with a Windows path of the form X:\\... or @X:\\... in the form of this machine.
+
+        @file that holds such a path, as az reads it, becomes a file beside that one with the path of this machine.
+        """
         at, path = ("@", argument[1:]) if argument.startswith("@") else ("", argument)
-        return argument if not re.match(r"[A-Za-z]:[\\/]", path) else at + str(unix_path(path, self.drive_c))
+        found = _ABSOLUTE.match(path)
+        if found:
+            return at + str(unix_path(path[found.end(1) :], self.drive_c))
+        if at and (file := self.folder / path).is_file():
+            content = file.read_text().rstrip("\r\n")
+            if found := _ABSOLUTE.match(content):
+                other = file.with_name(f"{file.name}.here")
+                other.write_text(str(unix_path(content[found.end(1) :], self.drive_c)))
+                return f"@{other}"
+        return argument
 
 
 Program = Callable[[Call], Sequence[str]]
@@ -252,7 +270,7 @@ class _Conversation(socketserver.BaseRequestHandler):
 
     def _answer(self, call: Call) -> None:
         host = {key: value for key, value in os.environ.items() if not key.startswith(_PASSED_ON)}
-        given = {key: value for key, value in call.environment.items() if key.startswith(_PASSED_ON)}
+        given = {key: call.here(value) for key, value in call.environment.items() if key.startswith(_PASSED_ON)}
         with subprocess.Popen(
             self.server.programs[call.name](call),
             cwd=call.folder,

@@ -59,6 +59,15 @@ class DeliveryRecord(NamedTuple):
     submission: str
 
 
+class KnownFile(NamedTuple):
+    """A file of the journal by its number."""
+
+    id: int
+    path: str
+    is_active: bool
+    is_delivered: bool
+
+
 _PATH = "CASE k.path WHEN '' THEN f.name ELSE k.path || '/' || f.name END"
 
 _PENDING_ROWS = """
@@ -93,6 +102,21 @@ def destination_id(journal: Journal, url: str) -> int:
     with journal.transaction() as connection:
         found = connection.execute(select(destination.c.id).where(destination.c.url == url)).scalar_one_or_none()
     return int(found or 0)
+
+
+def known(journal: Journal, ids: Sequence[int], *, url: str) -> list[KnownFile]:
+    """Those of the numbers that the journal has, and what has become of the files at a destination."""
+    statement = text(f"""
+        SELECT f.id, {_PATH}, f.retired_by IS NULL, EXISTS (
+            SELECT 1 FROM delivery d WHERE d.file_id = f.id AND d.destination_id = :destination
+        )
+        FROM json_each(:ids) i JOIN file f ON f.id = i.value JOIN directory k ON k.id = f.directory_id
+    """)
+    parameters = {"destination": destination_id(journal, url), "ids": json.dumps(list(ids))}
+    with journal.transaction() as connection:
+        return [
+            KnownFile(row[0], row[1], bool(row[2]), bool(row[3])) for row in connection.execute(statement, parameters)
+        ]
 
 
 def pending_tally(journal: Journal, *, url: str, selection: Selection) -> Tally:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError, LayoutError
-from chorus_upload.events import Emit, FileDelivered, FilesMarked
+from chorus_upload.events import Emit, FileDelivered, FilesMarked, Level, Notice
 from chorus_upload.journal import deliveries, files, submissions, versions
-from chorus_upload.journal.deliveries import Selection
+from chorus_upload.journal.deliveries import PendingFile, Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import check_version_label
 from chorus_upload.model import Delivered, Failed, Transfer
 from chorus_upload.operations.central import Keys, destination_url, transfer_of
+from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
+from chorus_upload.scripting.work import RESULTS_TITLE
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.traffic import Traffic
@@ -41,10 +44,77 @@ def mark_as_uploaded(
     all that is pending. `upload_datetime` (YYYYMMDDHHMMSS or ISO 8601) names the submission.
     """
     label = _submission_label(upload_datetime)
-    url = destination_url(settings.central.location)
-    deliveries.plan(journal, url=url, selection=Selection(modalities=settings.modalities))
     wanted = None if paths is None else set(paths)
     refused = dict.fromkeys(wanted or (), "it is not pending")
+
+    def is_wanted(file: PendingFile) -> bool:
+        return wanted is None or file.path in wanted
+
+    return _mark(journal, settings, is_wanted, refused, label=label, emit=emit, pool=pool)
+
+
+def mark_results(
+    journal: Journal, settings: Settings, results: Sequence[Path], *, emit: Emit, pool: Pool | None = None
+) -> FilesMarked:
+    """The same for what generated scripts say that they have sent, in their results files; then a manifest is left.
+
+    What is recorded already is passed over. Raises ConfigError for a file that holds no results of scripts for this
+    central store.
+    """
+    url = destination_url(settings.central.location)
+    sent = set().union(*(_read_results(path, url) for path in results))
+    moment = datetime.now().astimezone()
+    known = deliveries.known(journal, sorted(sent), url=url)
+    refused = {
+        file.path: "it is not in the journal any more" for file in known if not (file.is_active or file.is_delivered)
+    }
+    gone = len(sent) - len(known)
+    if gone:
+        emit(Notice(f"{gone} of the files in the results are of another journal: they are passed over", Level.WARNING))
+
+    def is_wanted(file: PendingFile) -> bool:
+        return file.id in sent
+
+    return _mark(
+        journal,
+        settings,
+        is_wanted,
+        refused,
+        label=moment.strftime("%Y%m%d%H%M%S"),
+        emit=emit,
+        pool=pool,
+        leaving_proof=True,
+    )
+
+
+def _read_results(path: Path, url: str) -> set[int]:
+    """The numbers of files in a results file; the text behind them is for people."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            title = next(lines, "").rstrip()
+            if title != f"{RESULTS_TITLE} {url}":
+                raise ConfigError(f"{path} does not hold results of a script for {url}")
+            # A line that a kill cut short has no blank behind its number.
+            return {int(number) for number, blank, _ in (line.partition(" ") for line in lines) if blank}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+
+
+def _mark(
+    journal: Journal,
+    settings: Settings,
+    is_wanted: Callable[[PendingFile], bool],
+    refused: dict[str, str],
+    *,
+    label: str,
+    emit: Emit,
+    pool: Pool | None,
+    leaving_proof: bool = False,
+) -> FilesMarked:
+    url = destination_url(settings.central.location)
+    deliveries.plan(journal, url=url, selection=Selection(modalities=settings.modalities))
     marked = 0
     submission = submissions.begin(journal, url=url, label=label, who=Who.here(), resume=False)
     with (
@@ -52,7 +122,7 @@ def mark_as_uploaded(
         open_store(settings.central.location, Network.of(settings)) as store,
     ):
         sender = Sender(sources, store, Terms(), meter=Meter(), traffic=Traffic(settings.num_threads))
-        transfers = _pending(journal, Keys(settings), wanted, refused)
+        transfers = _pending(journal, Keys(settings), is_wanted, refused)
         proven: list[Delivered] = []
         try:
             for outcome in (pool or ThreadPool(settings.num_threads)).run(sender.recognise, transfers):
@@ -69,6 +139,9 @@ def mark_as_uploaded(
                     proven = []
         finally:
             deliveries.record(journal, submission, proven)
+        if leaving_proof and marked:
+            for version in submissions.versions_written(journal, submission):
+                leave_proof(journal, settings, submission, store, version=version)
     submissions.complete(journal, submission)
     return FilesMarked(what="uploaded", marked=marked, refused=refused)
 
@@ -107,10 +180,12 @@ def _submission_label(text: str) -> str:
     return moment.strftime("%Y%m%d%H%M%S")
 
 
-def _pending(journal: Journal, keys: Keys, wanted: set[str] | None, refused: dict[str, str]) -> Iterator[Transfer]:
+def _pending(
+    journal: Journal, keys: Keys, is_wanted: Callable[[PendingFile], bool], refused: dict[str, str]
+) -> Iterator[Transfer]:
     for page in deliveries.planned(journal):
         for file in page:
-            if wanted is not None and file.path not in wanted:
+            if not is_wanted(file):
                 continue
             try:
                 key = keys.key(modality=file.modality, path=file.path, version=file.version)

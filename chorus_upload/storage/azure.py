@@ -42,14 +42,13 @@ from chorus_upload.storage.azure_requests import (
 from chorus_upload.storage.azure_upload import Source, Upload, block_size_for, microseconds
 from chorus_upload.storage.bodies import whole
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key
+from chorus_upload.storage.names import refused_by_azure
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
 
 _MIB = 1 << 20
-_LONGEST_NAME = 1024
-_MOST_PARTS = 254
 
 
 class AzureStore:
@@ -233,15 +232,8 @@ class AzureStore:
     def _name(self, key: str) -> str:
         """The object's name in the container; StorageError when the service would refuse it or bend it."""
         name = join_key(self._prefix, check_key(key))
-        if any(character < " " or "\x7f" <= character <= "\x9f" or character in "\ufffe\uffff" for character in name):
-            raise StorageError(f"{key!r} cannot be stored in Azure: it holds a control character")
-        if "\\" in name:
-            raise StorageError(f"{key!r} cannot be stored in Azure: it would turn the backslash into a slash")
-        if _length(name) > _LONGEST_NAME or name.count("/") >= _MOST_PARTS:
-            raise StorageError(
-                f"{key!r} cannot be stored in Azure: names have at most {_LONGEST_NAME} characters, "
-                f"and at most {_MOST_PARTS} parts between slashes"
-            )
+        if reason := refused_by_azure(name):
+            raise StorageError(f"{key!r} cannot be stored in Azure: {reason}")
         return name
 
     def _page(self, prefix: str, marker: str, *, most: int) -> tuple[list[BlobProperties], str | None]:
@@ -276,8 +268,3 @@ def _describe(key: str, blob: BlobProperties) -> StoredObject:
         time_us=microseconds(blob.last_modified),
         checksum=Checksum(bytes(md5), ComputedBy.UNKNOWN) if md5 else None,
     )
-
-
-def _length(name: str) -> int:
-    """As the service counts: in units of UTF-16."""
-    return len(name.encode("utf-16-le")) // 2

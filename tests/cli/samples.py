@@ -19,6 +19,7 @@ from chorus_upload.events import (
     ProblemFound,
     ReadProgressed,
     ScanProgressed,
+    ScriptWritten,
     Tally,
     UpdateFinished,
     UpgradedPart,
@@ -111,6 +112,7 @@ EVENTS: tuple[Event, ...] = (
     ),
     VERIFY,
     FilesMarked(what="deleted", marked=3, refused={HOSTILE: "not in the journal"}),
+    ScriptWritten(paths=("upload.bat", "upload.bat.files"), files=3, bytes=GIB),
     JournalCheckedOut(cloud="az://central/journal.db", local="/data/journal.db", created=False, resumed=False),
     JournalCheckedIn(cloud="az://central/journal.db", local="/data/journal.db", unchanged=False),
     JournalUpgraded(

@@ -13,6 +13,7 @@ import typer
 from chorus_upload.cli import listing
 from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.commands import marking, verify
+from chorus_upload.cli.commands.scripts import ScriptOptions, ScriptShell, write_upload_scripts
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import Invocation, current
@@ -21,7 +22,7 @@ from chorus_upload.cli.render.formats import files as files_text
 from chorus_upload.cli.render.formats import size
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Report
-from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
+from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 from chorus_upload.events import Level, Notice
 
 group = make_group(
@@ -39,6 +40,8 @@ class OutputType(StrEnum):
     """What `file list` writes."""
 
     LIST = "list"
+    AZ = "azcli"
+    AZCOPY = "azcopy"
 
 
 @group.command(
@@ -53,10 +56,14 @@ class OutputType(StrEnum):
             "What was uploaded of one version, with key, checksum and time",
             "file list --version 20260301120000 --uploaded --json",
         ),
+        (
+            "A script that sends it with Microsoft's az, for bash; .bat is for Windows",
+            "file list --output-type azcli --output-file upload.sh",
+        ),
         ("For a program, safe for any file name", "file list --null | xargs -0 -n 1 echo"),
     ),
 )
-def list_(
+def list_(  # noqa: PLR0913 - each is an option
     context: typer.Context,
     *,
     version: Annotated[str | None, typer.Option("--version", metavar="V", help="Only files of this version.")] = None,
@@ -65,22 +72,42 @@ def list_(
         Path | None, typer.Option("--output-file", metavar="FILE", help="Write to this file, not to standard output.")
     ] = None,
     output_type: Annotated[
-        OutputType, typer.Option("--output-type", help="What to write: 'list' is one path a line.")
+        OutputType,
+        typer.Option(
+            "--output-type",
+            help="What to write: 'list' is one path a line; 'azcli' and 'azcopy' are scripts that upload with that"
+            " program, which --max-num-files cuts into several.",
+        ),
     ] = OutputType.LIST,
+    shell: Annotated[
+        ScriptShell | None,
+        typer.Option("--shell", help="What runs the script. Default: what the name of the output file says."),
+    ] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Write a script for a machine on which chorus-upload is not installed.")
+    ] = False,
     max_num_files: MaxFiles = None,
     uploaded: Annotated[bool, typer.Option("--uploaded", help="What was uploaded, instead of what would be.")] = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="End each path with a NUL byte, so that names may hold line breaks.")
     ] = False,
 ) -> int:
-    """List what would be uploaded.
+    """List what would be uploaded, or script it.
 
-    One path below the source's root a line on standard output, totals on standard error.
+    One path below the source's root a line on standard output, totals on standard error. Ends with 3 when a script
+    cannot have a file; those are named.
     """
     from chorus_upload.operations.listing import list_files
 
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities)
+    if output_type is not OutputType.LIST:
+        options = ScriptOptions(output_file, output_type.value, shell, standalone, version, chosen, max_num_files)
+        if uploaded or null:
+            raise ConfigError("--uploaded and --null are for lists, not for scripts")
+        return write_upload_scripts(run, context, options)
+    if shell is not None or standalone:
+        raise ConfigError("--shell and --standalone are for scripts", hint="Add --output-type azcli or azcopy.")
     out = Stream(sys.stdout)
     encode = _encoder(run, null=null, to_screen=output_file is None and out.is_terminal)
     with run.session(context, read_only=True) as session, ExitStack() as opened:

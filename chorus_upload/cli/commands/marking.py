@@ -47,6 +47,10 @@ def add_to(group: typer.Typer) -> None:
             ),
         ),
     )(mark_as_uploaded_local)
+    group.command(
+        "mark-as-uploaded",
+        epilog=examples(("After a script has run", "file mark-as-uploaded --results upload.sh.results")),
+    )(mark_as_uploaded)
 
 
 def mark_as_deleted(
@@ -112,6 +116,32 @@ def mark_as_uploaded_local(
     return _mark_as_uploaded(
         context, upload_datetime, chosen_paths(files, file_list), local_journal=local_journal, local_only=True
     )
+
+
+def mark_as_uploaded(
+    context: typer.Context,
+    *,
+    results: Annotated[
+        list[Path],
+        typer.Option(
+            "--results", metavar="FILE", help="What a script has noted beside it. May be given several times."
+        ),
+    ],
+    local_journal: LocalJournal = None,
+) -> int:
+    """Record what a generated script has sent.
+
+    Each file is read back from the central store and compared with its source; only what matches is recorded. Ends
+    with 3 when one does not match.
+    """
+    from chorus_upload.operations import marking
+
+    run = current(context)
+    with run.session(context, local_journal=local_journal) as session:
+        marked = marking.mark_results(session.journal, run.settings, results, emit=run.emit)
+        run.emit(marked)
+        code = session.exit_code = EXIT_PARTIAL if marked.refused else EXIT_OK
+    return code
 
 
 def _mark_as_uploaded(

@@ -28,6 +28,7 @@ from chorus_upload.events import (
     ProblemFound,
     ReadProgressed,
     ScanProgressed,
+    ScriptWritten,
     UpdateFinished,
     UploadFinished,
     UploadPlanned,
@@ -87,6 +88,8 @@ class HumanSink:
                 self._verified(event)
             case JournalCheckedOut() | JournalCheckedIn():
                 self._custody(event)
+            case ScriptWritten():
+                self._data(f"{' and '.join(map(printable, event.paths))}: {files(event.files)}, {size(event.bytes)}")
             case UpdateFinished() | UploadFinished() | VerifyFinished() | FilesMarked():
                 self.answer(event)
 

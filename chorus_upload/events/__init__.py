@@ -1,0 +1,94 @@
+"""What operations tell the world while they work: frozen values, sent to one `emit` function.
+
+The terminal, the JSON lines and the tests are all sinks of these same events, so they cannot drift apart.
+An operation emits from one thread only; the keeper of the lock, beside it, from its own. Progress events are sent
+a few times a second at most; every other event is sent once for each thing that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chorus_upload.events.common import Level, Notice, Tally
+from chorus_upload.events.custody import (
+    JournalCheckedIn,
+    JournalCheckedOut,
+    JournalUpgraded,
+    UpgradedPart,
+    UpgradeRemark,
+)
+from chorus_upload.events.update import (
+    FileOutsidePatterns,
+    ModalityUpdate,
+    ProblemFound,
+    ReadProgressed,
+    ScanProgressed,
+    UpdateFinished,
+)
+from chorus_upload.events.upload import (
+    FileDelivered,
+    FileFailed,
+    FilePlanned,
+    FilesMarked,
+    ScriptWritten,
+    UploadFinished,
+    UploadPlanned,
+    UploadProgressed,
+)
+from chorus_upload.events.verify import FileVerified, VerifyFinished, VerifyProgressed, VerifyResult
+
+__all__ = [
+    "Emit",
+    "Event",
+    "FileDelivered",
+    "FileFailed",
+    "FileOutsidePatterns",
+    "FilePlanned",
+    "FileVerified",
+    "FilesMarked",
+    "JournalCheckedIn",
+    "JournalCheckedOut",
+    "JournalUpgraded",
+    "Level",
+    "ModalityUpdate",
+    "Notice",
+    "ProblemFound",
+    "ReadProgressed",
+    "ScanProgressed",
+    "ScriptWritten",
+    "Tally",
+    "UpdateFinished",
+    "UpgradeRemark",
+    "UpgradedPart",
+    "UploadFinished",
+    "UploadPlanned",
+    "UploadProgressed",
+    "VerifyFinished",
+    "VerifyProgressed",
+    "VerifyResult",
+]
+
+Event = (
+    Notice
+    | ScanProgressed
+    | ReadProgressed
+    | ProblemFound
+    | FileOutsidePatterns
+    | UpdateFinished
+    | UploadPlanned
+    | FilePlanned
+    | UploadProgressed
+    | FileDelivered
+    | FileFailed
+    | UploadFinished
+    | FileVerified
+    | VerifyProgressed
+    | VerifyFinished
+    | FilesMarked
+    | ScriptWritten
+    | JournalCheckedOut
+    | JournalCheckedIn
+    | JournalUpgraded
+)
+
+Emit = Callable[[Event], None]

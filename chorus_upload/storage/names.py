@@ -1,0 +1,21 @@
+"""Which names a kind of store can give to its objects."""
+
+from __future__ import annotations
+
+_LONGEST_IN_AZURE = 1024
+_MOST_PARTS_IN_AZURE = 254
+
+
+def refused_by_azure(name: str) -> str | None:
+    """Why an object of a container cannot have this name: the service would refuse or bend it; None if it can."""
+    if any(character < " " or "\x7f" <= character <= "\x9f" or character in "\ufffe\uffff" for character in name):
+        return "it holds a control character"
+    if "\\" in name:
+        return "it would turn the backslash into a slash"
+    # As the service counts: in units of UTF-16.
+    if len(name.encode("utf-16-le")) // 2 > _LONGEST_IN_AZURE or name.count("/") >= _MOST_PARTS_IN_AZURE:
+        return (
+            f"names have at most {_LONGEST_IN_AZURE} characters, "
+            f"and at most {_MOST_PARTS_IN_AZURE} parts between slashes"
+        )
+    return None
