@@ -1,8 +1,8 @@
 """Run Windows batch files, in the cmd of Wine that `scripts/wine` installs.
 
-A batch file's `az` and `azcopy` reach programs of this machine: in the Windows of a test stands Microsoft's own
-`az.cmd`, in essence, and beside it for `python.exe`, and for `azcopy.exe`, a program that hands its command line over
-to here and passes on what the program of this machine prints, and its exit code.
+A batch file's `az` and `azcopy`, and what else it calls, reach programs of this machine: in the Windows of a test
+stands Microsoft's own `az.cmd`, in essence, and beside it for `python.exe`, and for `azcopy.exe`, a program that hands
+its command line over to here and passes on what the program of this machine prints, and its exit code.
 
 Text that cmd reads or prints is in UTF-8, as on a Windows after `chcp 65001`; but `for /f` reads a file as UTF-8 only
 when it begins with a byte order mark, which breaks the first line of a batch file: names that are not ASCII are to be
@@ -30,6 +30,7 @@ INSTALLED = Path(__file__).resolve().parent.parent / ".tools" / "wine"
 
 _AZURE_CLI = Path("Program Files/Microsoft SDKs/Azure/CLI2")
 _AZCOPY = Path("Program Files/AzCopy")
+_OTHERS = Path("Program Files/Programs")
 _AZ_CMD = """\
 @IF EXIST "%~dp0\\..\\python.exe" (
   SET AZ_INSTALLER=MSI
@@ -193,7 +194,7 @@ class Wine:
         subprocess.run([INSTALLED / "run", what], env=self._environment({}), check=True, timeout=60)
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        bridged = f"C:\\{_AZURE_CLI / 'wbin'};C:\\{_AZCOPY}".replace("/", "\\")
+        bridged = f"C:\\{_AZURE_CLI / 'wbin'};C:\\{_AZCOPY};C:\\{_OTHERS}".replace("/", "\\")
         return {
             "PATH": os.defpath,
             "WINEPREFIX": str(self.prefix),
@@ -206,13 +207,14 @@ class Wine:
 
 @contextlib.contextmanager
 def wine(folder: Path, programs: Mapping[str, Program]) -> Iterator[Wine]:
-    """A Windows in `folder`, which need not be there, whose `az` and `azcopy` are those of `programs`, if any."""
+    """A Windows in `folder`, which need not be there, with `programs` by their names in lower case."""
     prefix = folder.absolute()
     drive_c = prefix / "drive_c"
-    for name, file in {"az": _AZURE_CLI / "python.exe", "azcopy": _AZCOPY / "azcopy.exe"}.items():
-        if name in programs:
-            (drive_c / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(INSTALLED / "bridge.exe", drive_c / file)
+    known = {"az": _AZURE_CLI / "python.exe", "azcopy": _AZCOPY / "azcopy.exe"}
+    for name in programs:
+        file = drive_c / known.get(name, _OTHERS / f"{name}.exe")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(INSTALLED / "bridge.exe", file)
     if "az" in programs:
         (drive_c / _AZURE_CLI / "wbin").mkdir(exist_ok=True)
         (drive_c / _AZURE_CLI / "wbin" / "az.cmd").write_bytes(_AZ_CMD.replace("\n", "\r\n").encode("ascii"))
