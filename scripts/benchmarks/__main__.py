@@ -11,6 +11,7 @@ from pathlib import Path
 from .candidates import bench_candidates
 from .data import UPLOADS
 from .journal import bench_journal, bench_large
+from .scripts import bench_scripts
 from .upload import bench_upload
 
 
@@ -40,6 +41,7 @@ def arguments() -> argparse.Namespace:
         "--only", type=some_of(*UPLOADS), default=list(UPLOADS), metavar="TREE,...", help=f"of {', '.join(UPLOADS)}"
     )
     add_without(upload, "rclone", "azcopy", "nginx")
+    commands.add_parser("scripts", parents=[tree], help="scripts for az and azcopy: written and run")
     candidates = commands.add_parser("candidates", parents=[rounds], help="puts by libraries that could send ours")
     candidates.add_argument("--puts", type=int, default=3_000, metavar="N", help="in each run; default: %(default)s")
     return parser.parse_args()
@@ -72,6 +74,8 @@ def run(given: argparse.Namespace, home: Path, work: Path) -> int:
     match given.command:
         case "upload":
             return bench_upload(home, work, rounds=given.rounds, only=given.only, without=given.without)
+        case "scripts":
+            return bench_scripts(home, work)
         case "candidates":
             return bench_candidates(work, puts_in_all=given.puts, rounds=given.rounds)
         case "large":
