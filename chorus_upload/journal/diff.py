@@ -37,7 +37,7 @@ TABLES = (
     """CREATE TEMP TABLE observed_directory (
         id INTEGER PRIMARY KEY, modality_id INTEGER, path TEXT, patient TEXT, version TEXT, central TEXT,
         directory_id INTEGER, version_id INTEGER)""",
-    "CREATE TEMP TABLE observed (directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER)",
+    "CREATE TEMP TABLE observed (directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, claim BLOB)",
     "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
     "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
     """CREATE TEMP TABLE gone (
@@ -46,13 +46,16 @@ TABLES = (
         id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB, renamed_from INTEGER)""",
     # What the readings of one batch mean. Content is compared by the strongest checksum that the journal has;
     # where it has none the file was never read, hence never recorded as delivered: another time makes it another
-    # file, for the first one may have been sent by a run that died before it could record that.
+    # file, for the first one may have been sent by a run that died before it could record that. What a service
+    # claims of a file that is not read is compared with what we have read of it, and never recorded.
     """CREATE TEMP VIEW judged AS
         SELECT r.id, r.size, r.mtime_us, r.fingerprint, r.md5, r.renamed_from, x.file_id,
             d.modality_id, d.directory_id, d.patient, d.version_id, o.name, o.size AS observed_size,
             CASE
                 WHEN x.file_id IS NULL THEN iif(r.renamed_from IS NULL, 'added', 'renamed')
                 WHEN r.size <> f.size THEN 'modified'
+                WHEN r.fingerprint IS NULL AND o.claim IS NOT NULL AND f.md5 IS NOT NULL
+                    THEN iif(f.md5 = o.claim, 'same', 'modified')
                 WHEN f.fingerprint IS NOT NULL THEN iif(f.fingerprint IS r.fingerprint, 'same', 'modified')
                 WHEN f.md5 IS NOT NULL THEN iif(f.md5 IS r.md5, 'same', 'modified')
                 ELSE iif(r.mtime_us IS f.mtime_us, 'same', 'modified')
@@ -153,7 +156,8 @@ RENAMED = """
     JOIN observed o ON o.rowid = x.observed
     JOIN observed_directory d ON d.id = o.directory
     JOIN gone g ON g.modality_id = d.modality_id AND g.size = r.size
-        AND (g.fingerprint = r.fingerprint OR g.fingerprint IS NULL AND g.md5 = r.md5)
+        AND (g.fingerprint = r.fingerprint OR g.fingerprint IS NULL AND g.md5 = r.md5
+            OR r.fingerprint IS NULL AND g.md5 = o.claim)
     ORDER BY r.id, g.file_id
 """
 

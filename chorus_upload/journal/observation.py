@@ -68,6 +68,7 @@ class Observation:
         self._names = {key: name for name, key in modalities.items()}
         self._directories: list[tuple[int, int, str, str | None, str | None, str | None]] = []
         self._files: list[tuple[int, str, int, int]] = []
+        self._claimed: list[tuple[int, str, int, int, bytes | None]] = []
         self._directory_count = 0
         self._version_id = 0
         self._any_gone = False
@@ -102,11 +103,19 @@ class Observation:
         self._directories.append((number, self.modalities[modality], path, patient, version, central))
         return number
 
-    def files(self, modality: str, number: int, entries: Sequence[tuple[str, int, int]]) -> None:
-        """Announce files (name, size, mtime_us) of the directory of that number."""
-        self._files.extend([(number, *entry) for entry in entries])
+    def files(
+        self, modality: str, number: int, entries: Sequence[tuple[str, int, int]], *, claims: Mapping[str, bytes] = {}
+    ) -> None:
+        """Announce files (name, size, mtime_us) of the directory of that number.
+
+        `claims` are MD5s by name, where somebody says them of files that are not read.
+        """
+        if claims:
+            self._claimed.extend([(number, *entry, claims.get(entry[0])) for entry in entries])
+        else:
+            self._files.extend([(number, *entry) for entry in entries])
         self.seen[modality] += Tally(len(entries), sum([entry[1] for entry in entries]))
-        if len(self._files) >= BUFFERED_ROWS:
+        if len(self._files) + len(self._claimed) >= BUFFERED_ROWS:
             self._flush()
 
     def unreadable(self, modality: str, directory: str, name: str | None = None) -> None:
@@ -125,9 +134,12 @@ class Observation:
                     self._directories,
                 )
             if self._files:
-                connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?)", self._files)
+                connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, NULL)", self._files)
+            if self._claimed:
+                connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, ?)", self._claimed)
         self._directories.clear()
         self._files.clear()
+        self._claimed.clear()
 
     def compare(self, *, complete: bool) -> list[SameKey]:
         """Compare what was seen with the journal; `complete` says that what was not seen is gone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from chorus_upload.journal.observation import Observation
 from chorus_upload.layout import Parts, Pattern, central_key
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.operations.pace import Pace
+from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_source
 from chorus_upload.storage.source import Directory, Entry, Source
 
@@ -35,9 +37,9 @@ class SharedSource:
 
 @contextmanager
 def open_sources(
-    settings: Settings, modalities: Sequence[str]
+    settings: Settings, modalities: Sequence[str], *, stop: threading.Event | None = None
 ) -> Iterator[tuple[list[SharedSource], dict[str, Source]]]:
-    """Open the sources of these modalities: each tree once, and by modality."""
+    """Open the sources of these modalities: each tree once, and by modality. Once `stop` is set none waits."""
     trees: dict[tuple[object, ...], list[SiteSettings]] = {}
     for site in settings.sites.values():
         trees.setdefault((site.location.path, site.location.auth, site.follow_links), []).append(site)
@@ -47,7 +49,7 @@ def open_sources(
         for sites in trees.values():
             asked_for = frozenset(site.modality for site in sites) & set(modalities)
             if asked_for:
-                source = stack.enter_context(open_source(sites[0]))
+                source = stack.enter_context(open_source(sites[0], Network.of(settings), stop=stop))
                 patterns = {site.modality: Pattern.parse(site.pattern) for site in sites}
                 shared.append(SharedSource(source, patterns, asked_for))
                 by_modality |= dict.fromkeys(asked_for, source)
@@ -102,7 +104,7 @@ class Scan:
             if matcher.constant is not None:
                 claimed.update([entry[0] for entry in directory.entries])
                 if asked_for and directory.entries:
-                    self._observe(modality, directory.path, matcher.constant, directory.entries)
+                    self._observe(modality, directory, matcher.constant, directory.entries)
                 continue
             groups: dict[tuple[str | None, str | None], list[Entry]] = {}
             for entry in directory.entries:
@@ -111,20 +113,20 @@ class Scan:
                     groups.setdefault((parts.version, parts.patient_id), []).append(entry)
             if asked_for:
                 for (version, patient), entries in groups.items():
-                    self._observe(modality, directory.path, Parts(version, patient, ""), entries, same_place=False)
+                    self._observe(modality, directory, Parts(version, patient, ""), entries, same_place=False)
         if len(claimed) < len(directory.entries):
             self._leave_outside(directory, claimed)
         for problem in directory.problems:
             self._report(problem, concerned)
 
     def _observe(
-        self, modality: str, path: str, parts: Parts, entries: Sequence[Entry], *, same_place: bool = True
+        self, modality: str, directory: Directory, parts: Parts, entries: Sequence[Entry], *, same_place: bool = True
     ) -> None:
         central = self._place(modality, parts) if same_place else None
         number = self._observation.directory(
-            modality, path, patient=parts.patient_id, version=parts.version, central=central
+            modality, directory.path, patient=parts.patient_id, version=parts.version, central=central
         )
-        self._observation.files(modality, number, entries)
+        self._observation.files(modality, number, entries, claims=directory.claims)
 
     def _place(self, modality: str, parts: Parts) -> str | None:
         """What the central keys of a directory have in common: all but the version and the name."""

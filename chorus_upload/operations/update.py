@@ -196,7 +196,12 @@ def _find_again(observation: Observation, sources: Mapping[str, Source]) -> None
                 read_file(by_id[candidate.modality_id], candidate.path, expected=_seen(candidate), with_md5=True),
             )
             for candidate in page
-            if candidate.may_be_renamed
+            if candidate.may_be_renamed and not by_id[candidate.modality_id].is_remote
+        ]
+        read += [
+            (candidate, Reading(candidate.size, candidate.mtime_us))
+            for candidate in page
+            if candidate.may_be_renamed and by_id[candidate.modality_id].is_remote
         ]
         if found_again := [(candidate, found) for candidate, found in read if isinstance(found, Reading)]:
             observation.found_again(found_again)
@@ -295,6 +300,8 @@ class _Application:
         return read_file(source, candidate.path, expected=_seen(candidate), with_md5=with_md5, stop=self.stop)
 
     def _needs_reading(self, candidate: Candidate) -> bool:
+        if self._sources[candidate.modality_id].is_remote:
+            return False
         if self._settings.fingerprint is FingerprintTime.ON_UPDATE:
             return True
         if candidate.is_new:

@@ -84,7 +84,7 @@ def upload(
 
     expires = check_token(central.location, emit=emit)
     with ExitStack() as stack:
-        _, sources = stack.enter_context(open_sources(settings, modalities))
+        _, sources = stack.enter_context(open_sources(settings, modalities, stop=stop))
         traffic = Traffic(settings.num_threads, throttle=Throttle(settings.bandwidth_limit, stop=stop), stop=stop)
         store = stack.enter_context(open_store(central.location, Network.of(settings), traffic=traffic, stop=stop))
         store.probe()

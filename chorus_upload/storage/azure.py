@@ -45,7 +45,7 @@ from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_azure
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
-from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, ObjectStream, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
 
 _MIB = 1 << 20
@@ -135,10 +135,9 @@ class AzureStore:
         found = self._requests.run(f"looking at {key}", look)
         return None if found is None else _describe(key, found)
 
-    def open(self, key: str) -> BinaryIO:
-        """See `Store.open`. Reading raises PreconditionFailed when the object is replaced meanwhile."""
+    def open(self, key: str) -> ObjectStream:
         download = Download(self._requests, self._blob(key), key=key, chunk=self._block_size)
-        return io.BufferedReader(download, _MIB)
+        return ObjectStream(download, _describe(key, download.properties), buffer_size=_MIB)
 
     def put(
         self,

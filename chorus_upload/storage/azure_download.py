@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from azure.storage.blob import BlobClient, StorageStreamDownloader
+from azure.storage.blob import BlobClient, BlobProperties, StorageStreamDownloader
 
 from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, broken_off, must_be_complete
 
@@ -27,7 +27,8 @@ class Download(io.RawIOBase):
         self._doing = f"reading {key}"
         self._chunk = chunk
         # Without a range: that is the only way to ask for an empty object, too. One chunk is all it fetches.
-        self._etag, self._size, first = requests.run(self._doing, self._fetch_first)
+        self.properties, first = requests.run(self._doing, self._fetch_first)
+        self._etag, self._size = bare_etag(self.properties.etag), self.properties.size
         self._got = len(first)
         self._buffer = memoryview(first)
 
@@ -45,10 +46,12 @@ class Download(io.RawIOBase):
         self._buffer = self._buffer[count:]
         return count
 
-    def _fetch_first(self) -> tuple[str, int, bytes]:
+    def _fetch_first(self) -> tuple[BlobProperties, bytes]:
         found = self._download(None, None)
         first = found.read(min(found.size, self._chunk))
-        return bare_etag(found.properties.etag), found.size, _whole(first, min(found.size, self._chunk))
+        # Of what is asked for in pieces the SDK knows the whole size, and says that of the piece in its properties.
+        found.properties.size = found.size
+        return found.properties, _whole(first, min(found.size, self._chunk))
 
     def _fetch_next(self) -> bytes:
         length = min(self._chunk, self._size - self._got)
@@ -69,7 +72,7 @@ class Download(io.RawIOBase):
             # object there always is one: a refusal to give the first bytes of nothing.
             for answer in answers:
                 answer.http_response.internal_response.close()
-        must_be_complete(found.properties.etag)
+        must_be_complete(found.properties.etag, found.properties.last_modified)
         return found
 
 

@@ -40,7 +40,7 @@ from chorus_upload.storage.publish import (
     status_of,
     sync_directory,
 )
-from chorus_upload.storage.store import Capabilities, Properties, StoredObject
+from chorus_upload.storage.store import Capabilities, ObjectStream, Properties, StoredObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -91,12 +91,13 @@ class LocalStore:
                 return None
         return _describe(key, status) if modes.S_ISREG(status.st_mode) else None
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> ObjectStream:
         path = self._path(key)
-        if self.stat(key) is None:
+        stored = self.stat(key)
+        if stored is None:
             raise ObjectNotFound(f"there is no {key} in {self.url}")
         with translated(f"opening {key}"):
-            return io.BufferedReader(_Reader(path, key), _BLOCK)
+            return ObjectStream(_Reader(path, key), stored, buffer_size=_BLOCK)
 
     def put(
         self,

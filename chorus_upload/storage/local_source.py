@@ -55,6 +55,10 @@ class LocalSource:
     def url(self) -> str:
         return self._shown
 
+    @property
+    def is_remote(self) -> bool:
+        return False
+
     def walk(self) -> Iterator[Directory]:
         """See `Source.walk`. A file that disappears during the listing is a problem, not an absence.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from chorus_upload.config.accounts import Account, account_of
 from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
 from chorus_upload.errors import ConfigError, TransientError
+from chorus_upload.storage.cloud_source import CloudSource
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.network import Network
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
 
 _STORES = "a local directory, az:// (Azure Blob Storage)"
-_SOURCES = "a local directory"
+_SOURCES = "a local directory, az:// (Azure Blob Storage)"
+_SOURCE_BLOCK = 4 << 20
+"""How much of a file of a service is fetched at once; as much is held for every file that is under way."""
 
 
 def open_store(
@@ -53,7 +56,7 @@ def unsupported(settings: Settings) -> list[str]:
     found += [
         f"{site.modality}: {_unsupported(site.location, 'read', _SOURCES).message}"
         for site in settings.sites.values()
-        if not site.location.is_local
+        if not site.location.is_local and site.location.scheme != "az"
     ]
     return found
 
@@ -67,10 +70,16 @@ def require_supported(settings: Settings) -> None:
         )
 
 
-def open_source(site: SiteSettings) -> Source:
-    """The source of one modality, to be closed by the caller. ConfigError when this version cannot open it."""
+def open_source(site: SiteSettings, network: Network, *, stop: threading.Event | None = None) -> Source:
+    """The source of one modality, to be closed by the caller; `stop` as for a store.
+
+    Raises ConfigError when this version cannot open it.
+    """
     if site.location.is_local:
         return LocalSource(site.location.local_path, follow_links=site.follow_links)
+    if site.location.scheme == "az":
+        retry = _retry(network.patience, stop)
+        return CloudSource(_azure(site.location, network, None, retry=retry, block_size=_SOURCE_BLOCK))
     raise _unsupported(site.location, "read", _SOURCES)
 
 
@@ -91,7 +100,9 @@ def _retry(patience: float, stop: threading.Event | None) -> Retry:
     return Retry(patience=patience, sleep=sleep)
 
 
-def _azure(location: Location, network: Network, traffic: Traffic | None, *, retry: Retry) -> Store:
+def _azure(
+    location: Location, network: Network, traffic: Traffic | None, *, retry: Retry, block_size: int = 8 << 20
+) -> Store:
     # The SDK takes a third of a second to import, which `--help` and local work need not wait for.
     from chorus_upload.storage.azure import AzureStore
 
@@ -106,6 +117,7 @@ def _azure(location: Location, network: Network, traffic: Traffic | None, *, ret
         endpoint_ip=location.auth.endpoint_ip,
         network=network,
         traffic=traffic,
+        block_size=block_size,
     )
 
 

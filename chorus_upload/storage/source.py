@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol, Self
 
 from chorus_upload.model import Problem
@@ -28,6 +28,12 @@ class Directory:
     path: str
     entries: list[Entry]
     problems: list[Problem]
+    claims: Mapping[str, bytes] = field(default_factory=dict)
+    """MD5s by name, where a service lists them. Whoever wrote them: good enough to see that nothing has changed."""
+
+
+class FileReplaced(OSError):
+    """A file of a service is another one than when it was opened."""
 
 
 class FileStat(NamedTuple):
@@ -56,8 +62,16 @@ class Source(Protocol):
         """Where this source is, for people: never contains a credential."""
         ...
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading a file means fetching it: then a listing has to do for finding out what has changed."""
+        ...
+
     def walk(self) -> Iterator[Directory]:
-        """Yield every directory below and including the root once, in any order."""
+        """Yield every directory with files below and including the root, in any order.
+
+        One with very many files may come in several pieces. Raises StorageError when a service cannot be listed.
+        """
         ...
 
     def stat(self, path: str) -> FileStat | None:
@@ -77,7 +91,7 @@ class Source(Protocol):
         ...
 
     def open(self, path: str) -> BinaryIO:
-        """Open a regular file for reading, unbuffered. Raises OSError."""
+        """Open a regular file for reading, unbuffered. Raises OSError; reading on may raise FileReplaced."""
         ...
 
     def open_stat(self, stream: BinaryIO) -> FileStat:

@@ -16,6 +16,7 @@ What callers may rely on, and what `tests/contract/test_store.py` holds every im
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -87,6 +88,14 @@ class Capabilities:
     """Bodies up to this many bytes are sent with one request (and so get a `service_checksum`); 0 if none are."""
 
 
+class ObjectStream(io.BufferedReader):
+    """The bytes of one object, and `stored`: what the store says of it, as it is in this stream."""
+
+    def __init__(self, raw: io.RawIOBase, stored: StoredObject, *, buffer_size: int) -> None:
+        super().__init__(raw, buffer_size)
+        self.stored = stored
+
+
 class Store(Protocol):
     """See the module's contract."""
 
@@ -110,8 +119,11 @@ class Store(Protocol):
         """Describe one object; None when it is certainly absent."""
         ...
 
-    def open(self, key: str) -> BinaryIO:
-        """A readable, closable binary stream of the object's bytes. Raises ObjectNotFound at once."""
+    def open(self, key: str) -> ObjectStream:
+        """A stream of the object's bytes as they are now. Raises ObjectNotFound at once.
+
+        When a service's object is replaced meanwhile, reading on raises PreconditionFailed.
+        """
         ...
 
     def put(

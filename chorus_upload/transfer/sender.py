@@ -23,7 +23,7 @@ from chorus_upload.errors import (
     TransientError,
 )
 from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Outcome, Problem, Transfer
-from chorus_upload.storage.source import FileStat, Source
+from chorus_upload.storage.source import FileReplaced, FileStat, Source
 from chorus_upload.storage.store import Properties, Store, StoredObject
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
@@ -107,6 +107,8 @@ class Sender:
             return do(transfer, begun)
         except SourceChanged as change:
             return _failed(transfer, FailureKind.CHANGED, f"{change}; run `journal update`", begun)
+        except FileReplaced:
+            return _failed(transfer, FailureKind.CHANGED, "it was replaced while it was read", begun)
         except FileNotFoundError:
             return _failed(transfer, FailureKind.VANISHED, "it is not there any more; run `journal update`", begun)
         except OSError as error:

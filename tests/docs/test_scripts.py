@@ -41,7 +41,9 @@ def typed(title: str, home: Path, azurite: Azurite, *, before: str) -> None:
             steps.append(
                 shell.Step(step.script.replace("/media/disk/hospital", str(home / "hospital")), step.exit_code)
             )
-    path = os.pathsep.join([str(home / ".programs"), str(real("az").parent), str(real("azcopy").parent), os.environ["PATH"]])
+    path = os.pathsep.join(
+        [str(home / ".programs"), str(real("az").parent), str(real("azcopy").parent), os.environ["PATH"]]
+    )
     said = iter(shell.run(steps, cwd=home, environment={"PATH": path, "TOKEN": token, "HOME": str(home)})[1:])
     output = ""
     for block in blocks:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
 from unittest.mock import patch
 
 import pytest
@@ -37,6 +36,7 @@ from chorus_upload.operations.sampling import Sample
 from chorus_upload.operations.update import UpdateRequest
 from chorus_upload.operations.verify import MOST_DENIED, VerifyRequest, verify
 from chorus_upload.storage.local import LocalStore
+from chorus_upload.storage.store import ObjectStream
 from chorus_upload.transfer.pool import Pool, SerialPool
 from tests.operations.conftest import Site
 from tests.wire import Answer, Wire
@@ -53,7 +53,7 @@ class WatchedStore(LocalStore):
         self.opened: list[str] = []
         self._before = before
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> ObjectStream:
         self.opened.append(key)
         self._before(key)
         return super().open(key)

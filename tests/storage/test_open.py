@@ -79,7 +79,7 @@ def test_says_what_is_supported(tmp_path: Path) -> None:
     location = Location(path="gs://bucket/x")
     for act in (
         lambda: open_store(location, Network()),
-        lambda: open_source(SiteSettings(modality="Images", location=location, pattern="x")),
+        lambda: open_source(SiteSettings(modality="Images", location=location, pattern="x"), Network()),
     ):
         with pytest.raises(ConfigError, match="gs://") as caught:
             act()
@@ -92,7 +92,7 @@ def test_local_places(tmp_path: Path) -> None:
         assert isinstance(store, LocalStore)
         assert store.url == str(tmp_path)
     site = SiteSettings(modality="Images", location=location, pattern="{patient_id:w}/Images/{filepath}")
-    with open_source(site) as source:
+    with open_source(site, Network()) as source:
         assert isinstance(source, LocalSource)
         assert source.url == str(tmp_path)
 

@@ -26,7 +26,7 @@ from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Transf
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.source import Source
-from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.store import Checksum, ComputedBy, ObjectStream, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.sender import CONTESTS, WRONG_ARRIVALS, Sender, Terms
@@ -310,7 +310,7 @@ def test_what_a_rival_wrote_may_be_the_right_content(root: Path, central: Path) 
 class ShakyStore(LocalStore):
     """A store in which objects are replaced while they are read."""
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> ObjectStream:
         raise PreconditionFailed(f"{key} is another one by now")
 
 

@@ -1,0 +1,131 @@
+"""What a service holds as a source: the objects below a prefix are its files, and a slash makes directories."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
+
+from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StorageError
+from chorus_upload.model import Problem, ProblemKind
+from chorus_upload.storage.keys import check_key
+from chorus_upload.storage.source import Directory, Entry, FileReplaced, FileStat, SmallFile
+from chorus_upload.storage.store import ObjectStream, Store, StoredObject
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_HELD = 10_000
+"""So many entries are held back to be told by directory: a listing goes through them in an order of its own."""
+
+
+class CloudSource:
+    """The objects of `store`, which is closed with this. See `Source`.
+
+    What the service lists is what is known without reading: size, time of the last change, and an MD5 where it has
+    one. A file that is being read is the object as it was when it was opened.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def url(self) -> str:
+        return self._store.url
+
+    @property
+    def is_remote(self) -> bool:
+        return True
+
+    def walk(self) -> Iterator[Directory]:
+        """See `Source.walk`: one listing, in pages. The empty objects that stand for directories are left out."""
+        held: dict[str, Directory] = {"": Directory("", [], [], {})}
+        number = 0
+        for found in self._store.scan():
+            if found.key.endswith("/") and not found.size:
+                continue
+            path, name = posixpath.split(found.key)
+            try:
+                check_key(found.key)
+            except StorageError as error:
+                # Its directory may have no proper name itself.
+                held[""].problems.append(Problem(ProblemKind.INVALID_NAME, found.key, error.message))
+                continue
+            directory = held.setdefault(path, Directory(path, [], [], {}))
+            directory.entries.append(Entry(name, found.size, found.time_us))
+            if found.checksum is not None:
+                cast(dict[str, bytes], directory.claims)[name] = found.checksum.md5
+            number += 1
+            if number % _HELD == 0:
+                yield from held.values()
+                held = {"": Directory("", [], [], {})}
+        yield from held.values()
+
+    def stat(self, path: str) -> FileStat | None:
+        with _as_file(path):
+            found = self._store.stat(path)
+        return None if found is None else _state(found)
+
+    def read_small(self, path: str, *, size: int) -> SmallFile:
+        with self._opened(path) as stream, _as_file(path):
+            return SmallFile(stream.read(size + 1), _state(stream.stored))
+
+    def open(self, path: str) -> BinaryIO:
+        return cast(BinaryIO, _File(self._opened(path), path))
+
+    def open_stat(self, stream: BinaryIO) -> FileStat:
+        return _state(cast(_File, stream).stored)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._store.__exit__(*exc)
+
+    def _opened(self, path: str) -> ObjectStream:
+        with _as_file(path):
+            return self._store.open(path)
+
+
+class _File(io.RawIOBase):
+    """An object that is being read, whose trouble is that of a file."""
+
+    def __init__(self, stream: ObjectStream, path: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._path = path
+
+    @property
+    def stored(self) -> StoredObject:
+        return self._stream.stored
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        with _as_file(self._path):
+            return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _state(stored: StoredObject) -> FileStat:
+    return FileStat(stored.size, stored.time_us)
+
+
+@contextmanager
+def _as_file(path: str) -> Iterator[None]:
+    """What is the matter with one object, as it would be with a file; what concerns all of them passes."""
+    try:
+        yield
+    except ObjectNotFound:
+        raise FileNotFoundError(path) from None
+    except PreconditionFailed:
+        raise FileReplaced(f"{path} was replaced while it was read") from None
