@@ -42,7 +42,7 @@ _AZ_CMD = """\
 """
 _SHELL = "C:\\windows\\system32;C:\\windows"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/\\-]+")
-_ABSOLUTE = re.compile(r"(\\\\\?\\)?[A-Za-z]:[\\/]")
+_ABSOLUTE = re.compile(r"((?:\\\\\?\\)?)[A-Za-z]:[\\/]")
 _PASSED_ON = (
     "AZURE_",
     "AZCOPY_",

@@ -63,7 +63,11 @@ def write_scripts(journal: Journal, settings: Settings, request: ScriptRequest, 
     """
     require_version(journal, request.version)
     modalities = selected_modalities(settings, request.modalities)
-    writer = WRITERS[Shell(request.shell)]
+    writer = WRITERS.get(Shell(request.shell))
+    if writer is None:
+        raise ConfigError(
+            f"there are no scripts for {request.shell}", hint="PowerShell runs a .bat as well: --shell cmd."
+        )
     work = _work(settings, request, modalities, emit=emit)
     url = destination_url(settings.central.location)
     deliveries.plan(journal, url=url, selection=Selection(version=request.version, modalities=modalities))
@@ -88,6 +92,7 @@ class _Plan:
         self._journal = journal
         self._keys = Keys(settings)
         self._roots = {root.modality: (number, root) for number, root in enumerate(work.roots)}
+        self._remote = {root.modality for root in work.roots if root.is_remote}
         self._in_use = set[str]()
         self._prefix = work.destination.prefix
         self._writer = writer
@@ -112,7 +117,7 @@ class _Plan:
                         size=file.size,
                         replaces=key in replaced,
                     )
-                    reason = self._refusal(found)
+                    reason = self._refusal(found, file.modality)
                     if reason is None:
                         self._in_use.add(file.modality)
                         yield found
@@ -134,7 +139,9 @@ class _Plan:
         except LayoutError as error:
             return error
 
-    def _refusal(self, file: ScriptFile) -> str | None:
+    def _refusal(self, file: ScriptFile, modality: str) -> str | None:
+        if modality in self._remote and not f"/{file.key}".endswith(f"/{file.path}"):
+            return "what is copied within the cloud keeps its path, and its key is another one"
         name = f"{self._prefix}/{file.key}" if self._prefix else file.key
         try:
             by_azure = refused_by_azure(name)
@@ -154,10 +161,7 @@ def _work(settings: Settings, request: ScriptRequest, modalities: tuple[str, ...
         )
     roots = []
     for name in modalities:
-        location = settings.sites[name].location
-        if not location.is_local:
-            raise ConfigError(f"{name}: a script cannot send files from {location.scheme}:// places")
-        roots.append(Root(modality=name, path=str(location.local_path.absolute())))
+        roots.append(Root(modality=name, path=_root(settings.sites[name].location, request)))
     auth = central.auth
     given = {"endpoint_ip": auth.endpoint_ip, "proxy": settings.proxy, "bandwidth_limit": settings.bandwidth_limit}
     if ignored := [name for name, value in given.items() if value]:
@@ -185,6 +189,18 @@ def _work(settings: Settings, request: ScriptRequest, modalities: tuple[str, ...
         tier=settings.central.tier,
         ca_bundle=str(settings.ca_bundle) if settings.ca_bundle is not None else None,
     )
+
+
+def _root(location: Location, request: ScriptRequest) -> str:
+    """Where the files of a modality are, as a script knows it."""
+    if location.is_local:
+        return str(location.local_path.absolute())
+    if location.scheme != "az" or Tool(request.tool) is not Tool.AZCOPY or Shell(request.shell) is not Shell.BASH:
+        raise ConfigError(
+            f"such a script cannot send files from {location.scheme}:// places",
+            hint="With --output-type azcopy, and for bash, it can have them copied from az:// places.",
+        )
+    return _place(location).url
 
 
 def _place(location: Location) -> Place:

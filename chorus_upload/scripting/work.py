@@ -66,10 +66,17 @@ def account_of(place: Place) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """Where the files of a modality lie on the machine for which the script is written: an absolute path."""
+    """Where the files of a modality lie: an absolute path on the machine for which the script is written.
+
+    Or a URL, without a credential: then they are copied from there, and never come by the machine.
+    """
 
     modality: str
     path: str
+
+    @property
+    def is_remote(self) -> bool:
+        return self.path.startswith(("https://", "http://"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

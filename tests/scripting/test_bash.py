@@ -26,6 +26,7 @@ from chorus_upload.scripting.work import BATCH_FILES, Place, Root, ScriptFile, T
 from tests.e2e.clouds import JOURNAL, LOCK, Container, ask, files_of, manifest_of
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site, wait_until
+from tests.emulators import Azurite
 from tests.scripting.sites import Script, script_at, site_with, write
 from tests.trees import Bytes, Content, build, bytes_of
 from tests.wire import Answer, Wire
@@ -51,6 +52,7 @@ HOSTILE = [
 ]
 TREE: dict[str, Bytes] = {f"1001/Images/{name}": Bytes(50 + number) for number, name in enumerate(HOSTILE)}
 MANY: dict[str, Bytes] = {f"1001/Images/{number:04}.dcm": Bytes(20) for number in range(BATCH_FILES + 20)}
+LARGER = {path: Bytes(3_000 + number) for number, path in enumerate(TREE)}
 FEW: dict[str, Bytes] = {f"1001/Images/{number}.dcm": Bytes(100 + number) for number in range(4)}
 
 
@@ -478,6 +480,7 @@ class TestWhatCannotBeAScript:
             (("--shell", "bash"), "for scripts"),
             (("--standalone",), "for scripts"),
             (("--output-type", "azcli", "--output-file", "nowhere/a.sh"), "cannot be written"),
+            (("--output-type", "azcli", "--output-file", "upload.ps1"), "runs a .bat as well"),
         ],
     )
     def test_what_was_typed(self, tmp_path: Path, container: Container, options: tuple[str, ...], words: str) -> None:
@@ -494,3 +497,38 @@ class TestWhatCannotBeAScript:
         ran = site.run("file", "list", "--output-type", "azcli", "--output-file", "a.sh", "--standalone", exit_code=2)
         assert "is not in Azure" in ran.err
         assert ask(site.journal, "SELECT count(*) FROM file") == [(len(FEW),)]
+
+
+class TestWithinTheCloud:
+    """Files that lie in Azure already are copied by the service, without coming by this machine."""
+
+    @pytest.fixture
+    def site(self, tmp_path: Path, container: Container, azurite: Azurite) -> Site:
+        origin = azurite.create_container()
+        with azurite.service() as service:
+            for path, body in LARGER.items():
+                service.get_blob_client(origin, f"given/{path}").upload_blob(bytes_of(path, body))
+        token = azurite.sas(origin, permissions="rl")
+        site = settle(tmp_path / "home", tmp_path, container)
+        site.configure(
+            re.sub(
+                r'(\[site_path.default\]\s+path = )".*"',
+                rf'\1"{azurite.account_url}/{origin}/given?{token}"',
+                site.config.read_text(),
+            )
+        )
+        site.run("journal", "update", "--version", "spring")
+        return dataclasses.replace(site, environment={"CHORUS_SOURCE_SAS_TOKEN": token})
+
+    def test_it_is_copied(self, site: Site, container: Container) -> None:
+        script = write(site, "azcopy")
+        script = dataclasses.replace(script, environment={**script.environment, **site.environment})
+        assert site.environment["CHORUS_SOURCE_SAS_TOKEN"] not in script.path.read_text()
+        # The emulator can copy blocks only, so everything has to have some.
+        script.run("--option=--block-size-mb=0.0009765625", "--option=--put-blob-size-mb=0.0009765625")
+        assert files_of(container.objects()) == arrived(LARGER)
+        assert delivered(site) == arrived(LARGER).keys()
+
+    def test_az_cannot(self, site: Site) -> None:
+        ran = site.run("file", "list", "--output-type", "azcli", "--output-file", "a.sh", exit_code=2)
+        assert "azcopy" in ran.err

@@ -29,8 +29,8 @@ fi
 set -u -o pipefail
 umask 077
 # What is written here is meant, and not what the environment says; and certificates are always checked.
-unset AZURE_CLI_DISABLE_CONNECTION_VERIFICATION AZURE_STORAGE_CONNECTION_STRING AZURE_STORAGE_KEY \
-    AZURE_STORAGE_ACCOUNT AZURE_STORAGE_AUTH_MODE
+unset AZURE_CLI_DISABLE_CONNECTION_VERIFICATION ADAL_PYTHON_SSL_NO_VERIFY AZURE_STORAGE_CONNECTION_STRING \
+    AZURE_STORAGE_KEY AZURE_STORAGE_ACCOUNT AZURE_STORAGE_AUTH_MODE
 export AZURE_CORE_COLLECT_TELEMETRY=0
 
 readonly attempts=3
@@ -56,6 +56,7 @@ END
     done
     cat <<END
   --retry-wait N      seconds before a failed run of $tool is repeated, later three times that (default: 10)
+  --option WORD       hand this on to every run of $tool, such as --option=--cap-mbps=100; may be repeated
   --check             look whether all that is needed is there, upload nothing
   --help              show this
 END
@@ -65,7 +66,7 @@ END
 
 begin() {
     local name
-    check_only=no retry_wait=10
+    check_only=no retry_wait=10 options=()
     while [ $# -gt 0 ]; do
         case $1 in
         --workers | --retry-wait)
@@ -77,6 +78,14 @@ begin() {
         --root)
             name=${2-}
             set_root "${name%%=*}" "${name#*=}"
+            shift 2
+            ;;
+        --option=*)
+            options+=("${1#*=}")
+            shift
+            ;;
+        --option)
+            options+=("${2-}")
             shift 2
             ;;
         --check)
@@ -112,6 +121,7 @@ set_root() {
     local number
     for number in "${!root_names[@]}"; do
         if [ "${root_names[number]}" = "$1" ]; then
+            ! is_remote "$number" || fail 2 "--root $1: these files are copied from ${roots[number]}"
             [ -d "$2" ] || fail 2 "--root $1: there is no directory $2"
             roots[number]=$2
             return
@@ -119,6 +129,9 @@ set_root() {
     done
     fail 2 "--root NAME=DIR: there are no files of '$1' in this script"
 }
+
+# Whether the files of root number $1 lie in a cloud, from which azcopy has them copied without coming by here.
+is_remote() { case ${roots[$1]} in https://* | http://*) ;; *) return 1 ;; esac }
 
 check_tools() {
     local needed=az version number
@@ -139,7 +152,7 @@ check_tools() {
             fail 2 "chorus-upload does not run here (${chorus[*]}); a script for other machines is written with --standalone"
     fi
     for number in "${!roots[@]}"; do
-        [ -d "${roots[number]}" ] ||
+        is_remote "$number" || [ -d "${roots[number]}" ] ||
             fail 2 "there is no directory ${roots[number]}: say with --root ${root_names[number]}=DIR where the files are"
     done
 }
@@ -163,8 +176,13 @@ check_token() {
     fi
     if [ -z "${AZURE_STORAGE_SAS_TOKEN-}" ]; then
         [ -t 0 ] || fail 2 "AZURE_STORAGE_SAS_TOKEN is not set, and there is no terminal to ask for it"
+        # Before anybody can begin to type: `read -s` comes too late for that.
+        terminal=$(stty -g)
+        stty -echo
         printf 'SAS token for %s: ' "$destination_url" >&2
-        IFS= read -rs AZURE_STORAGE_SAS_TOKEN
+        IFS= read -r AZURE_STORAGE_SAS_TOKEN
+        stty "$terminal"
+        terminal=
         say
     fi
     AZURE_STORAGE_SAS_TOKEN=${AZURE_STORAGE_SAS_TOKEN#\?}
@@ -201,9 +219,12 @@ file() {
         there=$((there + 1))
         return
     fi
+    local kind=$4
+    # What is copied in one run comes from one root, and has the same before its path in all keys.
+    if is_remote "$2"; then kind=$4:$2:${6%"$5"}; fi
     if [ "$batch_count" -ge "$batch_files" ] || [ $((batch_size + $3)) -gt "$batch_bytes" ] ||
-        [ "$4" != "${batch_mode-}" ]; then
-        new_batch "$4"
+        [ "$kind" != "${batch_kind-}" ]; then
+        new_batch "$4" "$kind"
     fi
     batch_count=$((batch_count + 1))
     batch_size=$((batch_size + $3))
@@ -211,7 +232,7 @@ file() {
 }
 
 new_batch() {
-    batch=$((batch + 1)) batch_count=0 batch_size=0 batch_mode=$1
+    batch=$((batch + 1)) batch_count=0 batch_size=0 batch_kind=$2
     exec 3>"$work/queue/$(printf '%08d' "$batch").$attempts.$1" || fail 1 "$work cannot be written"
 }
 
@@ -327,30 +348,36 @@ send() {
 
 read_list() {
     local id root size path key
-    ids=() sources=() sizes=() keys=()
+    ids=() roots_of=() paths=() sizes=() keys=()
     while IFS= read -r -d '' id && IFS= read -r -d '' root && IFS= read -r -d '' size &&
         IFS= read -r -d '' path && IFS= read -r -d '' key; do
-        [ "$root" = - ] || path=${roots[root]}/$path
-        ids+=("$id") sources+=("$path") sizes+=("$size") keys+=("$key")
+        ids+=("$id") roots_of+=("$root") paths+=("$path") sizes+=("$size") keys+=("$key")
     done <"$list"
 }
 
-# A directory in which every file of the batch is a link that is called as its key: no name has to be passed.
+# A directory in which every file of the batch is a link that is called as its key: no name has to be passed. For what
+# is copied within the cloud, a list of the paths.
 make_farm() {
-    local index directory
+    local index directory source
     rm -rf "$farm"
+    mkdir "$farm"
     linked=()
     for index in "${!ids[@]}"; do
         [ -n "${ids[index]}" ] || continue
-        if [ ! -f "${sources[index]}" ]; then
+        source=${roots[${roots_of[index]}]}/${paths[index]}
+        if is_remote "${roots_of[index]}"; then
+            printf '%s\n' "${paths[index]}" >>"$farm/list" || fail 1 "$work cannot be written"
+            linked+=("$index")
+            continue
+        elif [ ! -f "$source" ]; then
             give_up "${ids[index]}" "${keys[index]}" "there is no such file any more"
-        elif [ "$(($(wc -c <"${sources[index]}")))" != "${sizes[index]}" ]; then
+        elif [ "$(($(wc -c <"$source")))" != "${sizes[index]}" ]; then
             give_up "${ids[index]}" "${keys[index]}" "it has changed, or cannot be read: run \`journal update\`"
         else
             directory=$farm/files/${keys[index]}
             directory=${directory%/*}
             [ -d "$directory" ] || mkdir -p "$directory"
-            ln -s "${sources[index]}" "$farm/files/${keys[index]}" || fail 1 "$work cannot be written"
+            ln -s "$source" "$farm/files/${keys[index]}" || fail 1 "$work cannot be written"
             linked+=("$index")
             continue
         fi
@@ -364,7 +391,8 @@ split() {
     for index in "${!ids[@]}"; do
         [ "$index" -eq "$half" ] && part=b
         [ -n "${ids[index]}" ] || continue
-        printf '%s\0' "${ids[index]}" - "${sizes[index]}" "${sources[index]}" "${keys[index]}" >>"$farm.$part"
+        printf '%s\0' "${ids[index]}" "${roots_of[index]}" "${sizes[index]}" "${paths[index]}" "${keys[index]}" \
+            >>"$farm.$part"
     done
     [ "$half" -gt 1 ] && left=1
     for part in a b; do
@@ -378,6 +406,13 @@ give_up() {
 
 last_words() { LC_ALL=C tail -n 1 "$farm.said" 2>/dev/null | LC_ALL=C tr -d '\000-\037\177' | cut -c 1-200; }
 
+# The token for what is copied from root number $1, without its question mark.
+source_token() {
+    local name=CHORUS_SOURCE_SAS_TOKEN_$1
+    name=${!name-${CHORUS_SOURCE_SAS_TOKEN-}}
+    printf '%s' "${name#\?}"
+}
+
 pause() {
     sleep "$1" &
     child=$!
@@ -386,17 +421,27 @@ pause() {
 
 # Run the tool over the directory of links; its words go to the log.
 transfer() {
-    local code overwrite=false
+    local code overwrite=false root stem token
     [ "$1" = replace ] && overwrite=true
-    if [ "$tool" = azcopy ]; then
+    root=${roots_of[${linked[0]}]}
+    if is_remote "$root"; then
+        stem=${keys[${linked[0]}]%"${paths[${linked[0]}]}"}
+        token=$(source_token "$root")
+        azcopy copy "${roots[root]}${token:+?$token}" \
+            "$destination_url/${stem%/}${AZURE_STORAGE_SAS_TOKEN:+?$AZURE_STORAGE_SAS_TOKEN}" \
+            --from-to BlobBlob --list-of-files "$farm/list" --as-subdir=false --recursive --s2s-preserve-access-tier=false \
+            --s2s-detect-source-changed --check-length --overwrite "$overwrite" ${tier:+--block-blob-tier "$tier"} \
+            --output-level essential --log-level ERROR ${options[@]+"${options[@]}"} >"$farm.said" 2>&1 &
+    elif [ "$tool" = azcopy ]; then
         azcopy copy "$farm/files/*" "$destination_url${AZURE_STORAGE_SAS_TOKEN:+?$AZURE_STORAGE_SAS_TOKEN}" \
-            --from-to LocalBlob --recursive --follow-symlinks --put-md5 --check-length --overwrite "$overwrite" \
+            --from-to LocalBlob --recursive --follow-symlinks --put-md5 --check-length --blob-type BlockBlob --overwrite "$overwrite" \
             ${tier:+--block-blob-tier "$tier"} \
-            --output-level essential --log-level ERROR >"$farm.said" 2>&1 &
+            --output-level essential --log-level ERROR ${options[@]+"${options[@]}"} >"$farm.said" 2>&1 &
     else
         az storage blob upload-batch --source "$farm/files" --destination "$container" \
-            ${prefix:+--destination-path "$prefix"} --overwrite "$overwrite" --validate-content ${tier:+--tier "$tier"} \
-            --no-progress --only-show-errors --output none "${to_destination[@]}" >"$farm.said" 2>&1 &
+            ${prefix:+--destination-path "$prefix"} --overwrite "$overwrite" --type block --validate-content ${tier:+--tier "$tier"} \
+            --no-progress --only-show-errors --output none "${to_destination[@]}" ${options[@]+"${options[@]}"} \
+            >"$farm.said" 2>&1 &
     fi
     child=$!
     wait "$child"
@@ -491,6 +536,7 @@ stopped() {
 leave() {
     local code=$? number
     trap '' INT TERM HUP
+    if [ -n "${terminal-}" ]; then stty "$terminal"; fi
     : >"$work/stop"
     for number in ${pids[@]+"${pids[@]}"}; do kill -TERM "$number" 2>/dev/null; done
     wait
