@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def mark_results(
     central store.
     """
     url = destination_url(settings.central.location)
-    sent = set().union(*(_read_results(path, url) for path in results))
+    sent = dict(pair for path in results for pair in _read_results(path, url))
     moment = datetime.now().astimezone()
     known = deliveries.known(journal, sorted(sent), url=url)
     refused = {
@@ -72,8 +73,17 @@ def mark_results(
     if gone:
         emit(Notice(f"{gone} of the files in the results are of another journal: they are passed over", Level.WARNING))
 
+    keys = Keys(settings)
+
     def is_wanted(file: PendingFile) -> bool:
-        return file.id in sent
+        if file.id not in sent:
+            return False
+        with suppress(LayoutError):
+            # Numbers alone do not tell the files of different journals apart.
+            if keys.key(modality=file.modality, path=file.path, version=file.version) != sent[file.id]:
+                refused[file.path] = f"the results name another key: {sent[file.id]}"
+                return False
+        return True
 
     return _mark(
         journal,
@@ -87,19 +97,20 @@ def mark_results(
     )
 
 
-def _read_results(path: Path, url: str) -> set[int]:
-    """The numbers of files in a results file; the text behind them is for people."""
+def _read_results(path: Path, url: str) -> Iterator[tuple[int, str]]:
+    """The numbers of files in a results file, with their keys."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
             title = next(lines, "").rstrip()
             if title != f"{RESULTS_TITLE} {url}":
                 raise ConfigError(f"{path} does not hold results of a script for {url}")
-            # A line that a kill cut short has no blank behind its number.
-            return {int(number) for number, blank, _ in (line.partition(" ") for line in lines) if blank}
+            for line in lines:
+                number, _, key = line.rstrip("\n").partition(" ")
+                # A kill may have cut a line short.
+                if key and number.isdecimal():
+                    yield int(number), key
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
 
 
 def _mark(

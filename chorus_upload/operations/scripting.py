@@ -10,6 +10,7 @@ The plan is gone through twice: the scripts say first how many files they hold. 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import quote
 
 from chorus_upload import __version__
 from chorus_upload.config.accounts import account_of, account_of_connection_string
@@ -27,12 +29,14 @@ from chorus_upload.journal import deliveries, planning
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind
-from chorus_upload.operations.central import Keys, destination_url
+from chorus_upload.operations.central import Keys, destination_url, is_cloud_journal
 from chorus_upload.operations.selecting import require_version, selected_modalities
 from chorus_upload.scripting.work import Place, Root, ScriptFile, Shell, Tool, Work, Writer
 from chorus_upload.scripting.writers import WRITERS
 from chorus_upload.storage.names import refused_by_azure
 
+_PLAIN = re.compile(r"[A-Za-z0-9._~/-]*")
+"""What stands for itself in a URL."""
 _WORKERS = {Tool.AZ: 4, Tool.AZCOPY: 2}
 """How many runs of a tool go side by side: azcopy has connections of its own."""
 
@@ -90,6 +94,8 @@ class _Plan:
 
     def __init__(self, journal: Journal, settings: Settings, work: Work, writer: Writer, *, url: str) -> None:
         self._journal = journal
+        self._settings = settings
+        self._tool = work.tool
         self._keys = Keys(settings)
         self._roots = {root.modality: (number, root) for number, root in enumerate(work.roots)}
         self._remote = {root.modality for root in work.roots if root.is_remote}
@@ -115,7 +121,7 @@ class _Plan:
                         path=file.path,
                         key=key,
                         size=file.size,
-                        replaces=key in replaced,
+                        replaces=replaced.get(key),
                     )
                     reason = self._refusal(found, file.modality)
                     if reason is None:
@@ -140,8 +146,14 @@ class _Plan:
             return error
 
     def _refusal(self, file: ScriptFile, modality: str) -> str | None:
-        if modality in self._remote and not f"/{file.key}".endswith(f"/{file.path}"):
-            return "what is copied within the cloud keeps its path, and its key is another one"
+        if modality in self._remote:
+            stem = file.key.removesuffix(file.path)
+            if f"{stem}{file.path}" != file.key or not _PLAIN.fullmatch(stem):
+                return "what is copied within the cloud keeps its path, and its key is another one"
+        if file.replaces is not None and self._tool is Tool.AZCOPY:
+            return "azcopy cannot make sure that it replaces an earlier state of this file, and nothing else"
+        if is_cloud_journal(self._settings, file.key):
+            return "its key is that of the journal"
         name = f"{self._prefix}/{file.key}" if self._prefix else file.key
         try:
             by_azure = refused_by_azure(name)
@@ -200,7 +212,8 @@ def _root(location: Location, request: ScriptRequest) -> str:
             f"such a script cannot send files from {location.scheme}:// places",
             hint="With --output-type azcopy, and for bash, it can have them copied from az:// places.",
         )
-    return _place(location).url
+    place = _place(location)
+    return replace(place, prefix=quote(place.prefix, safe="/")).url
 
 
 def _place(location: Location) -> Place:

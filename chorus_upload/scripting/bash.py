@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 from typing import TextIO
+from urllib.parse import quote
 
 from chorus_upload.scripting.program import split_program
 from chorus_upload.scripting.work import BATCH_BYTES, BATCH_FILES, Place, ScriptFile, Tool, Work, Writer, account_of
@@ -21,8 +22,7 @@ def _write(work: Work, files: Iterable[ScriptFile], out: TextIO, _: Callable[[st
     out.writelines(f"{line}\n" for line in _settings(work))
     out.write(program)
     for file in files:
-        mode = "replace" if file.replaces else "keep"
-        path, key = shlex.quote(file.path), shlex.quote(file.key)
+        mode, path, key = map(shlex.quote, (file.replaces or "keep", file.path, file.key))
         out.write(f"file {file.id} {file.root} {file.size} {mode} {path} {key}\n")
     out.write("\nfinish\n")
 
@@ -35,6 +35,7 @@ def _settings(work: Work) -> Iterable[str]:
     yield f"readonly files_total={work.files} bytes_total={work.bytes}"
     yield f"readonly login={_yes(work.login)} standalone={_yes(work.standalone)}"
     yield f"readonly destination_url={shlex.quote(work.destination.url)}"
+    yield f"readonly azcopy_url={shlex.quote(quoted_url(work.destination))}"
     yield f"readonly container={shlex.quote(work.destination.container)} prefix={shlex.quote(work.destination.prefix)}"
     yield f"to_destination=({_words(to_place(work.destination, login=work.login))})"
     if work.standalone and work.journal is not None:
@@ -49,7 +50,7 @@ def _settings(work: Work) -> Iterable[str]:
     yield f"root_names=({_words(root.modality for root in work.roots)})"
     yield f"roots=({_words(root.path for root in work.roots)})"
     yield f"readonly results_title={shlex.quote(work.results_title)}"
-    yield f"readonly batch_files={BATCH_FILES} batch_bytes={BATCH_BYTES}"
+    yield f"batch_files={BATCH_FILES} batch_bytes={BATCH_BYTES}"
     yield f"readonly tier={shlex.quote(work.tier or '')}"
     yield f"workers={work.workers}"
     if work.ca_bundle is not None:
@@ -62,6 +63,11 @@ def to_place(place: Place, *, login: bool) -> tuple[str, ...]:
     if login and account is not None:
         return ("--account-name", account, "--auth-mode", "login")
     return ("--blob-endpoint", place.endpoint, *(("--auth-mode", "login") if login else ()))
+
+
+def quoted_url(place: Place) -> str:
+    """The place as azcopy wants it said."""
+    return "/".join(part for part in (place.endpoint, place.container, quote(place.prefix, safe="/")) if part)
 
 
 def _words(words: Iterable[str]) -> str:

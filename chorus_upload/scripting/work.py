@@ -83,7 +83,7 @@ class Root:
 class ScriptFile:
     """One file: `id` is the journal's, `root` counts in `Work.roots`, `path` is below that, with slashes.
 
-    `replaces` says that an earlier state of the file is under that key and is to be overwritten.
+    `replaces` is the etag of the object under that key that is an earlier state of the file, and is to be overwritten.
     """
 
     id: int
@@ -91,7 +91,7 @@ class ScriptFile:
     path: str
     key: str
     size: int
-    replaces: bool = False
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from chorus_upload.scripting.work import BATCH_FILES, Place, Root, ScriptFile, T
 from tests.e2e.clouds import JOURNAL, LOCK, Container, ask, files_of, manifest_of
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site, wait_until
-from tests.emulators import Azurite
+from tests.emulators import Azurite, real
 from tests.scripting.sites import Script, script_at, site_with, write
 from tests.trees import Bytes, Content, build, bytes_of
 from tests.wire import Answer, Wire
@@ -54,6 +54,8 @@ TREE: dict[str, Bytes] = {f"1001/Images/{name}": Bytes(50 + number) for number, 
 MANY: dict[str, Bytes] = {f"1001/Images/{number:04}.dcm": Bytes(20) for number in range(BATCH_FILES + 20)}
 LARGER = {path: Bytes(3_000 + number) for number, path in enumerate(TREE)}
 FEW: dict[str, Bytes] = {f"1001/Images/{number}.dcm": Bytes(100 + number) for number in range(4)}
+
+CORRECTED: dict[str, Bytes] = {"1001/Images/1.dcm": Bytes(77, edition=2)}
 
 
 def arrived(tree: dict[str, Bytes], *, version: str = "spring") -> dict[str, bytes]:
@@ -204,18 +206,35 @@ def test_a_key_that_holds_other_content_is_not_counted(tmp_path: Path, container
     assert delivered(site) == arrived(FEW).keys() - {"spring/1001/Images/1.dcm"}
 
 
-@every_tool
-def test_an_amended_version_replaces_what_was_sent_of_it(tmp_path: Path, container: Container, tool: str) -> None:
+@pytest.fixture
+def amended(tmp_path: Path, container: Container) -> Site:
+    """A site that has corrected a file after it was uploaded, in the same version."""
     site = site_with(tmp_path, FEW, container)
     site.run("file", "upload")
-    changed: dict[str, Bytes] = {"1001/Images/1.dcm": Bytes(77, edition=2)}
-    build(site.source, changed)
+    build(site.source, CORRECTED)
     site.run("journal", "update", "--amend")
+    return site
 
-    write(site, tool).run()
 
-    assert files_of(container.objects()) == arrived(FEW | changed)
-    site.run("file", "verify", "--deep")
+def test_an_amended_version_replaces_what_was_sent_of_it(amended: Site, container: Container) -> None:
+    write(amended, "azcli").run()
+
+    assert files_of(container.objects()) == arrived(FEW | CORRECTED)
+    amended.run("file", "verify", "--deep")
+
+
+def test_what_was_written_since_is_not_replaced(amended: Site, container: Container) -> None:
+    script = write(amended, "azcli")
+    container.put("data/spring/1001/Images/1.dcm", b"by somebody else")
+
+    script.run("--retry-wait", "0", exit_code=3)
+
+    assert container.objects()["data/spring/1001/Images/1.dcm"] == b"by somebody else"
+
+
+def test_azcopy_cannot_replace_on_a_condition(amended: Site) -> None:
+    ran = amended.run("file", "list", "--output-type", "azcopy", "--output-file", "a.sh", exit_code=3)
+    assert "azcopy cannot make sure" in ran.err
 
 
 def test_several_scripts(tmp_path: Path, container: Container) -> None:
@@ -532,3 +551,139 @@ class TestWithinTheCloud:
     def test_az_cannot(self, site: Site) -> None:
         ran = site.run("file", "list", "--output-type", "azcli", "--output-file", "a.sh", exit_code=2)
         assert "azcopy" in ran.err
+
+
+def programs(directory: Path, script: Script, **bodies: str) -> Script:
+    """The same script where other programs answer to these names."""
+    build(directory, {name: f"#!/usr/bin/env bash\n{body}\n" for name, body in bodies.items()})
+    for name in bodies:
+        (directory / name).chmod(0o700)
+    path = f"{directory}{os.pathsep}{script.environment['PATH']}"
+    return dataclasses.replace(script, environment={**script.environment, "PATH": path})
+
+
+class TestWhatToolsSay:
+    """They end with 0 for more than success, and take orders from more places than one thinks."""
+
+    def test_a_refusal_that_az_passes_over(self, tmp_path: Path, container: Container, wire: Wire) -> None:
+        site = site_with(tmp_path, {"OMOP/person.csv": Bytes(5)}, dataclasses.replace(container, port=wire.port))
+        script = write(site, "azcli")
+        wire.script(
+            Answer(409, (("x-ms-error-code", "ContainerBeingDeleted"),)), method="PUT", containing="person", times=9
+        )
+        script.run("--retry-wait", "0", exit_code=3)
+        wire.forget()
+        assert script.results == []
+        assert "ContainerBeingDeleted" in script.beside(".failed").read_text()
+
+    def test_an_azcopy_that_finds_nothing(self, tmp_path: Path, container: Container) -> None:
+        script = write(site_with(tmp_path, FEW, container), "azcopy")
+        says = "Number of File Transfers Completed: 0\nNumber of File Transfers Skipped: 0"
+        silent = f"[ \"$1\" = --version ] && echo azcopy version 10.32.2 || printf '{says}'"
+        programs(tmp_path / "stub", script, azcopy=silent).run("--retry-wait", "0", exit_code=3)
+        assert script.results == []
+
+    def test_another_account_in_the_settings_of_az(self, tmp_path: Path, container: Container) -> None:
+        site = site_with(tmp_path, FEW, container)
+        build(site.home, {".azure/config": "[storage]\nconnection_string = UseDevelopmentStorage=true\n"})
+        write(site, "azcli").run()
+        assert delivered(site) == arrived(FEW).keys()
+
+    def test_a_log_in_keeps_tokens_off_command_lines(self, tmp_path: Path, container: Container) -> None:
+        script = write(site_with(tmp_path, FEW, container), "azcopy")
+        script.path.write_text(script.path.read_text().replace("login=no", "login=yes"))
+        notes = tmp_path / "arguments"
+        version = '[ "$1" = --version ] && echo azcopy version 10.32.2'
+        noting = f'{version} || printf "%s\\n" "$@" "$AZCOPY_AUTO_LOGIN_TYPE" >{notes}'
+        programs(tmp_path / "stub", script, azcopy=noting).run("--retry-wait", "0", exit_code=3)
+        assert "AZCLI" in notes.read_text()
+        assert "sig=" not in notes.read_text()
+
+    def test_many_refusals_keep_nobody_else(self, tmp_path: Path, container: Container) -> None:
+        tree = {
+            f"1001/Images/{'bad' if number < 8 else 'good'}-{number}.dcm": Bytes(100 - number) for number in range(20)
+        }
+        script = write(site_with(tmp_path, tree, container), "azcli", "--standalone")
+        answers = """
+case "$*" in
+*version*) echo 2.91.0 ;;
+*upload-batch*)
+    while [ "$1" != --source ]; do shift; done
+    [ -z "$(find "$2" -name 'bad*')" ] && find "$2" -type l | wc -l ;;
+esac"""
+        script = programs(tmp_path / "stub", script, az=answers)
+        script.path.write_text(script.path.read_text().replace("batch_files=200", "batch_files=4"))
+        script.run("--workers", "1", "--retry-wait", "0", exit_code=3)
+        assert len(script.results) == 12
+
+
+def test_keys_that_cannot_lie_side_by_side(tmp_path: Path, container: Container) -> None:
+    """Patterns take any case, and to the central store `Images/scan` is both a file and a directory then."""
+    tree = {"1001/Images/scan": Bytes(30), "1001/images/scan/a.dcm": Bytes(40), "1001/IMAGES/b.dcm": Bytes(50)}
+    site = site_with(tmp_path, tree, container)
+    write(site, "azcli").run()
+    assert files_of(container.objects()) == {
+        "spring/1001/Images/scan": bytes_of("1001/Images/scan", Bytes(30)),
+        "spring/1001/Images/scan/a.dcm": bytes_of("1001/images/scan/a.dcm", Bytes(40)),
+        "spring/1001/Images/b.dcm": bytes_of("1001/IMAGES/b.dcm", Bytes(50)),
+    }
+
+
+@pytest.mark.parametrize("line", ["{id} another/key", "{id}", "0{id} {key}", "{id} {key}x"])
+def test_results_that_are_not_of_these_files(tmp_path: Path, container: Container, line: str) -> None:
+    """Of another journal with the same destination, or cut short: the files are sent."""
+    site = site_with(tmp_path, FEW, container)
+    script = write(site, "azcopy")
+    title = next(
+        line.partition("=")[2].strip("'") for line in script.path.read_text().splitlines() if "results_title=" in line
+    )
+    rows = [
+        line.format(id=number, key=f"spring/{path}") for number, path in ask(site.journal, "SELECT id, name FROM file")
+    ]
+    script.beside(".results").write_text("\r\n".join([title, *rows]))
+    script.run()
+    assert files_of(container.objects()) == arrived(FEW)
+    assert delivered(site) == arrived(FEW).keys()
+
+
+def test_a_prefix_of_any_letters(tmp_path: Path, container: Container) -> None:
+    site = site_with(tmp_path, FEW, container)
+    site.configure(site.config.read_text().replace(f"{container.name}/data", f"{container.name}/da ta+1"))
+    write(site, "azcopy").run()
+    keys = {key for key in container.objects() if key.endswith(".dcm")}
+    assert keys == {f"da ta+1/{key}" for key in arrived(FEW)}
+
+
+def test_a_program_behind_az_ends_with_it(tmp_path: Path, container: Container) -> None:
+    """Most packages install az as a program that starts another one."""
+    site = site_with(tmp_path, MANY, container)
+    script = programs(tmp_path / "package", write(site, "azcli"), az=f'"{real("az")}" "$@"')
+    with script.running("--workers", "1") as running:
+        wait_until(lambda: files_of(container.objects()), seconds=60)
+        running.send_signal(signal.SIGTERM)
+        running.wait(30)
+    assert subprocess.run(["pgrep", "-f", f"upload-batch.*{container.name}"], check=False).returncode == 1
+    assert LOCK not in container.objects()
+
+
+def test_one_script_runs_once_at_a_time(tmp_path: Path, container: Container) -> None:
+    script = write(site_with(tmp_path, FEW, container), "azcli")
+    with script.running() as running:
+        wait_until(lambda: script.beside(".running").exists())
+        assert "is running already" in script.run(exit_code=1).err
+        running.wait(60)
+    assert not script.beside(".running").exists()
+    assert delivered(script.site) == arrived(FEW).keys()
+
+
+def test_a_lock_that_could_not_be_given_back_is_given_back_next_time(
+    tmp_path: Path, container: Container, wire: Wire
+) -> None:
+    site = site_with(tmp_path, FEW, dataclasses.replace(container, port=wire.port))
+    script = write(site, "azcli", "--standalone")
+    wire.script(Answer(403), method="DELETE", containing="locked")
+    script.run(exit_code=1)
+    assert LOCK in container.objects()
+    script.run()
+    assert LOCK not in container.objects()
+    assert not script.beside(".lock").exists()

@@ -6,7 +6,7 @@
 #     bash upload.sh              upload what has not arrived yet
 #     bash upload.sh --help       the options
 #
-# It needs bash (3.2 or newer), find, ln, mkdir, mv, rm, sleep and the programs that it names when they are missing.
+# It needs bash (3.2 or newer), the usual small programs of a Unix, and az or azcopy, as it says when they are missing.
 # The token comes from the environment (AZURE_STORAGE_SAS_TOKEN) or is asked for; it is in no file. azcopy has no other
 # way to take a token than its command line, where others on this machine can see it while it runs; az has.
 #
@@ -28,9 +28,10 @@ fi
 
 set -u -o pipefail
 umask 077
-# What is written here is meant, and not what the environment says; and certificates are always checked.
-unset AZURE_CLI_DISABLE_CONNECTION_VERIFICATION ADAL_PYTHON_SSL_NO_VERIFY AZURE_STORAGE_CONNECTION_STRING \
-    AZURE_STORAGE_KEY AZURE_STORAGE_ACCOUNT AZURE_STORAGE_AUTH_MODE
+# Certificates are always checked; and the data goes where this script says, not to an account that the environment or
+# ~/.azure/config names. Set and empty: what is not set at all would be taken from that file.
+unset AZURE_CLI_DISABLE_CONNECTION_VERIFICATION ADAL_PYTHON_SSL_NO_VERIFY
+export AZURE_STORAGE_CONNECTION_STRING='' AZURE_STORAGE_KEY='' AZURE_STORAGE_ACCOUNT='' AZURE_STORAGE_AUTH_MODE=key
 export AZURE_CORE_COLLECT_TELEMETRY=0
 
 readonly attempts=3
@@ -70,13 +71,14 @@ begin() {
     while [ $# -gt 0 ]; do
         case $1 in
         --workers | --retry-wait)
-            case ${2-} in '' | *[!0-9]*) fail 2 "$1 needs a number" ;; esac
-            if [ "$1" = --workers ]; then workers=$2; else retry_wait=$2; fi
+            case ${2-} in '' | *[!0-9]* | ?????*) fail 2 "$1 needs a number" ;; esac
+            if [ "$1" = --workers ]; then workers=$((10#$2)); else retry_wait=$((10#$2)); fi
             [ "$workers" -gt 0 ] || fail 2 "--workers needs a number above 0"
             shift 2
             ;;
         --root)
             name=${2-}
+            case $name in *?=?*) ;; *) fail 2 "--root needs NAME=DIR" ;; esac
             set_root "${name%%=*}" "${name#*=}"
             shift 2
             ;;
@@ -101,20 +103,46 @@ begin() {
     done
     main=$$
     script=$0
-    readonly results=$script.results failed=$script.failed log=$script.log lock_note=$script.lock
+    [ -f "$script" ] || fail 2 "this script keeps files beside it: run it as bash FILE"
+    readonly results=$script.results failed=$script.failed log=$script.log lock_note=$script.lock \
+        running=$script.running
     work=$(mktemp -d "${TMPDIR:-/tmp}/chorus-upload.XXXXXX") || fail 1 "no temporary directory can be made"
     readonly main script work
     mkdir "$work/queue" "$work/taken" "$work/sent" "$work/failed"
-    is_ours=no
+    is_ours=no is_sole=no
     trap leave EXIT
     trap 'stopped 130' INT
     trap 'stopped 143' TERM
     trap 'stopped 129' HUP
     : >>"$log" || fail 1 "$log cannot be written"
+    be_sole
+    check_work
     check_tools
     check_token
     read_results
     seen=0 there=0 batch=0 batch_count=0 batch_size=0
+}
+
+# Two runs at once would take the journal's lock from each other.
+be_sole() {
+    local other
+    if ! mkdir "$running" 2>/dev/null; then
+        other=$(cat "$running/process" 2>/dev/null)
+        if [ "${other#* }" != "$(uname -n)" ] || kill -0 "${other%% *}" 2>/dev/null; then
+            fail 1 "this script is running already (process ${other% *} on ${other#* }); if it is not, remove $running"
+        fi
+    fi
+    is_sole=yes
+    printf '%s %s' "$$" "$(uname -n)" >"$running/process" || fail 1 "$running cannot be written"
+}
+
+# Links are called as their keys, so a directory that cannot tell A from a can have only one of them at once.
+check_work() {
+    : >"$work/case"
+    if [ -e "$work/CASE" ]; then batch_files=1; fi
+    if [ "$tool" = azcopy ]; then
+        case $work in *[!A-Za-z0-9/._\ +=,@~-]*) fail 2 "azcopy takes $work for a pattern: set TMPDIR to a plain name" ;; esac
+    fi
 }
 
 set_root() {
@@ -123,7 +151,8 @@ set_root() {
         if [ "${root_names[number]}" = "$1" ]; then
             ! is_remote "$number" || fail 2 "--root $1: these files are copied from ${roots[number]}"
             [ -d "$2" ] || fail 2 "--root $1: there is no directory $2"
-            roots[number]=$2
+            # Not relative: the links to the files are somewhere else.
+            roots[number]=$(cd "$2" && pwd -P) || fail 2 "--root $1: $2 cannot be entered"
             return
         fi
     done
@@ -171,6 +200,7 @@ require_version() {
 
 check_token() {
     if [ "$login" = yes ]; then
+        unset AZURE_STORAGE_SAS_TOKEN CHORUS_JOURNAL_SAS_TOKEN
         if [ "$tool" = azcopy ]; then export AZCOPY_AUTO_LOGIN_TYPE="${AZCOPY_AUTO_LOGIN_TYPE:-AZCLI}"; fi
         return
     fi
@@ -186,54 +216,68 @@ check_token() {
         say
     fi
     AZURE_STORAGE_SAS_TOKEN=${AZURE_STORAGE_SAS_TOKEN#\?}
-    case $AZURE_STORAGE_SAS_TOKEN in
-    *sig=*) ;;
-    *) fail 2 "what was given is not a SAS token: there is no sig= in it" ;;
-    esac
+    CHORUS_JOURNAL_SAS_TOKEN=${CHORUS_JOURNAL_SAS_TOKEN-$AZURE_STORAGE_SAS_TOKEN}
+    CHORUS_JOURNAL_SAS_TOKEN=${CHORUS_JOURNAL_SAS_TOKEN#\?}
+    require_token AZURE_STORAGE_SAS_TOKEN "$AZURE_STORAGE_SAS_TOKEN"
+    require_token CHORUS_JOURNAL_SAS_TOKEN "$CHORUS_JOURNAL_SAS_TOKEN"
     export AZURE_STORAGE_SAS_TOKEN
 }
 
-# The results of earlier runs: `arrived[id]` is set for each file that is there.
+require_token() {
+    case $2 in
+    *[!A-Za-z0-9%\&=_.~:/+-]*) fail 2 "$1 is not a SAS token: quotes, blanks or other characters do not belong to one" ;;
+    *sig=*) ;;
+    *) fail 2 "$1 is not a SAS token: there is no sig= in it" ;;
+    esac
+}
+
+# The results of earlier runs: `arrived[id]` is the key of each file that is there.
 read_results() {
-    local id rest
+    local line id
     arrived=()
-    if [ ! -e "$results" ]; then
+    if [ ! -s "$results" ]; then
         printf '%s\n' "$results_title" >"$results" || fail 1 "$results cannot be written"
         return
     fi
-    IFS= read -r rest <"$results"
-    [ "$rest" = "$results_title" ] || fail 1 "$results is not of this destination: move it away"
-    while read -r id rest; do
-        case $id in '' | *[!0-9]*) continue ;; esac
-        arrived[id]=1
+    IFS= read -r line <"$results"
+    [ "${line%$'\r'}" = "$results_title" ] || fail 1 "$results is not of this destination: move it away"
+    # A line that was cut short must not become one with the next.
+    if [ -n "$(tail -c 1 "$results")" ]; then printf '\n' >>"$results" || fail 1 "$results cannot be written"; fi
+    while IFS= read -r line; do
+        line=${line%$'\r'}
+        id=${line%% *}
+        case $id in '' | 0* | *[!0-9]* | ????????????????*) continue ;; esac
+        arrived[id]=${line#"$id"}
     done <"$results"
 }
 
 # --- The files --------------------------------------------------------------------------------------------------------
 
-# One file: its number in the journal, its root, its size in bytes, what to do if there is one of that key already
-# (keep, replace), where it lies below the root, and its key.
+# One file: its number in the journal, its root, its size in bytes, what to do if there is one of that key already (keep
+# it, or replace the one with this etag, which is an earlier state of the file), where it lies below the root, its key.
 file() {
     seen=$((seen + 1))
-    if [ -n "${arrived[$1]-}" ]; then
+    # Numbers alone do not tell the files of different journals apart.
+    if [ "${arrived[$1]-}" = " $6" ]; then
         there=$((there + 1))
         return
     fi
     local kind=$4
     # What is copied in one run comes from one root, and has the same before its path in all keys.
     if is_remote "$2"; then kind=$4:$2:${6%"$5"}; fi
-    if [ "$batch_count" -ge "$batch_files" ] || [ $((batch_size + $3)) -gt "$batch_bytes" ] ||
+    if [ "$4" != keep ] || [ "$batch_count" -ge "$batch_files" ] || [ $((batch_size + $3)) -gt "$batch_bytes" ] ||
         [ "$kind" != "${batch_kind-}" ]; then
-        new_batch "$4" "$kind"
+        new_batch "$kind"
     fi
     batch_count=$((batch_count + 1))
     batch_size=$((batch_size + $3))
-    printf '%s\0' "$1" "$2" "$3" "$5" "$6" >&3 || fail 1 "$work cannot be written"
+    printf '%s\0' "$@" >&3 || fail 1 "$work cannot be written"
 }
 
+# A batch is a file with such lists of words, called by its place in the queue and how often it may be tried.
 new_batch() {
-    batch=$((batch + 1)) batch_count=0 batch_size=0 batch_kind=$2
-    exec 3>"$work/queue/$(printf '%08d' "$batch").$attempts.$1" || fail 1 "$work cannot be written"
+    batch=$((batch + 1)) batch_count=0 batch_size=0 batch_kind=$1
+    exec 3>"$work/queue/$(printf '%08d' "$batch").$attempts" || fail 1 "$work cannot be written"
 }
 
 finish() {
@@ -247,14 +291,14 @@ finish() {
     if [ "$there" -lt "$files_total" ]; then
         take_lock
         upload
-    elif [ "$standalone" = no ]; then
+    elif [ "$standalone" = no ] || [ -s "$lock_note" ]; then
         take_lock
     fi
     report
 }
 
 upload() {
-    local number
+    local number index
     pids=()
     for ((number = 1; number <= workers; number++)); do
         worker "$number" &
@@ -262,6 +306,13 @@ upload() {
     done
     for number in "${pids[@]}"; do wait "$number"; done
     pids=()
+    # What a worker had that did not come to its end.
+    for number in "$work/taken/"*; do
+        [ -s "$number" ] || continue
+        farm=$number list=$number
+        read_list
+        for index in "${!ids[@]}"; do give_up "${ids[index]}" "${keys[index]}" "its worker ended; see $log"; done
+    done
 }
 
 report() {
@@ -293,14 +344,17 @@ report() {
 # --- The workers ------------------------------------------------------------------------------------------------------
 
 worker() {
-    local entry name
+    local entry
     farm=$work/$1 list=$work/taken/$1 unlucky=0 child=
     trap - EXIT
-    trap 'kill -TERM $child 2>/dev/null; exit 143' TERM
+    # A process group for each run of a tool: az may be a program that starts another one.
+    set -m
+    trap '[ -z "$child" ] || { kill -TERM -- "-$child"; wait "$child"; } 2>/dev/null; exit 143' TERM
     trap '' INT HUP
     while entry=$(take); do
-        name=${entry##*/}
-        send "${name%%.*}" "${name##*.}" "$(cut -d. -f2 <<<"$name")"
+        entry=${entry##*/}
+        send "${entry%.*}" "${entry##*.}"
+        : >"$list"
     done
 }
 
@@ -318,14 +372,15 @@ take() {
     return 1
 }
 
-# Send the batch in `$list`: number $1, mode $2; it may be tried $3 times.
+# Send the batch in `$list`: its place is $1, and it may be tried $2 times.
 send() {
-    local number=$1 mode=$2 tries=$3 try index
+    local place=$1 tries=$2 try index
     read_list
     for ((try = 1; try <= tries; try++)); do
         make_farm
+        put_off "$place"
         [ "${#linked[@]}" -gt 0 ] || return
-        if transfer "$mode"; then
+        if transfer; then
             for index in "${linked[@]}"; do
                 printf '%s %s\n' "${ids[index]}" "${keys[index]}" >>"$results" || fail 1 "$results cannot be written"
                 printf '%s\n' "${ids[index]}" >>"$work/sent/${farm##*/}"
@@ -337,117 +392,162 @@ send() {
         [ -e "$work/stop" ] && return
         [ "$try" -lt "$tries" ] && pause $((retry_wait * (2 * try - 1)))
     done
-    if [ "${#ids[@]}" -gt 1 ]; then
-        split "$number" "$mode"
+    if [ "${#linked[@]}" -gt 1 ]; then
+        split "$place"
         return
     fi
-    give_up "${ids[0]}" "${keys[0]}" "$tool failed: $(last_words)"
+    index=${linked[0]}
+    give_up "${ids[index]}" "${keys[index]}" "$tool failed: $(last_words)"
     unlucky=$((unlucky + 1))
-    if [ "$unlucky" -ge "$hopeless" ]; then : >"$work/hopeless" && : >"$work/stop"; fi
+    # While something arrives, what is refused is refused for reasons of its own.
+    if [ "$unlucky" -ge "$hopeless" ] && [ -z "$(cat "$work/sent/"* 2>/dev/null)" ]; then
+        : >"$work/hopeless"
+        : >"$work/stop"
+    fi
 }
 
 read_list() {
-    local id root size path key
-    ids=() roots_of=() paths=() sizes=() keys=()
+    local id root size mode path key
+    ids=() roots_of=() sizes=() modes=() paths=() keys=()
     while IFS= read -r -d '' id && IFS= read -r -d '' root && IFS= read -r -d '' size &&
-        IFS= read -r -d '' path && IFS= read -r -d '' key; do
-        ids+=("$id") roots_of+=("$root") paths+=("$path") sizes+=("$size") keys+=("$key")
+        IFS= read -r -d '' mode && IFS= read -r -d '' path && IFS= read -r -d '' key; do
+        ids+=("$id") roots_of+=("$root") sizes+=("$size") modes+=("$mode") paths+=("$path") keys+=("$key")
     done <"$list"
 }
 
+# Append the file of that index to the batch $2.
+enlist() {
+    printf '%s\0' "${ids[$1]}" "${roots_of[$1]}" "${sizes[$1]}" "${modes[$1]}" "${paths[$1]}" "${keys[$1]}" >>"$2"
+}
+
 # A directory in which every file of the batch is a link that is called as its key: no name has to be passed. For what
-# is copied within the cloud, a list of the paths.
+# is copied within the cloud, a list of the paths. Leaves the indices of what is in it in `linked`, and in `later` those
+# of files that cannot stand beside the others: the key of one is a directory of another's.
 make_farm() {
-    local index directory source
+    local index source link
     rm -rf "$farm"
-    mkdir "$farm"
-    linked=()
+    mkdir "$farm" || fail 1 "$work cannot be written"
+    linked=() later=()
     for index in "${!ids[@]}"; do
         [ -n "${ids[index]}" ] || continue
         source=${roots[${roots_of[index]}]}/${paths[index]}
+        link=$farm/files/${keys[index]}
         if is_remote "${roots_of[index]}"; then
             printf '%s\n' "${paths[index]}" >>"$farm/list" || fail 1 "$work cannot be written"
             linked+=("$index")
-            continue
         elif [ ! -f "$source" ]; then
             give_up "${ids[index]}" "${keys[index]}" "there is no such file any more"
+            ids[index]=
         elif [ "$(($(wc -c <"$source")))" != "${sizes[index]}" ]; then
             give_up "${ids[index]}" "${keys[index]}" "it has changed, or cannot be read: run \`journal update\`"
-        else
-            directory=$farm/files/${keys[index]}
-            directory=${directory%/*}
-            [ -d "$directory" ] || mkdir -p "$directory"
-            ln -s "$source" "$farm/files/${keys[index]}" || fail 1 "$work cannot be written"
+            ids[index]=
+        elif { [ -d "${link%/*}" ] || mkdir -p "${link%/*}" 2>/dev/null; } && [ ! -e "$link" ] && [ ! -L "$link" ] &&
+            ln -s "$source" "$link" 2>/dev/null; then
             linked+=("$index")
-            continue
+        else
+            later+=("$index")
+        fi
+    done
+}
+
+# What cannot stand beside the others goes alone, later; what cannot stand alone does not go at all.
+put_off() {
+    local index
+    for index in ${later[@]+"${later[@]}"}; do
+        if [ "${#linked[@]}" -eq 0 ]; then
+            give_up "${ids[index]}" "${keys[index]}" "no link can be made to it in $work"
+        else
+            enlist "$index" "$farm.later"
+            mv "$farm.later" "$work/queue/9$1x$index.$attempts"
         fi
         ids[index]=
     done
 }
 
-# Halve a batch that does not get through, so that what is wrong with one file keeps no other.
+# Halve a batch that does not get through, so that what is wrong with one file keeps no other. The halves go to the end
+# of the queue: what is wrong may be wrong with many.
 split() {
-    local number=$1 mode=$2 half=$((${#ids[@]} / 2)) index part=a left=$attempts
-    for index in "${!ids[@]}"; do
-        [ "$index" -eq "$half" ] && part=b
-        [ -n "${ids[index]}" ] || continue
-        printf '%s\0' "${ids[index]}" "${roots_of[index]}" "${sizes[index]}" "${paths[index]}" "${keys[index]}" \
-            >>"$farm.$part"
+    local index half=$((${#linked[@]} / 2)) count=0 part=a left=$attempts
+    for index in "${linked[@]}"; do
+        [ "$count" -eq "$half" ] && part=b
+        enlist "$index" "$farm.$part"
+        count=$((count + 1))
     done
     [ "$half" -gt 1 ] && left=1
-    for part in a b; do
-        [ -e "$farm.$part" ] && mv "$farm.$part" "$work/queue/$number$part.$left.$mode"
-    done
+    for part in a b; do mv "$farm.$part" "$work/queue/9$1$part.$left"; done
 }
 
 give_up() {
     printf '%s %s: %s\n' "$1" "$2" "$3" >>"$work/failed/${farm##*/}"
 }
 
-last_words() { LC_ALL=C tail -n 1 "$farm.said" 2>/dev/null | LC_ALL=C tr -d '\000-\037\177' | cut -c 1-200; }
+last_words() {
+    { grep -a 'ErrorCode:' "$farm.said" || grep -av '^[[:space:]]*$' "$farm.said"; } 2>/dev/null | tail -n 1 |
+        LC_ALL=C tr -d '\000-\037\177' | cut -c 1-200
+}
+
+# Waiting for a child of ours a signal can interrupt, and sleeping ourselves it cannot.
+pause() {
+    sleep "$1" &
+    child=$!
+    wait "$child"
+    child=
+}
+
+# Run the tool over what `make_farm` made; its words go to the log. Fails unless it accounts for every file.
+transfer() {
+    local code=0 overwrite=false etag=${modes[${linked[0]}]} root=${roots_of[${linked[0]}]} stem token
+    if [ "$etag" = keep ]; then etag=; else overwrite=true; fi
+    : >"$farm.count"
+    if is_remote "$root"; then
+        stem=${keys[${linked[0]}]%"${paths[${linked[0]}]}"}
+        token=$(source_token "$root")
+        azcopy copy "${roots[root]}${token:+?$token}" \
+            "$azcopy_url/${stem%/}${AZURE_STORAGE_SAS_TOKEN:+?$AZURE_STORAGE_SAS_TOKEN}" \
+            --from-to BlobBlob --list-of-files "$farm/list" --as-subdir=false --recursive \
+            --s2s-preserve-access-tier=false --s2s-detect-source-changed --check-length --overwrite "$overwrite" \
+            ${tier:+--block-blob-tier "$tier"} --output-level essential --log-level ERROR \
+            ${options[@]+"${options[@]}"} </dev/null >"$farm.said" 2>&1 &
+    elif [ "$tool" = azcopy ]; then
+        azcopy copy "$farm/files/*" "$azcopy_url${AZURE_STORAGE_SAS_TOKEN:+?$AZURE_STORAGE_SAS_TOKEN}" \
+            --from-to LocalBlob --recursive --follow-symlinks --put-md5 --check-length --blob-type BlockBlob \
+            --overwrite "$overwrite" ${tier:+--block-blob-tier "$tier"} --output-level essential --log-level ERROR \
+            ${options[@]+"${options[@]}"} </dev/null >"$farm.said" 2>&1 &
+    else
+        az storage blob upload-batch --source "$farm/files" --destination "$container" \
+            ${prefix:+--destination-path "$prefix"} --overwrite "$overwrite" ${etag:+--if-match "\"$etag\""} \
+            --type block --validate-content ${tier:+--tier "$tier"} --no-progress --only-show-errors \
+            --query 'length(@)' --output tsv "${to_destination[@]}" ${options[@]+"${options[@]}"} \
+            </dev/null >"$farm.count" 2>"$farm.said" &
+    fi
+    child=$!
+    wait "$child" || code=$?
+    child=
+    cat "$farm.said" >>"$log"
+    [ "$code" -eq 0 ] && [ "$(accounted_for "$overwrite")" -eq "${#linked[@]}" ]
+}
+
+# How many files the tool says that it has sent, or left because there is one of that key already: both tools end with 0
+# also when they have passed over some for other reasons.
+accounted_for() {
+    local sent there=0
+    if [ "$tool" = azcopy ]; then
+        sent=$(sed -n 's/^Number of File Transfers Completed: \([0-9]*\).*/\1/p' "$farm.said")
+        there=$(sed -n 's/^Number of File Transfers Skipped: \([0-9]*\).*/\1/p' "$farm.said")
+    else
+        sent=$(tr -cd '0-9' <"$farm.count")
+        there=$(grep -ac '^ErrorCode:BlobAlreadyExists' "$farm.said")
+    fi
+    # What is to be replaced must not be left.
+    [ "$1" = false ] || there=0
+    printf '%s' "$((${sent:-0} + ${there:-0}))"
+}
 
 # The token for what is copied from root number $1, without its question mark.
 source_token() {
     local name=CHORUS_SOURCE_SAS_TOKEN_$1
     name=${!name-${CHORUS_SOURCE_SAS_TOKEN-}}
     printf '%s' "${name#\?}"
-}
-
-pause() {
-    sleep "$1" &
-    child=$!
-    wait "$child"
-}
-
-# Run the tool over the directory of links; its words go to the log.
-transfer() {
-    local code overwrite=false root stem token
-    [ "$1" = replace ] && overwrite=true
-    root=${roots_of[${linked[0]}]}
-    if is_remote "$root"; then
-        stem=${keys[${linked[0]}]%"${paths[${linked[0]}]}"}
-        token=$(source_token "$root")
-        azcopy copy "${roots[root]}${token:+?$token}" \
-            "$destination_url/${stem%/}${AZURE_STORAGE_SAS_TOKEN:+?$AZURE_STORAGE_SAS_TOKEN}" \
-            --from-to BlobBlob --list-of-files "$farm/list" --as-subdir=false --recursive --s2s-preserve-access-tier=false \
-            --s2s-detect-source-changed --check-length --overwrite "$overwrite" ${tier:+--block-blob-tier "$tier"} \
-            --output-level essential --log-level ERROR ${options[@]+"${options[@]}"} >"$farm.said" 2>&1 &
-    elif [ "$tool" = azcopy ]; then
-        azcopy copy "$farm/files/*" "$destination_url${AZURE_STORAGE_SAS_TOKEN:+?$AZURE_STORAGE_SAS_TOKEN}" \
-            --from-to LocalBlob --recursive --follow-symlinks --put-md5 --check-length --blob-type BlockBlob --overwrite "$overwrite" \
-            ${tier:+--block-blob-tier "$tier"} \
-            --output-level essential --log-level ERROR ${options[@]+"${options[@]}"} >"$farm.said" 2>&1 &
-    else
-        az storage blob upload-batch --source "$farm/files" --destination "$container" \
-            ${prefix:+--destination-path "$prefix"} --overwrite "$overwrite" --type block --validate-content ${tier:+--tier "$tier"} \
-            --no-progress --only-show-errors --output none "${to_destination[@]}" ${options[@]+"${options[@]}"} \
-            >"$farm.said" 2>&1 &
-    fi
-    child=$!
-    wait "$child"
-    code=$?
-    cat "$farm.said" >>"$log"
-    return "$code"
 }
 
 # --- The lock ---------------------------------------------------------------------------------------------------------
@@ -463,13 +563,14 @@ take_lock() {
     [ -s "$lock_note" ] || od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$lock_note" || fail 1 "$lock_note cannot be written"
     write_lock >"$work/lock.json"
     if az_journal upload --file "$work/lock.json" --name "$journal_key.locked" --overwrite false --if-none-match '*' \
-        --no-progress --output none 2>"$work/said" || holds_lock; then
+        --no-progress --output none >/dev/null 2>"$work/said" || holds_lock; then
         is_ours=yes
         return
     fi
     cat "$work/said" >>"$log"
+    # If it cannot even be looked at it may be ours.
+    [ -s "$work/theirs" ] || fail 1 "the lock of the journal could not be taken: $(tail -n 1 "$work/said")"
     rm -f "$lock_note"
-    [ -e "$work/theirs" ] || fail 1 "the lock of the journal could not be taken: $(tail -n 1 "$work/said")"
     say "the journal is locked:"
     head -c 1000 "$work/theirs" | LC_ALL=C tr -d '\000-\011\013-\037\177' >&2
     say
@@ -478,7 +579,8 @@ take_lock() {
 
 # Whether the lock that is there is ours; leaves it as $work/theirs.
 holds_lock() {
-    az_journal download --name "$journal_key.locked" --file "$work/theirs" --no-progress --output none 2>>"$log" &&
+    az_journal download --name "$journal_key.locked" --file "$work/theirs" --no-progress --output none \
+        >/dev/null 2>>"$log" &&
         grep -qF "\"id\": \"$(cat "$lock_note")\"" "$work/theirs"
 }
 
@@ -489,7 +591,8 @@ give_lock_back() {
         "${chorus[@]}" --config "$config" journal checkin
     elif etag=$(az_journal show --name "$journal_key.locked" --query properties.etag --output tsv 2>>"$log") &&
         holds_lock &&
-        az_journal delete --name "$journal_key.locked" --if-match "$(tr -d '\r' <<<"$etag")" --output none 2>>"$log"; then
+        az_journal delete --name "$journal_key.locked" --if-match "$(tr -d '\r' <<<"$etag")" --output none \
+            >/dev/null 2>>"$log"; then
         rm -f "$lock_note"
     else
         say "the lock of the journal could not be given back; see $log"
@@ -500,7 +603,7 @@ give_lock_back() {
 az_journal() {
     local verb=$1
     shift
-    AZURE_STORAGE_SAS_TOKEN=${CHORUS_JOURNAL_SAS_TOKEN-${AZURE_STORAGE_SAS_TOKEN-}} \
+    AZURE_STORAGE_SAS_TOKEN=${CHORUS_JOURNAL_SAS_TOKEN-} \
         az storage blob "$verb" --container-name "$journal_container" "${to_journal[@]}" --only-show-errors "$@"
 }
 
@@ -541,6 +644,7 @@ leave() {
     for number in ${pids[@]+"${pids[@]}"}; do kill -TERM "$number" 2>/dev/null; done
     wait
     if [ "$is_ours" = yes ]; then give_lock_back || code=1; fi
+    if [ "$is_sole" = yes ]; then rm -rf "$running"; fi
     rm -rf "$work"
     exit "$code"
 }
