@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.emulators import Azurite, EmulatorMissing, running_azurite
+from tests.s3 import SeaweedFS, running_seaweedfs
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,24 @@ def azure_container(azurite: Azurite) -> str:
     return azurite.create_container()
 
 
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """A running SeaweedFS. Fails, and never skips, when it is missing."""
+    # Not below the directories that pytest keeps: it holds what all tests have sent.
+    with TemporaryDirectory() as directory:
+        try:
+            with running_seaweedfs(Path(directory)) as service:
+                yield service
+        except EmulatorMissing as error:
+            pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def s3_bucket(seaweedfs: SeaweedFS) -> str:
+    """The name of a fresh, empty bucket."""
+    return seaweedfs.create_bucket()
+
+
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
     """A directory for one test, apart from what else the test keeps in `tmp_path`."""
@@ -42,6 +62,12 @@ def no_credentials_around(monkeypatch: pytest.MonkeyPatch) -> None:
         "AZURE_STORAGE_ACCOUNT",
         "AZURE_STORAGE_KEY",
         "AZURE_STORAGE_SAS_TOKEN",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
         "REQUESTS_CA_BUNDLE",
         "CURL_CA_BUNDLE",
         "HTTP_PROXY",

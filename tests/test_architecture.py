@@ -53,6 +53,9 @@ AT_HOME = {
     "certifi": {"storage"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
+    "aiobotocore": {"storage"},
+    "botocore": {"storage"},
+    "aiohttp": {"storage"},
     "gcsfs": {"storage"},
     "obstore": {"storage"},
 }

@@ -67,7 +67,7 @@ _CLOUDS = {
             _Kind(AuthMode.ACCESS_KEY, ("aws_access_key_id", "aws_secret_access_key"), ("aws_session_token",)),
             _Kind(AuthMode.PROFILE, ("aws_profile",)),
         ),
-        identity=("aws_endpoint_url",),
+        identity=("aws_endpoint_url", "aws_requester_pays"),
     ),
     "gs": _Cloud((_Kind(AuthMode.APPLICATION_CREDENTIALS, ("google_application_credentials",)),)),
 }

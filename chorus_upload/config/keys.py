@@ -268,6 +268,14 @@ CREDENTIALS = (
         current=False,
     ),
     Key(
+        "aws_requester_pays",
+        "auth.aws_requester_pays",
+        SWITCH,
+        "Pay for what is transferred, as some S3 buckets ask of everybody but their owner.",
+        "true",
+        default="`false`",
+    ),
+    Key(
         "google_application_credentials",
         "auth.google_application_credentials",
         TEXT,

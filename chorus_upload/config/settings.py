@@ -83,6 +83,8 @@ class Auth(_Frozen):
     aws_session_token: SecretStr | None = None
     aws_profile: str | None = None
     aws_endpoint_url: str | None = None
+    aws_requester_pays: bool | None = None
+    """Whether whoever asks for an object pays for its transfer, as the owners of some buckets demand."""
     google_application_credentials: str | None = None
     username: str | None = None
     password: SecretStr | None = None

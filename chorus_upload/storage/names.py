@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _LONGEST_IN_AZURE = 1024
 _MOST_PARTS_IN_AZURE = 254
+_LONGEST_IN_S3 = 1024
 
 
 def refused_by_azure(name: str) -> str | None:
@@ -18,4 +19,15 @@ def refused_by_azure(name: str) -> str | None:
             f"names have at most {_LONGEST_IN_AZURE} characters, "
             f"and at most {_MOST_PARTS_IN_AZURE} parts between slashes"
         )
+    return None
+
+
+def refused_by_s3(name: str) -> str | None:
+    """Why an object of a bucket cannot have this name: a service would refuse or bend it; None if it can."""
+    if any(character < " " or "\x7f" <= character <= "\x9f" or character in "\ufffe\uffff" for character in name):
+        return "it holds a control character"
+    if "\\" in name:
+        return "some services would turn the backslash into a slash"
+    if len(name.encode()) > _LONGEST_IN_S3:
+        return f"names have at most {_LONGEST_IN_S3} bytes as UTF-8"
     return None

@@ -23,10 +23,13 @@ from chorus_upload.storage.traffic import Traffic
 if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
 
-_STORES = "a local directory, az:// (Azure Blob Storage)"
+_STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it)"
 _SOURCES = "a local directory, az:// (Azure Blob Storage)"
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way."""
+
+
+_S3_MODES = (None, AuthMode.LOGIN, AuthMode.ACCESS_KEY, AuthMode.PROFILE, AuthMode.ANONYMOUS)
 
 
 def open_store(
@@ -43,6 +46,8 @@ def open_store(
         return LocalStore(location.local_path)
     if location.scheme == "az":
         return _azure(location, network, traffic, retry=_retry(network.patience, stop))
+    if location.scheme == "s3":
+        return _s3(location, network, traffic, retry=_retry(network.patience, stop))
     raise _unsupported(location, "stored", _STORES)
 
 
@@ -51,7 +56,7 @@ def unsupported(settings: Settings) -> list[str]:
     found = [
         _unsupported(place, "stored", _STORES).message
         for place in (settings.journal.cloud, settings.central.location)
-        if not place.is_local and place.scheme != "az"
+        if not place.is_local and place.scheme not in ("az", "s3")
     ]
     found += [
         f"{site.modality}: {_unsupported(site.location, 'read', _SOURCES).message}"
@@ -118,6 +123,41 @@ def _azure(
         network=network,
         traffic=traffic,
         block_size=block_size,
+    )
+
+
+def _s3(location: Location, network: Network, traffic: Traffic | None, *, retry: Retry) -> Store:
+    try:
+        from chorus_upload.storage.s3 import S3Store
+        from chorus_upload.storage.s3_client import S3Access
+    except ModuleNotFoundError as error:
+        missing = error.name
+    else:
+        auth = location.auth
+        secret, token = auth.aws_secret_access_key, auth.aws_session_token
+        if not location.container:
+            raise ConfigError(f"{location} names no bucket", hint="Write s3://BUCKET or s3://BUCKET/PATH.")
+        if auth.mode not in _S3_MODES:
+            raise ConfigError(f"{location}: auth_mode is {auth.mode}, but there is no such credential for S3")
+        return S3Store(
+            location.container,
+            access=S3Access(
+                key_id=auth.aws_access_key_id,
+                secret=None if secret is None else secret.get_secret_value(),
+                session_token=None if token is None else token.get_secret_value(),
+                profile=auth.aws_profile,
+                anonymous=auth.mode is AuthMode.ANONYMOUS,
+                requester_pays=bool(auth.aws_requester_pays),
+            ),
+            prefix=location.prefix,
+            endpoint_url=auth.aws_endpoint_url,
+            network=network,
+            traffic=traffic,
+            retry=retry,
+        )
+    raise ConfigError(
+        f"{location}: s3:// places need a library that is not installed ({missing})",
+        hint='Install it: pip install "chorus-upload[s3]"',
     )
 
 

@@ -86,6 +86,8 @@ class Capabilities:
     """The service checks every part of a large body as it arrives."""
     one_request_limit: int
     """Bodies up to this many bytes are sent with one request (and so get a `service_checksum`); 0 if none are."""
+    etag_follows_content: bool = False
+    """The same content written again has the same etag, so that `if_match` tells contents apart, and not writes."""
 
 
 class ObjectStream(io.BufferedReader):

@@ -12,8 +12,11 @@ from chorus_upload.storage.azure import AzureStore
 from chorus_upload.storage.azure_credentials import AccountKey
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.s3 import S3Store
+from chorus_upload.storage.s3_client import S3Access
 from chorus_upload.storage.store import Store
 from tests.emulators import Azurite
+from tests.s3 import SeaweedFS
 
 IMPATIENT = Retry(patience=10, first=0.01, longest=0.05)
 
@@ -27,12 +30,17 @@ class Place:
     open_missing: Callable[[], Store]
 
 
-@pytest.fixture(params=["local", "azure"])
+@pytest.fixture(params=["local", "azure", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "local":
         root = tmp_path / "store"
         root.mkdir()
         return Place("local", lambda: LocalStore(root), lambda: LocalStore(tmp_path / "missing"))
+    if request.param == "s3":
+        if request.node.name == "test_of_many_creators_one_wins[s3-9437184]":
+            # Raced for in tests/storage/test_s3.py, where a wire brings completions one after the other.
+            pytest.xfail("SeaweedFS looks and then writes when it completes an upload in parts; for a PUT it does not")
+        return s3_place(request.getfixturevalue("seaweedfs"), request.getfixturevalue("s3_bucket"))
     azurite: Azurite = request.getfixturevalue("azurite")
     container: str = request.getfixturevalue("azure_container")
 
@@ -47,6 +55,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         )
 
     return Place("azure", lambda: open_azure(container), lambda: open_azure("missing"))
+
+
+def s3_place(service: SeaweedFS, bucket: str) -> Place:
+    access = S3Access(key_id=service.key_id, secret=service.secret)
+
+    def open_s3(bucket: str) -> Store:
+        return S3Store(
+            bucket, access=access, prefix="some/prefix", endpoint_url=service.url, retry=IMPATIENT, page_size=500
+        )
+
+    return Place("s3", lambda: open_s3(bucket), lambda: open_s3("missing"))
 
 
 @pytest.fixture

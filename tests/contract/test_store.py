@@ -94,14 +94,14 @@ class TestPut:
 
     def test_the_same_content_put_again_has_another_etag(self, store: Store) -> None:
         etags = {put(store, "a", b"same").etag for _ in range(50)}
-        assert len(etags) == 50
+        assert len(etags) == (1 if store.capabilities.etag_follows_content else 50)
 
     def test_an_etag_does_not_come_back_after_a_deletion(self, store: Store) -> None:
         etags = set()
         for _ in range(50):
             etags.add(store.put("a", b"same", size=4, create_only=True).etag)
             store.delete("a")
-        assert len(etags) == 50
+        assert len(etags) == (1 if store.capabilities.etag_follows_content else 50)
 
     def test_takes_metadata(self, store: Store) -> None:
         store.put("a", b"1", size=1, properties=lambda: Properties({"patient_count": "3"}))
@@ -331,7 +331,7 @@ class TestDelete:
 
     def test_if_match(self, store: Store) -> None:
         first = put(store, "a")
-        second = put(store, "a")
+        second = put(store, "a", b"other")
         with pytest.raises(PreconditionFailed):
             store.delete("a", if_match=first.etag)
         store.delete("a", if_match=second.etag)

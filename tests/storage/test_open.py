@@ -15,6 +15,7 @@ from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_source, open_store
 from tests.emulators import Azurite
+from tests.s3 import SeaweedFS
 
 
 def auths(azurite: Azurite, container: str) -> list[Auth]:
@@ -66,13 +67,45 @@ def test_a_login() -> None:
         ("az://data", Auth(azure_account_name="a", mode=AuthMode.SAS_TOKEN), "auth_mode is sas_token"),
         ("az://data", Auth(azure_account_name="a", mode=AuthMode.PROFILE), "auth_mode is profile"),
         ("az://data", Auth(azure_account_name="a", azure_account_key=SecretStr("k"), mode=AuthMode.SAS), "auth_mode"),
-        ("s3://bucket/x", Auth(), "s3://"),
+        ("gs://bucket/x", Auth(), "gs://"),
+        ("s3://", Auth(), "no bucket"),
+        ("s3://bucket", Auth(mode=AuthMode.SAS_TOKEN), "auth_mode is sas_token"),
+        ("s3://bucket", Auth(aws_endpoint_url="http://s3.hospital.org"), "not encrypted"),
         ("sftp://host/x", Auth(), "sftp://"),
     ],
 )
 def test_what_cannot_be_opened(path: str, auth: Auth, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_store(Location(path=path, auth=auth), Network())
+
+
+def test_s3(seaweedfs: SeaweedFS, s3_bucket: str) -> None:
+    auth = Auth(
+        mode=AuthMode.ACCESS_KEY,
+        aws_access_key_id=seaweedfs.key_id,
+        aws_secret_access_key=SecretStr(seaweedfs.secret),
+        aws_endpoint_url=seaweedfs.url,
+    )
+    with open_store(Location(path=f"s3://{s3_bucket}/some/prefix", auth=auth), Network(patience=0)) as store:
+        store.put("a", b"1", size=1)
+        assert [each.key for each in store.scan()] == ["a"]
+        assert store.url == f"{seaweedfs.url}/{s3_bucket}/some/prefix"
+        assert seaweedfs.objects(s3_bucket) == {"some/prefix/a": b"1"}
+
+
+@pytest.mark.parametrize("mode", [None, AuthMode.LOGIN, AuthMode.PROFILE, AuthMode.ANONYMOUS])
+def test_s3_without_a_key(mode: AuthMode | None) -> None:
+    with open_store(Location(path="s3://bucket/v1", auth=Auth(mode=mode, aws_profile="hospital")), Network()) as store:
+        assert store.url == "s3://bucket/v1"
+
+
+def test_s3_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("chorus_upload.storage.s3", "chorus_upload.storage.s3_client"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ConfigError, match="not installed") as caught:
+        open_store(Location(path="s3://bucket"), Network())
+    assert "chorus-upload[s3]" in (caught.value.hint or "")
 
 
 def test_says_what_is_supported(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""Getting in touch with S3: the library's client for one bucket, with one set of credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession
+from botocore.handlers import add_expect_header
+from fsspec.asyn import get_loop
+from s3fs import S3FileSystem
+
+from chorus_upload.errors import ConfigError
+from chorus_upload.storage.network import Network, is_this_machine
+from chorus_upload.storage.s3_errors import must_be_complete
+
+_CONNECT_SECONDS = 60
+_READ_SECONDS = 900
+_CLOSE_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Access:
+    """How a bucket is entered; without any of it as the environment, `~/.aws` or the machine's role say.
+
+    `requester_pays`: whoever asks pays for what is transferred, as some buckets demand.
+    """
+
+    key_id: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    anonymous: bool = False
+    requester_pays: bool = False
+
+
+class Connection:
+    """The library's client for one bucket, made when it is first needed, within the library's event loop."""
+
+    def __init__(self, bucket: str, access: S3Access, endpoint_url: str | None, network: Network) -> None:
+        if endpoint_url:
+            _refuse_plain_http(endpoint_url)
+        url = urlsplit(endpoint_url or f"https://{bucket}.s3.amazonaws.com")
+        proxy = network.proxy_for(url.scheme, url.hostname or "")
+        if proxy.startswith("socks"):
+            raise ConfigError("S3 cannot be reached through a SOCKS proxy", hint="Write http://host:port in `proxy`.")
+        config: dict[str, Any] = {
+            # Waiting is the business of `Retry`.
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "max_pool_connections": network.connections + 4,
+            "connect_timeout": _CONNECT_SECONDS,
+            "read_timeout": _READ_SECONDS,
+            "http_session_cls": _Http,
+            "proxies": {"http": proxy, "https": proxy} if proxy else {},
+            # The checksum that is sent is our Content-MD5.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+        session = AioSession(profile=access.profile)
+        session.register_component("data_loader", _loader())
+        self._files = S3FileSystem(
+            anon=access.anonymous,
+            key=access.key_id,
+            secret=access.secret,
+            token=access.session_token,
+            endpoint_url=endpoint_url,
+            client_kwargs={"verify": str(network.trusted)},
+            config_kwargs=config,
+            # In an instance cache the secret would outlive the store.
+            skip_instance_cache=True,
+            asynchronous=True,
+            session=session,
+        )
+        self._client: Any = None
+
+    async def call(self, operation: str, *required: str, **parameters: object) -> dict[str, Any]:
+        """Ask for one operation, by the library's name of it. Raises TransientError when the answer is not whole."""
+        if self._client is None:
+            client = await self._files.set_session()
+            _refuse_plain_http(client.meta.endpoint_url)
+            # Some proxies never answer an "Expect: 100-continue", for which the library would wait.
+            client.meta.events.unregister("before-call.s3", add_expect_header)
+            self._client = client
+        answer: dict[str, Any] = await getattr(self._client, operation)(**parameters)
+        must_be_complete(answer, *required)
+        return answer
+
+    def close(self) -> None:
+        """Close all connections; no thread may be using them any more."""
+        if self._client is not None:
+            asyncio.run_coroutine_threadsafe(self._client.close(), get_loop()).result(_CLOSE_SECONDS)
+            self._client = None
+
+
+class _Http(AIOHTTPSession):  # type: ignore[misc]  # the library is not typed
+    """The library's HTTP, without the second attempts that its own HTTP client makes, and with what we trust."""
+
+    def _build_verify_context(self) -> ssl.SSLContext:
+        # It knows files only; ours may be a directory of certificates.
+        if not Path(self._verify).is_dir():
+            context: ssl.SSLContext = super()._build_verify_context()
+            return context
+        return ssl.create_default_context(capath=self._verify)
+
+    async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = await super()._get_session(proxy_url)
+        # It would repeat a PUT whose answer was lost, and show only what the second one met: its own result.
+        session._retry_connection = False
+        return session
+
+
+@cache
+def _loader() -> object:
+    """What reads the library's descriptions of the service, which takes a while, and keeps them for the next client."""
+    return AioSession().get_component("data_loader")
+
+
+def _refuse_plain_http(url: str) -> None:
+    """Patients' data travel unencrypted only to this very machine (an emulator)."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_this_machine(parts.hostname or ""):
+        raise ConfigError(f"{parts.scheme}://{parts.hostname} is not encrypted", hint="Write https:// in endpoint_url.")
+
+
+def microseconds(moment: datetime) -> int:
+    """To the second: the service says it more exactly in some answers than in others."""
+    return int(moment.timestamp()) * 1_000_000
+
+
+def bare(etag: str) -> str:
+    """The etag without its quotes."""
+    return etag.removeprefix("W/").strip('"')
+
+
+def quoted(etag: str) -> str:
+    return f'"{etag}"'

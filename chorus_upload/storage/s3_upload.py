@@ -1,0 +1,383 @@
+"""Sending one body to S3, so that the service checks every byte of it as it arrives."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, BinaryIO, NamedTuple
+
+from chorus_upload.errors import AccessDenied, IntegrityError, ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.model import Twin
+from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.s3_client import bare, microseconds, quoted
+from chorus_upload.storage.s3_errors import Call, Motion, Requests, SessionLost, must_be_complete
+from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.traffic import Buffer
+
+_MOST_PARTS = 10_000
+LARGEST = 5 << 40
+"""The largest object, in bytes: 5 TiB."""
+_MIB = 1 << 20
+# For how many seconds a copy is tried that fails: sending does as well.
+_COPY_PATIENCE = 60.0
+# For how many seconds a question is asked to which there is another answer.
+_LOOK_PATIENCE = 30.0
+# The service may take minutes to put an object together.
+_COMPLETION_SILENCE = 900.0
+_TYPE = "application/octet-stream"
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+# What is not one (the configuration may name an access tier of Azure) is ignored.
+_STORAGE_CLASS = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+class _Part(NamedTuple):
+    """One part that the service has; `spared` when it had not to be sent."""
+
+    number: int
+    etag: str
+    size: int
+    spared: bool
+
+
+class _Session(NamedTuple):
+    """A multipart upload, the etags and sizes of the parts that it has, and other ones of the same key."""
+
+    upload_id: str
+    held: Mapping[int, tuple[str, int]]
+    others: list[str]
+
+
+_NO_SESSION = _Session("", {}, [])
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One write: to `name` in `bucket` (as requests name one), under at most one condition.
+
+    `look` says what is there now.
+    """
+
+    requests: Requests
+    bucket: Mapping[str, Any]
+    name: str
+    key: str
+    look: Callable[[], StoredObject | None]
+    create_only: bool
+    if_match: str | None
+    properties: Callable[[], Properties]
+
+    @property
+    def at(self) -> dict[str, Any]:
+        return {**self.bucket, "Key": self.name}
+
+    @property
+    def doing(self) -> str:
+        return f"writing {self.key}"
+
+    @property
+    def _conditions(self) -> dict[str, str]:
+        if self.create_only:
+            return {"IfNoneMatch": "*"}
+        return {"IfMatch": quoted(self.if_match)} if self.if_match is not None else {}
+
+    def at_once(self, body: bytes) -> StoredObject:
+        """Send `body` with one request. Of the checksum in the result, if there is one, the service is the author."""
+        properties = self.properties()
+        md5 = _md5(body)
+        beside = {**_beside(properties), "ContentType": _TYPE, "ContentMD5": _base64(md5)}
+        answer = self.requests.send(
+            self.doing,
+            body,
+            lambda call, content: call("put_object", "ETag", **self.at, **self._conditions, **beside, Body=content),
+        )
+        computed = _computed(answer)
+        if computed not in (None, md5):
+            raise IntegrityError(f"{self.doing}: the service reports a checksum that is not the body's")
+        return StoredObject(
+            key=self.key,
+            size=len(body),
+            etag=bare(answer["ETag"]),
+            time_us=self._time(answer),
+            checksum=None if computed is None else Checksum(computed, ComputedBy.SERVICE),
+            transit_checked=True,
+        )
+
+    def in_parts(
+        self, body: BinaryIO, *, size: int, part_size: int, executor: Executor, twin: tuple[str, Twin] | None
+    ) -> StoredObject:
+        """Send `body` in parts, several at a time, then make them the object; nothing is visible before that.
+
+        Each is of `part_size` bytes, the last one shorter. Parts that an earlier try left with the service are not
+        sent again, and those of `twin` (a name in the bucket, and its state) are copied there. An exception of
+        `body` passes unchanged; the service keeps what it has, for the next try.
+        """
+        self._require_free()
+        staging = _Staging(self, executor, twin if size > _MIB else None, is_whole=size <= part_size)
+        try:
+            return self._staged(staging, body, size, part_size)
+        except SessionLost as error:
+            failure = StorageError(error.message, hint=error.hint)
+        # By now it may be clear what the other one has made of the object.
+        self._require_free()
+        raise failure
+
+    def _staged(self, staging: _Staging, body: BinaryIO, size: int, part_size: int) -> StoredObject:
+        try:
+            for offset in range(0, size, part_size):
+                buffer = staging.buffer(min(part_size, size - offset))
+                try:
+                    fill(buffer.view, body, missing=size - offset)
+                    if offset + part_size >= size:
+                        require_end(body, size)
+                    if offset == 0:
+                        staging.session = self._session(buffer.view)
+                except BaseException:
+                    buffer.give_back()
+                    raise
+                staging.submit(offset, buffer)
+            parts = staging.finish()
+        except BaseException:
+            staging.give_up()
+            raise
+        # What is beside an object has to be said before its first part is sent, when nobody knows it yet.
+        properties = self.properties()
+        answer = self._complete(staging.session, parts)
+        return StoredObject(
+            key=self.key,
+            size=size,
+            etag=bare(answer["ETag"]),
+            time_us=self._time(answer),
+            checksum=Checksum(properties.md5, ComputedBy.UNKNOWN) if properties.md5 else None,
+            transit_checked=True,
+            spared=sum(part.size for part in parts if part.spared),
+        )
+
+    def _require_free(self) -> None:
+        """Refuse at once what would be refused in the end, before all of it is sent in vain."""
+        if not self._conditions:
+            return
+        there = self.look()
+        if self.create_only and there is not None:
+            raise ObjectExists(f"there is a {self.key} already")
+        if self.if_match is not None and (there is None or there.etag != self.if_match):
+            raise PreconditionFailed(f"{self.key} is another one, or gone")
+
+    def _session(self, first: memoryview) -> _Session:
+        """Where to put the parts of a body that begins with the part `first`.
+
+        A session of this key that begins otherwise is of other content, and is left alone: its writer may live.
+        """
+        wanted = (_md5(first).hex(), len(first))
+        others = self._sessions()
+        for upload_id in others:
+            held = self._held(upload_id)
+            if held.get(1) == wanted:
+                return _Session(upload_id, held, [each for each in others if each != upload_id])
+        answer = self.requests.run(
+            self.doing, lambda call, _: call("create_multipart_upload", "UploadId", **self.at, ContentType=_TYPE)
+        )
+        return _Session(str(answer["UploadId"]), {}, others)
+
+    def _sessions(self) -> list[str]:
+        """The sessions for exactly this key."""
+        markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+        pages = self._pages("list_multipart_uploads", {**self.bucket, "Prefix": self.name}, markers)
+        return [each["UploadId"] for page in pages for each in page.get("Uploads", []) if each["Key"] == self.name]
+
+    def _held(self, upload_id: str) -> dict[int, tuple[str, int]]:
+        """The etags and sizes of the parts of a session, by their numbers."""
+        markers = {"PartNumberMarker": "NextPartNumberMarker"}
+        pages = self._pages("list_parts", {**self.at, "UploadId": upload_id}, markers)
+        return {
+            each["PartNumber"]: (bare(each["ETag"]), each["Size"]) for page in pages for each in page.get("Parts", [])
+        }
+
+    def _pages(self, what: str, at: dict[str, Any], markers: Mapping[str, str]) -> list[dict[str, Any]]:
+        """All pages of a listing; [] when what is listed has ended, or we may not know."""
+
+        async def ask(call: Call, _: Motion) -> list[dict[str, Any]]:
+            pages = [await call(what, "IsTruncated", **at)]
+            while pages[-1]["IsTruncated"]:
+                must_be_complete(pages[-1], *markers.values())
+                after = {marker: pages[-1][following] for marker, following in markers.items()}
+                pages.append(await call(what, "IsTruncated", **at, **after))
+            return pages
+
+        with suppress(AccessDenied, SessionLost):
+            return self.requests.run(f"looking for parts of {self.key}", ask)
+        return []
+
+    def _abort(self, upload_id: str) -> None:
+        with suppress(StorageError):
+            self.requests.less_patient(_LOOK_PATIENCE).run(
+                self.doing, lambda call, _: call("abort_multipart_upload", **self.at, UploadId=upload_id)
+            )
+
+    def _complete(self, session: _Session, parts: list[_Part]) -> dict[str, Any]:
+        listed = [{"PartNumber": part.number, "ETag": quoted(part.etag)} for part in parts]
+        what = {"UploadId": session.upload_id, "MultipartUpload": {"Parts": listed}}
+        try:
+            answer = self.requests.run(
+                self.doing,
+                lambda call, _: call("complete_multipart_upload", "ETag", **self.at, **self._conditions, **what),
+                silence=_COMPLETION_SILENCE,
+            )
+        except PreconditionFailed:
+            self._abort(session.upload_id)
+            raise
+        except SessionLost:
+            # A first try may have succeeded, and only its answer was lost.
+            there = None if self._conditions else self.look()
+            if there is None or there.etag != _etag_of(parts):
+                raise
+            answer = {"ETag": there.etag}
+        if self._conditions:
+            # What else was begun under this key cannot become the object any more; it would cost for ever.
+            for each in session.others:
+                self._abort(each)
+        return answer
+
+    def _time(self, answer: Mapping[str, Any]) -> int:
+        """When the service says the object was changed: it answers a write without it, so it is asked."""
+        etag = bare(answer["ETag"])
+        # The object may have been replaced already, or reading may not be allowed: it was written all the same.
+        with suppress(StorageError):
+            found = self.requests.less_patient(_LOOK_PATIENCE).run(
+                self.doing, lambda call, _: call("head_object", "LastModified", **self.at, IfMatch=quoted(etag))
+            )
+            return microseconds(found["LastModified"])
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return microseconds(parsedate_to_datetime(date)) if date else time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class _Staging:
+    """The parts of one object on their way; used from one thread, works in those of `executor`."""
+
+    upload: Upload
+    executor: Executor
+    twin: tuple[str, Twin] | None
+    is_whole: bool
+    session: _Session = _NO_SESSION
+    _under_way: deque[Future[_Part]] = field(default_factory=deque)
+    _parts: list[_Part] = field(default_factory=list)
+
+    def buffer(self, size: int) -> Buffer:
+        """A buffer for the next part, when there is room for one. Raises what went wrong with an earlier one."""
+        while self._under_way and self._under_way[0].done():
+            self._parts.append(self._under_way.popleft().result())
+        return self.upload.requests.traffic.buffer(size)
+
+    def submit(self, offset: int, buffer: Buffer) -> None:
+        """Have a part sent; its buffer is given back when that is done."""
+        number = len(self._parts) + len(self._under_way) + 1
+        future = self.executor.submit(self._stage, number, offset, buffer.view)
+        future.add_done_callback(lambda _: buffer.give_back())
+        self._under_way.append(future)
+
+    def finish(self) -> list[_Part]:
+        """All parts in order, when the service has them. Raises what went wrong."""
+        while self._under_way:
+            self._parts.append(self._under_way.popleft().result())
+        return self._parts
+
+    def give_up(self) -> None:
+        """Forget what has not begun, and wait for what has: it is not lost, the service keeps it."""
+        for future in self._under_way:
+            future.cancel()
+        for future in self._under_way:
+            if not future.cancelled():
+                future.exception()
+
+    def _stage(self, number: int, offset: int, block: memoryview) -> _Part:
+        md5 = _md5(block)
+        # A part's etag is the MD5 that the service computed, unless it encrypts with a key of a customer: then it
+        # equals none, and the part is sent.
+        spared = self.session.held.get(number) == (md5.hex(), len(block)) or self._copied(number, offset, block, md5)
+        etag = md5.hex() if spared else self._send(number, block, md5)
+        return _Part(number, etag, len(block), spared)
+
+    def _send(self, number: int, block: memoryview, md5: bytes) -> str:
+        upload = self.upload
+        part = {"UploadId": self.session.upload_id, "PartNumber": number, "ContentMD5": _base64(md5)}
+        answer = upload.requests.send(
+            upload.doing,
+            block,
+            lambda call, content: call("upload_part", "ETag", **upload.at, **part, Body=content),
+        )
+        if _computed(answer) not in (None, md5):
+            raise IntegrityError(f"{upload.doing}: the service reports a checksum that is not the part's")
+        return bare(answer["ETag"])
+
+    def _copied(self, number: int, offset: int, block: memoryview, md5: bytes) -> bool:
+        """Whether the service has copied this part: what it then says of it has to be our MD5."""
+        if self.twin is None:
+            return False
+        name, twin = self.twin
+        upload = self.upload
+        part: dict[str, Any] = {"UploadId": self.session.upload_id, "PartNumber": number}
+        part["CopySource"] = {"Bucket": upload.bucket["Bucket"], "Key": name}
+        part["CopySourceIfMatch"] = quoted(twin.etag)
+        # A range may only be of objects that are larger than 5 MiB.
+        if not self.is_whole:
+            part["CopySourceRange"] = f"bytes={offset}-{offset + len(block) - 1}"
+        with suppress(StorageError):
+            answer = upload.requests.less_patient(_COPY_PATIENCE).send(
+                upload.doing, b"", lambda call, _: call("upload_part_copy", "CopyPartResult", **upload.at, **part)
+            )
+            if _computed(answer | answer["CopyPartResult"]) == md5:
+                return True
+        # It is gone, was written again, has other content, or the service cannot read it: the file itself is sent,
+        # over what was copied, and so are the parts after this one.
+        self.twin = None
+        return False
+
+
+def part_size_for(size: int, *, at_least: int) -> int:
+    """A part size, in whole MiB if it has to grow, with which `size` bytes fit into one object.
+
+    It follows from the size alone, so that a restart cuts a file in the same places. StorageError when the object
+    would be too large.
+    """
+    if size > LARGEST:
+        raise StorageError(f"{size:,} bytes are more than the {LARGEST:,} that an object in S3 can have")
+    needed = -(-size // _MOST_PARTS)
+    return max(at_least, -(-needed // _MIB) * _MIB) if needed > at_least else at_least
+
+
+def _computed(answer: Mapping[str, Any]) -> bytes | None:
+    """The MD5 that the service computed over what one request brought; None if its etag is something else."""
+    etag = bare(str(answer.get("ETag") or ""))
+    is_encrypted = str(answer.get("ServerSideEncryption") or "").startswith("aws:") or "SSECustomerAlgorithm" in answer
+    return bytes.fromhex(etag) if _MD5.fullmatch(etag) and not is_encrypted else None
+
+
+def _etag_of(parts: list[_Part]) -> str | None:
+    """The etag of the object that is made of these parts; None if it does not follow from theirs."""
+    if not all(_MD5.fullmatch(part.etag) for part in parts):
+        return None
+    return f"{_md5(b''.join(bytes.fromhex(part.etag) for part in parts)).hex()}-{len(parts)}"
+
+
+def _beside(properties: Properties) -> dict[str, Any]:
+    beside: dict[str, Any] = {"Metadata": dict(properties.metadata)}
+    if properties.tier and _STORAGE_CLASS.fullmatch(properties.tier):
+        beside["StorageClass"] = properties.tier
+    return beside
+
+
+def _md5(content: bytes | memoryview) -> bytes:
+    return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+def _base64(md5: bytes) -> str:
+    return b64encode(md5).decode()
