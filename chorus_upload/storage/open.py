@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
 
 _STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it)"
-_SOURCES = "a local directory, az:// (Azure Blob Storage)"
+_SOURCES = _STORES
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way."""
 
@@ -61,7 +61,7 @@ def unsupported(settings: Settings) -> list[str]:
     found += [
         f"{site.modality}: {_unsupported(site.location, 'read', _SOURCES).message}"
         for site in settings.sites.values()
-        if not site.location.is_local and site.location.scheme != "az"
+        if not site.location.is_local and site.location.scheme not in ("az", "s3")
     ]
     return found
 
@@ -85,6 +85,8 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
     if site.location.scheme == "az":
         retry = _retry(network.patience, stop)
         return CloudSource(_azure(site.location, network, None, retry=retry, block_size=_SOURCE_BLOCK))
+    if site.location.scheme == "s3":
+        return CloudSource(_s3(site.location, network, None, retry=_retry(network.patience, stop)))
     raise _unsupported(site.location, "read", _SOURCES)
 
 

@@ -24,6 +24,7 @@ then meet its own result: the caller reads back what is there and decides.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -41,7 +42,7 @@ from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_client import Connection, S3Access, bare, microseconds, quoted
 from chorus_upload.storage.s3_errors import Call, Motion, Requests, code_of, must_be_complete, status_of
 from chorus_upload.storage.s3_upload import Upload, part_size_for
-from chorus_upload.storage.store import Capabilities, ObjectStream, Properties, StoredObject
+from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, ObjectStream, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _MIB = 1 << 20
 # What is smaller is sent in less time than it takes to ask for a copy.
 _WORTH_COPYING = _MIB
 _PIECE = 1 << 16
+_LIKE_AN_MD5 = re.compile(r"[0-9a-f]{32}")
 _HEAD = ("ETag", "LastModified", "ContentLength")
 
 
@@ -311,4 +313,7 @@ async def _is_absent(call: Call, at: dict[str, Any]) -> bool:
 
 
 def _describe(key: str, size: int, found: dict[str, Any]) -> StoredObject:
-    return StoredObject(key=key, size=size, etag=bare(found["ETag"]), time_us=microseconds(found["LastModified"]))
+    etag = bare(found["ETag"])
+    # The MD5 of what was sent at once, but for some encryptions and services: a claim, like that in any listing.
+    claim = Checksum(bytes.fromhex(etag), ComputedBy.UNKNOWN) if _LIKE_AN_MD5.fullmatch(etag) else None
+    return StoredObject(key=key, size=size, etag=etag, time_us=microseconds(found["LastModified"]), checksum=claim)

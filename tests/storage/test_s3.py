@@ -743,6 +743,27 @@ class TestASite:
         seaweedfs.client.put_object(Bucket=s3_bucket, Key="data/v2/1/Images/b.dcm", Body=b"3")
         site.run("file", "verify", "--version", "v2", exit_code=3)
 
+    def test_what_lies_in_another_bucket(self, tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
+        """As a source: one listing says what has changed, and the files go on through memory."""
+        origin = seaweedfs.create_bucket()
+        files = {"OMOP/person.csv": b"1", "1/Images/a b&+ä.dcm": bytes(1000), "1/Images/large": os.urandom(9 * MIB)}
+        for path, body in files.items():
+            seaweedfs.client.put_object(Bucket=origin, Key=f"given/{path}", Body=body)
+        cloud = Bucket(seaweedfs, s3_bucket)
+        site = settle(tmp_path / "home", tmp_path, cloud)
+        keys = cloud.config.partition("[journal.source.auth]")[2].partition("[central_path]")[0]
+        place = f'path = "s3://{origin}/given"\n\n[site_path.default.auth]{keys}'
+        site.configure(site.config.read_text().replace(f'path = "{tmp_path}"', place))
+        site.run("journal", "update", "--version", "v1")
+        site.run("file", "upload")
+        site.run("file", "verify", "--deep")
+        sent = {key: body for key, body in cloud.objects().items() if key.startswith("data/v1/") and "/" in key[8:]}
+        assert sent == {f"data/v1/{path}": body for path, body in files.items()}
+        seaweedfs.client.put_object(Bucket=origin, Key="given/OMOP/person.csv", Body=b"2")
+        seaweedfs.client.put_object(Bucket=origin, Key="given/1/Images/a b&+ä.dcm", Body=bytes(1000))
+        site.run("journal", "update", "--version", "v2")
+        assert site.pending() == {"OMOP/person.csv"}
+
     def test_three_race_for_its_journal(self, tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
         source = build(tmp_path / "source", {"OMOP/person.csv": "person_id\n1\n"})
         sites = [settle(tmp_path / f"home-{each}", source, Bucket(seaweedfs, s3_bucket)) for each in range(3)]
