@@ -3,7 +3,7 @@
 No name stands in the script. The list is read by `for /f`, which takes a line apart at `|`, a character that no name on
 Windows has; a byte order mark in its first line, which is a dummy, says that it is UTF-8::
 
-    @B|number|true or false, whether it replaces what is there
+    @B|number|etag of what its one file replaces, or -
     @F|id|size|root|length of the path|of the key|of its directory|key for a URL|key|path
     @E|number of files|which list this is
 
@@ -35,6 +35,7 @@ _LIKE_A_SHORT_NAME = re.compile(r"[^/.]{1,6}~[0-9]+(?:\.[^/.]{0,3})?")
 _FIRST_LINE = "\ufeff@C|made by chorus-upload for the script beside it; its lines belong together\r\n"
 
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.:\[\]_/~-]+")
+_ETAG = re.compile(r"[A-Za-z0-9._-]+")
 _CONTAINER = re.compile(r"\$?[A-Za-z0-9-]+")
 
 
@@ -45,6 +46,8 @@ def _refuses(file: ScriptFile) -> str | None:
                 return f"its {what} cannot be used on Windows: {reason}"
     if file.key.lower() in ("on", "off"):
         return "its key cannot be used in a script for cmd: it is a word that cmd takes for an order"
+    if file.replaces is not None and not _ETAG.fullmatch(file.replaces):
+        return f"what it replaces has an etag that cannot be used in a script for cmd: {file.replaces!r}"
     if _length(_file_line(file, Tool.AZCOPY)) > _LONGEST_LINE:
         return "its path and its key are too long for cmd"
     return None
@@ -79,8 +82,10 @@ def _write(work: Work, files: Iterable[ScriptFile], out: TextIO, beside: Callabl
     listed = beside(".files")
     listed.write(_FIRST_LINE)
     for file in files:
+        if file.replaces and work.tool is Tool.AZCOPY:
+            raise ValueError(f"azcopy cannot replace {file.key!r} on a condition")
         if batches.begins_with(file):
-            listed.write(f"@B|{batches.number}|{'true' if file.replaces else 'false'}\r\n")
+            listed.write(f"@B|{batches.number}|{file.replaces or '-'}\r\n")
         listed.write(_file_line(file, work.tool))
         count += 1
     listed.write(f"@E|{count}|{identity}\r\n")
@@ -97,7 +102,7 @@ def _file_line(file: ScriptFile, tool: Tool) -> str:
 
 
 class _Batches:
-    """Forms batches: of files that all replace others or all do not, and whose links fit into one directory."""
+    """Forms batches: of files whose links fit into one directory, or of one file that replaces another."""
 
     def __init__(self) -> None:
         self.number = -1
@@ -116,7 +121,8 @@ class _Batches:
             self._files == 0
             or self._files >= BATCH_FILES
             or self._bytes + file.size > BATCH_BYTES
-            or self._replaces != file.replaces
+            or self._replaces
+            or file.replaces is not None
             or self._like_short
             or like_short
             or any(self._spelled.get(name, path) != path for name, path in spelled.items())
@@ -127,7 +133,7 @@ class _Batches:
             self._spelled = {}
         self._files += 1
         self._bytes += file.size
-        self._replaces = file.replaces
+        self._replaces = file.replaces is not None
         self._like_short = like_short
         self._spelled |= spelled
         return new

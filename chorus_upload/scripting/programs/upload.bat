@@ -65,6 +65,11 @@ if not defined CHORUS_RETRY_WAIT set "CHORUS_RETRY_WAIT=10"
 call :number CHORUS_RETRY_WAIT 0 3600 || exit /b 2
 call :check_roots || exit /b 2
 call :check_list || exit /b 2
+set "c_az_settings=%AZURE_CONFIG_DIR%"
+rem az would take an account, or a key, out of its own settings, and with it another address than the one given here.
+if "%c_login%"=="no" set "AZURE_CONFIG_DIR=%c_work%\az"
+if "%c_login%"=="yes" call :check_az_settings || exit /b 2
+if "%c_tool%"=="azcopy" call :check_work || exit /b 2
 if not exist "%c_work%\done" mkdir "%c_work%\done"
 if not exist "%c_work%\done" (
     >&2 echo error: the directory for the links cannot be made: "%c_work%"
@@ -80,7 +85,7 @@ call :check_token || exit /b 2
 call :check_results || exit /b 1
 if exist "%c_base%.stop" del "%c_base%.stop"
 if exist code.txt del code.txt
-if exist halt.txt del halt.txt
+call :what_was_refused
 rem The others run from a copy under a plain name: a script's own name could not be passed to another cmd unharmed.
 copy /y "%c_base%" run.bat >nul
 if errorlevel 1 exit /b 1
@@ -97,6 +102,50 @@ exit /b %c_code%
 call :pause 1
 2>nul (>>keeper.txt type nul) || goto watch
 exit /b 0
+
+rem What a run that came to nothing has tried comes last in the next: what is refused keeps nothing else for ever.
+:what_was_refused
+if not exist halt.txt for %%d in (later tried) do if exist %%d\ rmdir /s /q %%d
+for %%d in (later tried through) do if not exist %%d\ mkdir %%d
+move /y through\* tried >nul 2>nul
+for %%f in (halt.txt arrived.txt) do if exist %%f del %%f
+exit /b 0
+
+:check_az_settings
+set "c_settings=%USERPROFILE%\.azure\config"
+if defined AZURE_CONFIG_DIR set "c_settings=%AZURE_CONFIG_DIR%\config"
+if not exist "%c_settings%" exit /b 0
+set "c_section="
+set "c_elsewhere="
+for /f "usebackq tokens=1 delims==:	 " %%a in ("%c_settings%") do (
+    set "c_word=%%a"
+    call :az_setting
+    if errorlevel 3 (
+        if defined c_section set "c_elsewhere=yes"
+    ) else if errorlevel 2 (
+        set "c_section=yes"
+    ) else if errorlevel 1 (
+        set "c_section="
+    )
+)
+if not defined c_elsewhere exit /b 0
+>&2 echo error: in "%c_settings%" the section [storage] names an account or a key, which az would use instead
+exit /b 1
+
+:az_setting
+setlocal EnableDelayedExpansion
+if "!c_word!"=="[storage]" exit /b 2
+if "!c_word:~0,1!"=="[" exit /b 1
+for %%k in (connection_string key account) do if /i "!c_word!"=="%%k" exit /b 3
+exit /b 0
+
+rem azcopy takes some characters of a path for a pattern or for an escape.
+:check_work
+setlocal EnableDelayedExpansion
+if "!c_work:%%=!"=="!c_work!" if "!c_work:[=!"=="!c_work!" if "!c_work:]=!"=="!c_work!" if "!c_work:#=!"=="!c_work!" exit /b 0
+>&2 echo error: azcopy cannot use this directory, for there is one of %% # [ ] in its path: set CHORUS_STAGING. It is
+>&2 echo "!c_work!"
+exit /b 1
 
 rem %1 a variable that has to be a number, from %2 to %3.
 :number
@@ -211,17 +260,39 @@ exit /b 1
 if "%c_login%"=="yes" goto use_login
 if not defined AZURE_STORAGE_SAS_TOKEN call :ask_token
 if not defined AZURE_STORAGE_SAS_TOKEN goto no_token
-if "%AZURE_STORAGE_SAS_TOKEN:~0,1%"=="?" set "AZURE_STORAGE_SAS_TOKEN=%AZURE_STORAGE_SAS_TOKEN:~1%"
-if not defined AZURE_STORAGE_SAS_TOKEN goto no_token
-if not "%AZURE_STORAGE_SAS_TOKEN:sig=%"=="%AZURE_STORAGE_SAS_TOKEN%" exit /b 0
->&2 echo error: what was given is not a SAS token: there is no sig= in it
-exit /b 1
+call :token AZURE_STORAGE_SAS_TOKEN || exit /b 1
+if defined CHORUS_JOURNAL_SAS_TOKEN call :token CHORUS_JOURNAL_SAS_TOKEN || exit /b 1
+exit /b 0
 :use_login
 set "AZURE_STORAGE_SAS_TOKEN="
+set "CHORUS_JOURNAL_SAS_TOKEN="
 if "%c_tool%"=="azcopy" if not defined AZCOPY_AUTO_LOGIN_TYPE set "AZCOPY_AUTO_LOGIN_TYPE=AZCLI"
 exit /b 0
 :no_token
 >&2 echo error: AZURE_STORAGE_SAS_TOKEN is not set, and powershell could not ask for it
+exit /b 1
+
+rem Takes the question mark off the token in the variable %1. A quote, and what only means something in front of one,
+rem can be seen only with delayed expansion, and an exclamation mark only without.
+:token
+setlocal EnableDelayedExpansion
+set "c_token=!%1!"
+set "c_rest="
+for /f "eol=A delims=ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789?%%&=_.~:/+-" %%x in ("a!c_token!") do set "c_rest=%%x"
+if defined c_rest goto not_a_token
+if "!c_token:~0,1!"=="?" set "c_token=!c_token:~1!"
+if not defined c_token goto not_a_token
+setlocal DisableDelayedExpansion
+for /f "eol=A delims=ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789%%&=_.~:/+-" %%x in ("a%c_token%") do set "c_rest=%%x"
+if defined c_rest goto not_a_token
+if "%c_token:sig=%"=="%c_token%" goto no_signature
+endlocal & endlocal & set "%1=%c_token%"
+exit /b 0
+:not_a_token
+>&2 echo error: %1 is not a SAS token: it has other characters in it
+exit /b 1
+:no_signature
+>&2 echo error: %1 is not a SAS token: there is no sig= in it
 exit /b 1
 
 :ask_token
@@ -232,11 +303,39 @@ for /f "usebackq delims=" %%t in (`%c_shell% -NoProfile -Command "%c_ask%"`) do 
 exit /b 0
 
 :check_results
-if not exist "%c_base%.results" >"%c_base%.results" call :echo_plain c_title
+rem With a byte order mark, which the list has, `for /f` reads what is written here as UTF-8.
+set /p c_bom=<"%c_base%.files"
+set "c_bom=%c_bom:~0,1%"
+set "c_mark=%c_bom%@C"
+>mark.txt call :echo_plain c_mark
+set "c_line=%c_bom%%c_title%"
+>title.txt call :echo_plain c_line
+set "c_size="
+for %%f in ("%c_base%.results") do set "c_size=%%~zf"
+if not defined c_size set "c_size=0"
+if "%c_size%"=="0" call :new_results || exit /b 1
 set "c_line="
 for /f "usebackq delims=" %%l in ("%c_base%.results") do if not defined c_line set "c_line=%%l"
 if "%c_line%"=="%c_title%" exit /b 0
->&2 echo error: "%c_base%.results" cannot be written, or is not of this destination: move it away
+if "%c_line%"=="%c_bom%%c_title%" exit /b 0
+>&2 echo error: "%c_base%.results" is not of this destination: move it away
+exit /b 1
+
+:new_results
+type title.txt >"%c_base%.gathered"
+call :put_results
+exit /b %errorlevel%
+
+rem Puts the new results in the place of the old ones if they are whole: when a disk is full nothing says so.
+:put_results
+>>"%c_base%.gathered" echo # end
+set "c_line="
+for /f "usebackq delims=" %%l in ("%c_base%.gathered") do set "c_line=%%l"
+if not "%c_line%"=="# end" goto not_put
+move /y "%c_base%.gathered" "%c_base%.results" >nul
+if not errorlevel 1 exit /b 0
+:not_put
+>&2 echo error: what arrived cannot be recorded in "%c_base%.results"
 exit /b 1
 
 rem --- The keeper: takes the lock, starts the workers, records what arrived, gives the lock back. -------------------
@@ -244,18 +343,21 @@ rem --- The keeper: takes the lock, starts the workers, records what arrived, gi
 :keeper
 set "c_code=1"
 call :await_front
-call :gather || goto keeper_ends
 call :await_old_workers || goto keeper_ends
+if exist done\ rmdir /s /q done
+mkdir done
+call :learn
 call :gather || goto keeper_ends
-call :count_results
+if defined c_any call :learn
 >&2 echo %c_files% files, %c_there% of them have arrived already
-if "%c_standalone%%c_there%"=="yes%c_files%" goto report
+rem A lock that an earlier run could not give back is given back now.
+if "%c_standalone%%c_there%"=="yes%c_files%" if not exist "%c_base%.lock" goto report
 call :take_lock
 set "c_code=%errorlevel%"
 if not "%c_code%"=="0" goto keeper_ends
 if not "%c_there%"=="%c_files%" call :work
 call :gather
-call :count_results
+if defined c_any call :learn
 :report
 call :conclude
 :keeper_ends
@@ -308,36 +410,41 @@ for /l %%n in (1,1,%c_workers%) do if exist "%c_base%.results.%%n" (
 >&2 echo %c_now% of %c_files% files have arrived
 exit /b 0
 
-rem Puts what the workers noted into the results file, which is replaced as a whole: it never has half a line. A file
-rem in done\ for each that is in the results is what later runs and the workers look at.
+rem Puts what the workers noted into the results file, which is replaced as a whole: it never has half a line.
 :gather
-for /f "usebackq skip=1" %%i in ("%c_base%.results") do if not exist done\%%i type nul >done\%%i
 set "c_any="
 for /l %%n in (1,1,64) do if exist "%c_base%.results.%%n" set "c_any=yes"
 if not defined c_any exit /b 0
-copy /y /b "%c_base%.results" "%c_base%.gathered" >nul
-if errorlevel 1 goto not_gathered
+type title.txt >"%c_base%.gathered"
+for /f "usebackq skip=1 delims=" %%l in ("%c_base%.results") do if not "%%l"=="# end" >>"%c_base%.gathered" echo %%l
 for /l %%n in (1,1,64) do if exist "%c_base%.results.%%n" (
     for /f "usebackq tokens=1-4 delims=|" %%a in ("%c_base%.results.%%n") do if "%%c"=="ok" if "%%d"=="" (
         if not exist done\%%a >>"%c_base%.gathered" echo %%a %%b
     )
 )
-move /y "%c_base%.gathered" "%c_base%.results" >nul
-if errorlevel 1 goto not_gathered
-for /l %%n in (1,1,64) do if exist "%c_base%.results.%%n" call :gathered %%n
-exit /b 0
-:not_gathered
->&2 echo error: what arrived cannot be recorded in "%c_base%.results"
-exit /b 1
-
-:gathered
-for /f "usebackq tokens=1,3,4 delims=|" %%a in ("%c_base%.results.%1") do if "%%b"=="ok" if "%%c"=="" type nul >done\%%a
-del "%c_base%.results.%1"
+call :put_results || exit /b 1
+for /l %%n in (1,1,64) do if exist "%c_base%.results.%%n" del "%c_base%.results.%%n"
 exit /b 0
 
-:count_results
+rem Leaves in done\, as files called by their numbers, what of this list is in the results, and counts it in c_there.
+rem Numbers alone do not tell the files of different journals apart.
+:learn
+for /f "usebackq skip=1 delims=" %%l in ("%c_base%.results") do for /f %%i in ("%%l") do (
+    type mark.txt >done\%%i
+    >>done\%%i echo %%l
+)
 set "c_there=0"
-for /f "usebackq skip=1" %%i in ("%c_base%.results") do set /a c_there+=1
+for /f "usebackq tokens=1-9 delims=|" %%a in ("%c_base%.files") do if "%%a"=="@F" if exist done\%%b (
+    set "c_line=%%b %%i"
+    call :same %%b
+)
+exit /b 0
+
+:same
+set "c_was="
+for /f "usebackq skip=1 delims=" %%l in ("done\%1") do set "c_was=%%l"
+if not "%c_was%"=="%c_line%" del done\%1
+if "%c_was%"=="%c_line%" set /a c_there+=1
 exit /b 0
 
 rem Sets c_code. The lock is given back in every ending that comes here.
@@ -366,8 +473,10 @@ exit /b 0
 
 :record
 >&2 echo checking what arrived, and recording it in the journal
+setlocal
+set "AZURE_CONFIG_DIR=%c_az_settings%"
 call %c_chorus% --config "%%c_config%%" file mark-as-uploaded --results "%%c_base%%.results" >&2 <nul
-set "c_proven=%errorlevel%"
+endlocal & set "c_proven=%errorlevel%"
 exit /b 0
 
 rem Sets c_stop when the run is to end: all of it, or nothing gets through, or the front is not there any more.
@@ -387,6 +496,8 @@ rem --- The lock of the journal ------------------------------------------------
 
 :take_lock
 if "%c_standalone%"=="yes" goto take_it_with_az
+setlocal
+set "AZURE_CONFIG_DIR=%c_az_settings%"
 call %c_chorus% --config "%%c_config%%" journal checkout >&2 <nul
 exit /b %errorlevel%
 
@@ -397,8 +508,10 @@ call :journal_token
 set "c_id="
 set "c_tag="
 if exist "%c_base%.lock" for /f "usebackq tokens=1" %%a in ("%c_base%.lock") do if not defined c_id set "c_id=%%a"
-if not defined c_id set "c_id=%random%-%random%-%random%-%random%-%random%"
->"%c_base%.lock" echo %c_id% -
+if defined c_id goto known_lock
+set "c_id=%random%-%random%-%random%-%random%-%random%"
+call :note_lock
+:known_lock
 >lockname.txt call :echo_plain c_lock
 set "c_since=%c_written%"
 call :write_lock
@@ -450,6 +563,8 @@ exit /b 0
 
 :give_back
 if "%c_standalone%"=="yes" goto give_it_back_with_az
+setlocal
+set "AZURE_CONFIG_DIR=%c_az_settings%"
 call %c_chorus% --config "%%c_config%%" journal checkin >&2 <nul && exit /b 0
 >&2 echo error: the journal could not be given back; run this again, or: chorus-upload journal checkin
 exit /b 1
@@ -470,7 +585,6 @@ exit /b 0
 if not defined CHORUS_JOURNAL_SAS_TOKEN exit /b 0
 if "%c_login%"=="yes" exit /b 0
 set "AZURE_STORAGE_SAS_TOKEN=%CHORUS_JOURNAL_SAS_TOKEN%"
-if "%AZURE_STORAGE_SAS_TOKEN:~0,1%"=="?" set "AZURE_STORAGE_SAS_TOKEN=%AZURE_STORAGE_SAS_TOKEN:~1%"
 exit /b 0
 
 :write_lock
@@ -516,20 +630,19 @@ set "c_me=%~2"
 pushd %c_me%
 set "c_stop="
 set "c_row=0"
+set "c_lost=0"
 set "c_mine="
 set "c_kind=batch"
 set "c_notes=%c_base%.results.%c_me%"
 set "c_failed=%c_work%\failed.%c_me%.txt"
-rem The first line of the list has a byte order mark, and is never used: here, too, it says that this is UTF-8.
-set /p c_mark=<"%c_base%.files"
-set "c_mark=%c_mark:~0,1%@C"
 if not exist "%c_notes%" >"%c_notes%" call :echo_plain c_mark
 set "c_under="
 if defined c_prefix set "c_under=--destination-path @prefix.txt"
 >prefix.txt call :echo_plain c_prefix
 set "c_query="
 if defined AZURE_STORAGE_SAS_TOKEN set "c_query=?%AZURE_STORAGE_SAS_TOKEN%"
-set "c_azcopy_options=--from-to=LocalBlob --blob-type=BlockBlob --put-md5 --check-length=true"
+rem It replaces nothing: it cannot look at what it replaces.
+set "c_azcopy_options=--from-to=LocalBlob --overwrite=false --blob-type=BlockBlob --put-md5 --check-length=true"
 set "c_azcopy_options=%c_azcopy_options% --output-level=essential --log-level=ERROR"
 set "AZCOPY_LOG_LOCATION=%CD%\azcopy"
 set "AZCOPY_JOB_PLAN_LOCATION=%CD%\azcopy"
@@ -554,8 +667,32 @@ for /f "usebackq tokens=1-9* delims=|" %%a in ("%c_base%.files") do (
     )
 )
 call :send
+rem At the end, one by one, what was in batches that were refused: what is wrong with one file keeps no other.
+set "c_kind=single"
+for %%p in (new old) do call :singles %%p
 call :clear
 >end.txt echo %c_row%
+exit /b 0
+
+rem Of these first what was not tried in an earlier run, then what was.
+:singles
+set "c_pass=%1"
+set "c_mine="
+for /f "usebackq tokens=1-9* delims=|" %%a in ("%c_base%.files") do (
+    if "%%a"=="@B" call :next %%b %%c
+    if "%%a"=="@F" if defined c_mine (
+        set "c_id=%%b"
+        set "c_size=%%c"
+        set "c_root=%%d"
+        set "c_length=%%e"
+        set "c_key_length=%%f"
+        set "c_below=%%g"
+        set "c_coded=%%h"
+        set "c_key=%%i"
+        set "c_path=%%j"
+        call :take
+    )
+)
 exit /b 0
 
 :measure_here
@@ -565,17 +702,23 @@ call :measure c_directory
 endlocal & set "c_length_here=%c_length%"
 exit /b 0
 
-rem The batch %1 begins, whose files replace others if %2 says so.
+rem The batch %1 begins; if %2 is not - it is one file, which replaces the one of that etag.
 :next
-if defined c_mine call :send
+if defined c_mine if "%c_kind%"=="batch" call :send
 set "c_mine="
 if defined c_stop exit /b 0
 set /a c_turn=%1 %% c_workers + 1
 if not "%c_turn%"=="%c_me%" exit /b 0
+if "%c_kind%"=="batch" if exist ..\later\%1 exit /b 0
+if "%c_kind%"=="single" if not exist ..\later\%1 exit /b 0
 call :look
 if defined c_stop exit /b 0
 set "c_mine=%1"
-set "c_replace=%2"
+set "c_over=--overwrite false"
+if "%2"=="-" exit /b 0
+rem With quotes, as the service has them; in a file they need none around them.
+>match.txt echo "%2"
+set "c_over=--overwrite true --if-match @match.txt"
 exit /b 0
 
 :clear
@@ -597,13 +740,20 @@ if errorlevel 3 (
 ) else if errorlevel 1 (
     set /a c_row+=1
 )
-if %c_row% lss 5 exit /b 0
+if %c_row% geq 5 call :halt
+exit /b 0
+
+rem While something arrives, what is refused is refused for reasons of its own.
+:halt
+if exist ..\arrived.txt exit /b 0
 >"%c_work%\halt.txt" echo %c_me%
 set "c_stop=yes"
 exit /b 0
 
 :file
 if exist ..\done\%c_id% exit /b 0
+if exist ..\through\%c_id% exit /b 0
+if "%c_kind%%c_pass%"=="singlenew" if exist ..\tried\%c_id% exit /b 0
 setlocal EnableDelayedExpansion
 set "c_file=!c_root_%c_root%!\!c_path!"
 set /a c_long=c_length+c_length_%c_root%
@@ -622,6 +772,7 @@ if not defined c_now if !c_long! gtr 240 set "c_now=!c_size!"
 set "c_why=it has changed, or cannot be read: run `journal update`"
 if not "!c_now!"=="!c_size!" goto missing
 if "!c_kind!"=="single" goto alone
+if not "!c_over!"=="--overwrite false" goto alone
 rem To remove the link of a write-protected file can take away the protection of the file.
 if "!c_flags:~1,1!"=="r" goto alone
 set "c_link=!c_key:/=\!"
@@ -635,6 +786,7 @@ mklink /H "b\!c_link!" "!c_file!" >nul 2>nul || goto alone
 >>sent.txt echo !c_id!^|!c_key!^|ok
 exit /b 0
 :missing
+type nul >..\through\%c_id%
 >>"!c_failed!" echo !c_id! !c_key!: !c_why!
 exit /b 0
 
@@ -654,11 +806,31 @@ if %c_try% geq 3 goto not_arrived
 call :wait
 goto alone_again
 :arrived
+type nul >..\through\%c_id%
+type nul >>..\arrived.txt
 >>"!c_notes!" echo !c_id!^|!c_key!^|ok
 exit /b 2
 :not_arrived
->>"!c_failed!" echo !c_id! !c_key!: !c_tool! failed; "%c_me%\log.txt" in the .work directory has what it said
+type nul >..\through\%c_id%
+setlocal DisableDelayedExpansion
+call :reason
+setlocal EnableDelayedExpansion
+>>"!c_failed!" echo !c_id! !c_key!: !c_tool! failed: !c_why!
 exit /b 1
+
+rem What the tool said, in c_why: the code of an error, or its last words.
+:reason
+set "c_why=it said nothing"
+for /f "tokens=1*" %%l in (said.txt) do (
+    set "c_word=%%l%%m"
+    if defined c_word set "c_why=%%l %%m"
+)
+type nul >reason.txt
+if "%c_tool%"=="azcopy" "%c_system%\find.exe" "RESPONSE Status:" <azcopy.txt >reason.txt
+for /f "tokens=1*" %%l in (reason.txt) do set "c_why=%%l %%m"
+"%c_system%\find.exe" "ErrorCode:" <said.txt >reason.txt
+for /f "tokens=1*" %%l in (reason.txt) do set "c_why=%%l %%m"
+exit /b 0
 
 :wait
 set /a c_wait=CHORUS_RETRY_WAIT*(2*c_try-1)
@@ -668,13 +840,14 @@ exit /b 0
 
 :alone_with_az
 call az storage blob upload %c_to_destination% --container-name %c_container% --name "@name.txt" --file "@file.txt" ^
-    --overwrite %c_replace% --type block --validate-content --no-progress --only-show-errors --output none <nul
+    %c_over% --type block --validate-content --no-progress --only-show-errors --output none 2>said.txt <nul
 if not errorlevel 1 exit /b 0
-if "%c_replace%"=="true" exit /b 1
+type said.txt
+if not "%c_over%"=="--overwrite false" exit /b 1
 rem az refuses what is there already; then it only has to be the same.
 if exist size.txt del size.txt
 call az storage blob show %c_to_destination% --container-name %c_container% --name "@name.txt" ^
-    --query properties.contentLength --only-show-errors --output tsv >size.txt <nul
+    --query properties.contentLength --only-show-errors --output tsv >size.txt 2>show.txt <nul
 if errorlevel 1 exit /b 1
 set "c_now="
 for /f %%s in (size.txt) do set "c_now=%%s"
@@ -688,9 +861,11 @@ if not "!c_file:%%=!"=="!c_file!" (
     copy /y /b "!c_file!" copy.bin >nul || exit /b 1
     set "c_file=copy.bin"
 )
-azcopy copy "!c_file!" "!c_url!/!c_coded!!c_query!" --overwrite=%c_replace% %c_azcopy_options% <nul
-if errorlevel 1 exit /b 1
-exit /b 0
+if exist azcopy\ del /q azcopy\*.log
+azcopy copy "!c_file!" "!c_url!/!c_coded!!c_query!" %c_azcopy_options% >said.txt 2>&1 <nul
+set "c_ended=%errorlevel%"
+set "c_links=1"
+goto is_all_there
 
 rem What is in b\; repeated if it fails, and then each file by itself.
 :send
@@ -707,40 +882,59 @@ call :wait
 goto send_again
 :sent
 type sent.txt >>"%c_notes%"
+type nul >>..\arrived.txt
 set "c_row=0"
+set "c_lost=0"
 call :clear
 exit /b 0
 :one_by_one
+type nul >..\later\%c_mine%
+set /a c_lost+=1
+if %c_lost% geq 5 call :halt
 call :clear
-set "c_kind=single"
-set "c_here="
-for /f "usebackq tokens=1-9* delims=|" %%k in ("%c_base%.files") do (
-    if "%%k"=="@B" set "c_here="
-    if "%%k"=="@B" if "%%l"=="%c_mine%" set "c_here=yes"
-    if "%%k"=="@F" if defined c_here (
-        set "c_id=%%l"
-        set "c_size=%%m"
-        set "c_root=%%n"
-        set "c_length=%%o"
-        set "c_key_length=%%p"
-        set "c_below=%%q"
-        set "c_coded=%%r"
-        set "c_key=%%s"
-        set "c_path=%%t"
-        call :take
-    )
-)
-set "c_kind=batch"
 exit /b 0
 
+rem Both tools end with 0, too, when they passed over files: they have to account for every link.
 :send_with_az
 call az storage blob upload-batch %c_to_destination% --source b --destination %c_container% %c_under% ^
-    --overwrite %c_replace% --type block --validate-content --no-progress --only-show-errors --output none <nul
-if errorlevel 1 exit /b 1
-exit /b 0
+    %c_over% --type block --validate-content --no-progress --only-show-errors --query "length(@)" --output tsv ^
+    >count.txt 2>said.txt <nul
+set "c_ended=%errorlevel%"
+type said.txt
+if not "%c_ended%"=="0" exit /b 1
+set "c_count=0"
+for /f %%n in (count.txt) do set "c_count=%%n"
+"%c_system%\find.exe" "ErrorCode:BlobAlreadyExists" <said.txt >count.txt
+if "%c_over%"=="--overwrite false" for /f %%l in (count.txt) do set /a c_count+=1
+call :count_links
+if "%c_count%"=="%c_links%" exit /b 0
+exit /b 1
 
 :send_with_azcopy
+call :count_links
 setlocal EnableDelayedExpansion
-azcopy copy "b/*" "!c_url!!c_query!" --recursive --overwrite=%c_replace% %c_azcopy_options% <nul
-if errorlevel 1 exit /b 1
+if exist azcopy\ del /q azcopy\*.log
+azcopy copy "b/*" "!c_url!!c_query!" --recursive %c_azcopy_options% >said.txt 2>&1 <nul
+set "c_ended=%errorlevel%"
+:is_all_there
+type said.txt
+type nul >azcopy.txt
+if not "%c_ended%"=="0" for %%f in (azcopy\*.log) do type "%%f" >>azcopy.txt
+type azcopy.txt
+if not "%c_ended%"=="0" exit /b 1
+rem What is there already is skipped. Older ones do not say that they count files.
+set "c_count=0"
+"%c_system%\find.exe" "Transfers " <said.txt >count.txt
+for /f "tokens=3-6" %%a in (count.txt) do (
+    if "%%a %%b %%c"=="File Transfers Completed:" set /a c_count+=%%d
+    if "%%a %%b %%c"=="File Transfers Skipped:" set /a c_count+=%%d
+    if "%%a %%b"=="Transfers Completed:" set /a c_count+=%%c
+    if "%%a %%b"=="Transfers Skipped:" set /a c_count+=%%c
+)
+if "%c_count%"=="%c_links%" exit /b 0
+exit /b 1
+
+:count_links
+set "c_links=0"
+for /f %%l in (sent.txt) do set /a c_links+=1
 exit /b 0
