@@ -23,7 +23,7 @@ from tests.e2e.site import Site
 from tests.e2e.two_versions import EXPLICIT, IMPLICIT, NOTHING_TO_GIVE_BACK, restore, settled, state_of, typed
 
 KIB = 1 << 10
-STEP = 8 if os.environ.get("CHORUS_EVERY_STEP") else 96
+STEP = 8 if os.environ.get("CHORUS_EVERY_STEP") else 192
 ROOM = range(0, 400, STEP)
 """How much is left, in KiB."""
 MOUNT = 'mount -t tmpfs -o size=8m tmpfs "$1" && shift && exec "$@"'

@@ -111,7 +111,10 @@ def test_whatever_the_wire_does_what_arrives_is_right(tmp_path: Path, container:
     site.run("file", "verify", "--deep")
 
 
-@pytest.mark.parametrize("limited", [False, True], ids=["a slow wire", "a limit of our own"])
+@pytest.mark.parametrize(
+    "limited",
+    [pytest.param(False, id="a slow wire", marks=pytest.mark.thorough), pytest.param(True, id="a limit of our own")],
+)
 def test_a_slow_line(tmp_path: Path, container: Container, *, limited: bool) -> None:
     """200 kB/s; the wire also takes 0.3 s for every 16 kB that it gets. Nothing times out, nothing is lost."""
     tree: dict[str, Bytes] = {f"1001/Images/{number}.dcm": Bytes(80_000 + number) for number in range(6)}

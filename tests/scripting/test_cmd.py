@@ -346,6 +346,7 @@ def test_the_others_end_in_good_order_when_the_front_is_gone(
     assert container.objects().keys() == {f"{PREFIX}/{key}" for key in script.results}
 
 
+@pytest.mark.thorough
 def test_stopped_by_a_file(windows: Windows, tmp_path: Path, container: Container, small_batches: int) -> None:
     files = put(tmp_path / "data", MANY)
     script = script_for(windows, tmp_path, container, files, workers=1)
@@ -383,6 +384,7 @@ def test_what_fails_is_listed_and_the_rest_arrives(windows: Windows, tmp_path: P
     assert (tmp_path / "data" / "p" / "3.dcm").stat().st_mode & 0o777 == 0o444
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("tool", [Tool.AZ, Tool.AZCOPY])
 def test_without_links_every_file_goes_by_itself(
     windows: Windows, tmp_path: Path, container: Container, in_memory: Path, tool: Tool
@@ -400,6 +402,7 @@ def test_without_links_every_file_goes_by_itself(
     assert not any("upload-batch" in call.arguments or "--recursive" in call.arguments for call in windows.calls)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("tool", [Tool.AZ, Tool.AZCOPY])
 def test_a_tool_that_passes_over_files_has_failed(
     windows: Windows, tmp_path: Path, container: Container, wire: Wire, tool: Tool
@@ -499,6 +502,7 @@ def test_a_lock_that_could_not_be_given_back(
     assert not script.beside(".lock").exists()
 
 
+@pytest.mark.thorough
 def test_the_reason_is_in_the_log_of_azcopy(windows: Windows, tmp_path: Path, container: Container) -> None:
     def azcopy(call: Call) -> Sequence[str]:
         if "copy" not in call.arguments:
@@ -515,6 +519,7 @@ def test_the_reason_is_in_the_log_of_azcopy(windows: Windows, tmp_path: Path, co
     assert script.beside(".failed").read_text().startswith("100 spring/1: azcopy failed: RESPONSE Status: 403 Not")
 
 
+@pytest.mark.thorough
 def test_a_second_run_at_once_is_refused(windows: Windows, tmp_path: Path, container: Container) -> None:
     script = script_for(windows, tmp_path, container, put(tmp_path / "data", FEW), workers=1)
     begun, go_on = Event(), Event()
@@ -536,6 +541,7 @@ def test_a_second_run_at_once_is_refused(windows: Windows, tmp_path: Path, conta
     assert len(script.results) == len(FEW)
 
 
+@pytest.mark.thorough
 def test_what_is_refused_keeps_nothing_else(windows: Windows, tmp_path: Path, container: Container) -> None:
     files = put(tmp_path / "data", FEW)
     refused = {f"{PREFIX}/{file.key}" for file in files[:5]}
@@ -557,6 +563,7 @@ def test_what_is_refused_keeps_nothing_else(windows: Windows, tmp_path: Path, co
     assert len(script.beside(".failed").read_text().splitlines()) == 5
 
 
+@pytest.mark.thorough
 def test_a_key_that_is_a_directory_of_another(windows: Windows, tmp_path: Path, container: Container) -> None:
     tree = {"1": b"a", "2": b"a/b", "3": b"c/d", "4": b"c"}
     files = [replace(file, key=tree[file.path].decode()) for file in put(tmp_path / "data", tree)]

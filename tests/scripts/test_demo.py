@@ -53,7 +53,13 @@ def test_it_removes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
 
 
 @in_our_environment
-@pytest.mark.parametrize("store", [[], ["--azurite"]], ids=["directory", "azurite"])
+@pytest.mark.parametrize(
+    "store",
+    [
+        pytest.param([], id="directory", marks=pytest.mark.thorough),
+        pytest.param(["--azurite"], id="azurite"),
+    ],
+)
 def test_after_a_change_only_the_changed_and_the_new_file_go(store: list[str], tmp_path: Path) -> None:
     try:
         result = demo(*store, "--keep", "a demo", cwd=tmp_path)
@@ -67,6 +73,7 @@ def test_after_a_change_only_the_changed_and_the_new_file_go(store: list[str], t
     assert stopped.stdout.startswith("stopped the emulator") == bool(store)
 
 
+@pytest.mark.thorough
 @in_our_environment
 def test_it_can_be_run_again_over_what_it_left(tmp_path: Path) -> None:
     for _ in range(2):
