@@ -250,7 +250,7 @@ def test_several_scripts(tmp_path: Path, container: Container) -> None:
     said = site.run(
         "file", "list", "--output-type", "azcopy", "--output-file", "part.sh", "--max-num-files", "3"
     ).out.splitlines()
-    assert said == ["part-1.sh: 3 files, 306 B", "part-2.sh: 1 file, 100 B"] or len(said) == 2
+    assert said == ["part-1.sh: 3 files, 303 B", "part-2.sh: 1 file, 103 B"]
 
     script_at(site, site.home / "part-2.sh").run()
     assert len(delivered(site)) == 1
@@ -480,7 +480,7 @@ def test_a_script_for_very_many_files_is_written_as_they_come() -> None:
             return len(text)
 
     WRITER.write(dataclasses.replace(WORK, files=20_000), files(), Nowhere(), lambda _: StringIO())
-    assert sys.getrefcount(files) > 0
+    assert alive < 10
 
 
 class TestWhatCannotBeAScript:
@@ -640,7 +640,15 @@ def test_keys_that_cannot_lie_side_by_side(tmp_path: Path, container: Container)
     }
 
 
-@pytest.mark.parametrize("line", ["{id} another/key", "0{id} {key}"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{id} another/key",
+        "0{id} {key}",
+        pytest.param("{id}", marks=pytest.mark.thorough),
+        pytest.param("{id} {key}x", marks=pytest.mark.thorough),
+    ],
+)
 def test_results_that_are_not_of_these_files(tmp_path: Path, container: Container, line: str) -> None:
     """Of another journal with the same destination, or cut short: the files are sent."""
     site = site_with(tmp_path, FEW, container)
