@@ -195,6 +195,62 @@ class Failed:
 Outcome = Delivered | Failed
 
 
+class RetrievalFailure(StrEnum):
+    """Why a file was not brought back."""
+
+    NOT_DELIVERED = "not-delivered"
+    """The central store never got it."""
+    MISSING = "missing"
+    """It was delivered, and is not there any more."""
+    WRONG = "wrong"
+    """What the central store holds is not what was delivered; none of it was kept."""
+    TAKEN = "taken"
+    """Something else is in its place in the target; it is never overwritten silently."""
+    REFUSED = "refused"
+    """The target cannot have a file of this name."""
+    DENIED = "denied"
+    """The service does not let us read it."""
+    UNREADABLE = "unreadable"
+    """The service does not give it away for another reason: it may be archived."""
+    TRANSIENT = "transient"
+    """The service or the network failed for longer than the configured patience."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """One file to bring back: where the central store has it, and what it has to be.
+
+    `key` is None when the store never got it. `fingerprint` is None for what an older tool recorded.
+    """
+
+    modality: str
+    path: str
+    key: str | None
+    size: int
+    mtime_us: int
+    fingerprint: bytes | None
+    md5: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The outcome of a retrieval: the file is in the target, and is what the journal says."""
+
+    retrieval: Retrieval
+    fetched: int
+    """How many bytes came from the store; 0 when the file was there already."""
+    was_there: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotRetrieved:
+    """The outcome of a retrieval that brought nothing."""
+
+    retrieval: Retrieval
+    kind: RetrievalFailure
+    detail: str
+
+
 @dataclass(frozen=True, slots=True)
 class ListedFile:
     """One file of the journal as `file list` shows it. The last four are None while it is not delivered."""

@@ -19,7 +19,7 @@ from chorus_upload.cli.logs import set_up_logging
 from chorus_upload.cli.render.choose import choose_sink
 from chorus_upload.cli.render.sink import Sink
 from chorus_upload.cli.secrets import Redactor, secrets_in
-from chorus_upload.events import Event, FileFailed, Level, Notice, ProblemFound
+from chorus_upload.events import Event, FileFailed, FileNotDownloaded, Level, Notice, ProblemFound
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
@@ -90,7 +90,7 @@ class Invocation:
         match event:
             case Notice():
                 return replace(event, text=self.redact(event.text))
-            case FileFailed():
+            case FileFailed() | FileNotDownloaded():
                 return replace(event, detail=self.redact(event.detail))
             case _:
                 return event

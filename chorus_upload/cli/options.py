@@ -10,7 +10,10 @@ import typer
 Modalities = Annotated[
     str | None,
     typer.Option(
-        "--modalities", metavar="A,B", help="Only these modalities, separated by commas. Default: all configured ones."
+        "--modalities",
+        "--modality",
+        metavar="A,B",
+        help="Only these modalities, separated by commas. Default: all configured ones.",
     ),
 ]
 

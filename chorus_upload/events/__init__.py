@@ -17,6 +17,13 @@ from chorus_upload.events.custody import (
     UpgradedPart,
     UpgradeRemark,
 )
+from chorus_upload.events.download import (
+    DownloadFinished,
+    DownloadPlanned,
+    DownloadProgressed,
+    FileDownloaded,
+    FileNotDownloaded,
+)
 from chorus_upload.events.update import (
     FileOutsidePatterns,
     ModalityUpdate,
@@ -38,10 +45,15 @@ from chorus_upload.events.upload import (
 from chorus_upload.events.verify import FileVerified, VerifyFinished, VerifyProgressed, VerifyResult
 
 __all__ = [
+    "DownloadFinished",
+    "DownloadPlanned",
+    "DownloadProgressed",
     "Emit",
     "Event",
     "FileDelivered",
+    "FileDownloaded",
     "FileFailed",
+    "FileNotDownloaded",
     "FileOutsidePatterns",
     "FilePlanned",
     "FileVerified",
@@ -84,6 +96,11 @@ Event = (
     | FileVerified
     | VerifyProgressed
     | VerifyFinished
+    | DownloadPlanned
+    | DownloadProgressed
+    | FileDownloaded
+    | FileNotDownloaded
+    | DownloadFinished
     | FilesMarked
     | ScriptWritten
     | JournalCheckedOut

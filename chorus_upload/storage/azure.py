@@ -135,8 +135,8 @@ class AzureStore:
         found = self._requests.run(f"looking at {key}", look)
         return None if found is None else _describe(key, found)
 
-    def open(self, key: str) -> ObjectStream:
-        download = Download(self._requests, self._blob(key), key=key, chunk=self._block_size)
+    def open(self, key: str, *, offset: int = 0) -> ObjectStream:
+        download = Download(self._requests, self._blob(key), key=key, chunk=self._block_size, offset=offset)
         return ObjectStream(download, _describe(key, download.properties), buffer_size=_MIB)
 
     def put(

@@ -20,16 +20,19 @@ class Download(io.RawIOBase):
     PreconditionFailed. Making it raises ObjectNotFound.
     """
 
-    def __init__(self, requests: Requests, blob: BlobClient, *, key: str, chunk: int) -> None:
+    def __init__(self, requests: Requests, blob: BlobClient, *, key: str, chunk: int, offset: int = 0) -> None:
         super().__init__()
         self._requests = requests
         self._blob = blob
         self._doing = f"reading {key}"
         self._chunk = chunk
-        # Without a range: that is the only way to ask for an empty object, too. One chunk is all it fetches.
-        self.properties, first = requests.run(self._doing, self._fetch_first)
+        if offset:
+            self.properties, first = requests.run(self._doing, self._look), b""
+        else:
+            # Without a range: that is the only way to ask for an empty object, too. One chunk is all it fetches.
+            self.properties, first = requests.run(self._doing, self._fetch_first)
         self._etag, self._size = bare_etag(self.properties.etag), self.properties.size
-        self._got = len(first)
+        self._got = offset + len(first)
         self._buffer = memoryview(first)
 
     def readable(self) -> bool:
@@ -45,6 +48,11 @@ class Download(io.RawIOBase):
         target[:count] = self._buffer[:count]
         self._buffer = self._buffer[count:]
         return count
+
+    def _look(self) -> BlobProperties:
+        found = self._blob.get_blob_properties()
+        must_be_complete(found.etag, found.last_modified)
+        return found
 
     def _fetch_first(self) -> tuple[BlobProperties, bytes]:
         found = self._download(None, None)

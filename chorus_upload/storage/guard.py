@@ -66,6 +66,14 @@ def _is_still(path: Path, descriptor: int) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
+    def try_lock(descriptor: int) -> bool:
+        """Lock an open file until it is closed; False when somebody else has it locked, or files cannot be."""
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
     def _lock(descriptor: int) -> None:
         while True:
             try:
@@ -88,6 +96,14 @@ else:
     import fcntl
 
     _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+    def try_lock(descriptor: int) -> bool:
+        """Lock an open file until it is closed; False when somebody else has it locked, or files cannot be."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def _lock(descriptor: int) -> None:
         try:

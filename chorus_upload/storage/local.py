@@ -30,6 +30,7 @@ from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import blocks_of
 from chorus_upload.storage.keys import LEFTOVER_PREFIX, check_key, is_text
 from chorus_upload.storage.local_errors import translated
+from chorus_upload.storage.local_paths import make_below, path_below
 from chorus_upload.storage.publish import (
     compare,
     create,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _LEFTOVER_AGE = 24 * 3600.0
-_FORBIDDEN_ON_WINDOWS = frozenset('<>:"\\|?*') | {chr(code) for code in range(32)}
 
 
 class LocalStore:
@@ -91,13 +91,15 @@ class LocalStore:
                 return None
         return _describe(key, status) if modes.S_ISREG(status.st_mode) else None
 
-    def open(self, key: str) -> ObjectStream:
+    def open(self, key: str, *, offset: int = 0) -> ObjectStream:
         path = self._path(key)
         stored = self.stat(key)
         if stored is None:
             raise ObjectNotFound(f"there is no {key} in {self.url}")
         with translated(f"opening {key}"):
-            return ObjectStream(_Reader(path, key), stored, buffer_size=_BLOCK)
+            reader = _Reader(path, key)
+            reader.seek(offset)
+            return ObjectStream(reader, stored, buffer_size=_BLOCK)
 
     def put(
         self,
@@ -154,17 +156,7 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         """Where `key` is, certainly below the root; StorageError when this store cannot hold such a key."""
-        parts = check_key(key).split("/")
-        if any(part.startswith(LEFTOVER_PREFIX) for part in parts):
-            raise StorageError(f"{key}: names that begin with {LEFTOVER_PREFIX} are used by the store itself")
-        if os.name == "nt" and any(_FORBIDDEN_ON_WINDOWS & set(part) or part[-1] in ". " for part in parts):
-            raise StorageError(f"{key}: Windows does not take this name")
-        path = self._root
-        for part in parts[:-1]:
-            path = path / part
-            if path.is_symlink():
-                raise StorageError(f"{key}: {path} is a link; links to directories are not part of a store")
-        return path / parts[-1]
+        return path_below(self._root, key)
 
     def _check_root(self) -> None:
         if not self._root.is_dir():
@@ -219,15 +211,7 @@ class LocalStore:
                 self._check_root()
 
     def _make_directory(self, directory: Path) -> None:
-        missing, above = [], directory
-        while above != self._root and not above.is_dir():
-            missing.append(above)
-            above = above.parent
-        for each in reversed(missing):
-            # The parent may be gone again (see `_new_file`), which the caller finds out soon enough.
-            with suppress(FileExistsError, FileNotFoundError):
-                each.mkdir()
-                sync_directory(each.parent)
+        make_below(self._root, directory)
         self._sweep(directory)
 
     def _sweep(self, directory: Path) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 _LONGEST_IN_AZURE = 1024
 _MOST_PARTS_IN_AZURE = 254
 _LONGEST_IN_S3 = 1024
+_FORBIDDEN_ON_WINDOWS = frozenset('<>:"\\|?*') | {chr(code) for code in range(32)}
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{device}{number}" for device in ("com", "lpt") for number in "0123456789\u00b9\u00b2\u00b3"}
+)
 
 
 def refused_by_azure(name: str) -> str | None:
@@ -30,4 +35,15 @@ def refused_by_s3(name: str) -> str | None:
         return "some services would turn the backslash into a slash"
     if len(name.encode()) > _LONGEST_IN_S3:
         return f"names have at most {_LONGEST_IN_S3} bytes as UTF-8"
+    return None
+
+
+def refused_by_windows(part: str) -> str | None:
+    """Why a file or directory cannot have this name there, or would be something else; None if it can."""
+    if found := sorted(_FORBIDDEN_ON_WINDOWS & set(part)):
+        return f"it holds {found[0]!r}"
+    if part[-1] in ". ":
+        return "it would lose the dot or space at its end"
+    if part.partition(".")[0].rstrip(" ").casefold() in _DEVICES:
+        return "it is the name of a device"
     return None

@@ -18,8 +18,14 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def create(unfinished: Path, path: Path, key: str) -> os.stat_result:
-    """Give `unfinished` the name `path` unless it is taken (then ObjectExists)."""
+    """Give `unfinished` the name `path` unless it is taken (then ObjectExists), and a time of its own."""
     status = _stamp(unfinished, None)
+    name_new(unfinished, path, key)
+    return status
+
+
+def name_new(unfinished: Path, path: Path, key: str) -> None:
+    """Give `unfinished` the name `path`, beside the one that it has, unless that is taken (then ObjectExists)."""
     try:
         os.link(unfinished, path)
     except FileExistsError:
@@ -30,7 +36,6 @@ def create(unfinished: Path, path: Path, key: str) -> os.stat_result:
         if error.errno not in _NO_LINKS:
             raise
         _create_without_links(unfinished, path, key)
-    return status
 
 
 def _create_without_links(unfinished: Path, path: Path, key: str) -> None:

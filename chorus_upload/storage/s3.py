@@ -131,8 +131,8 @@ class S3Store:
         found = self._requests.run(f"looking at {key}", look)
         return None if found is None else _describe(key, found["ContentLength"], found)
 
-    def open(self, key: str) -> ObjectStream:
-        download = _Download(self._requests, self._at(key), key=key, chunk=self._part_size)
+    def open(self, key: str, *, offset: int = 0) -> ObjectStream:
+        download = _Download(self._requests, self._at(key), key=key, chunk=self._part_size, offset=offset)
         return ObjectStream(download, download.stored, buffer_size=_MIB)
 
     def put(
@@ -241,13 +241,13 @@ class _Download(io.RawIOBase):
     PreconditionFailed. Making it raises ObjectNotFound.
     """
 
-    def __init__(self, requests: Requests, at: dict[str, Any], *, key: str, chunk: int) -> None:
+    def __init__(self, requests: Requests, at: dict[str, Any], *, key: str, chunk: int, offset: int) -> None:
         super().__init__()
         self._requests = requests
         self._at = at
         self._key = key
         self._chunk = chunk
-        self._got = 0
+        self._got = offset
         self.stored, self._buffer = self._fetch({}, chunk)
 
     def readable(self) -> bool:
@@ -272,13 +272,13 @@ class _Download(io.RawIOBase):
             try:
                 answer = await call("get_object", "Body", **asked)
             except ClientError as error:
-                if status_of(error) != 416 or first:
+                if status_of(error) != 416 or conditions:
                     raise
-                # Of an empty object there are no first bytes.
+                # There is nothing from there on; of an empty object there are not even first bytes.
                 answer = await call("head_object", *_HEAD, **self._at)
-                if answer["ContentLength"]:
+                if answer["ContentLength"] > first:
                     raise TransientError("it was replaced just now") from None
-                return _describe(self._key, 0, answer), data
+                return _describe(self._key, answer["ContentLength"], answer), data
             async with answer["Body"] as stream:
                 while piece := await stream.read(_PIECE):
                     data += piece

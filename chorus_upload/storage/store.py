@@ -121,10 +121,11 @@ class Store(Protocol):
         """Describe one object; None when it is certainly absent."""
         ...
 
-    def open(self, key: str) -> ObjectStream:
-        """A stream of the object's bytes as they are now. Raises ObjectNotFound at once.
+    def open(self, key: str, *, offset: int = 0) -> ObjectStream:
+        """A stream of the object's bytes as they are now, without the first `offset`. Raises ObjectNotFound at once.
 
-        When a service's object is replaced meanwhile, reading on raises PreconditionFailed.
+        Where the object is not longer than that, the stream is empty. When a service's object is replaced meanwhile,
+        reading on raises PreconditionFailed.
         """
         ...
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from chorus_upload.events import (
+    DownloadFinished,
+    DownloadPlanned,
+    DownloadProgressed,
     Event,
     FileDelivered,
+    FileDownloaded,
     FileFailed,
+    FileNotDownloaded,
     FileOutsidePatterns,
     FilePlanned,
     FilesMarked,
@@ -31,7 +36,7 @@ from chorus_upload.events import (
     VerifyProgressed,
     VerifyResult,
 )
-from chorus_upload.model import Evidence, FailureKind, JournalingMode, Problem, ProblemKind
+from chorus_upload.model import Evidence, FailureKind, JournalingMode, Problem, ProblemKind, RetrievalFailure
 
 HOSTILE = "1001/Images/[red]Größe-患者\x1b[2J\n\u202egpj.\udcff.dcm"
 GIB = 1024**3
@@ -70,6 +75,15 @@ VERIFY = VerifyFinished(
     read_back=Tally(11, 2 * GIB),
     sample="10%",
     seed=4711,
+)
+DOWNLOAD = DownloadFinished(
+    version="20260301120000",
+    origin="az://central/site-01",
+    target="/data/restored",
+    fetched=Tally(1_200, 5 * GIB),
+    was_there=Tally(36, GIB),
+    failures={RetrievalFailure.TAKEN: 1},
+    seconds=100.0,
 )
 
 EVENTS: tuple[Event, ...] = (
@@ -111,6 +125,11 @@ EVENTS: tuple[Event, ...] = (
         objects=10_000, files=3, files_total=1_200, bytes=GIB, bytes_total=5 * GIB, current=(HOSTILE, "a", "b")
     ),
     VERIFY,
+    DownloadPlanned("20260301120000", "az://central/site-01", f"/data/{HOSTILE}", Tally(1_237, 6 * GIB)),
+    DownloadProgressed(files=10, files_total=1_237, bytes=GIB, bytes_total=6 * GIB, current=(HOSTILE, "a")),
+    FileDownloaded(HOSTILE, "Images", key=HOSTILE, size=5_000, fetched=5_000, was_there=False),
+    FileNotDownloaded(HOSTILE, "Images", key=None, kind=RetrievalFailure.TAKEN, detail=HOSTILE),
+    DOWNLOAD,
     FilesMarked(what="deleted", marked=3, refused={HOSTILE: "not in the journal"}),
     ScriptWritten(paths=("upload.bat", "upload.bat.files"), files=3, bytes=GIB),
     JournalCheckedOut(cloud="az://central/journal.db", local="/data/journal.db", created=False, resumed=False),

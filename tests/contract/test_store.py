@@ -120,6 +120,18 @@ class TestPut:
                 whole.update(piece)
         assert whole.digest() == body.md5.digest()
 
+    @pytest.mark.parametrize("offset", [0, 1, 6, 7, 8])
+    def test_reads_from_an_offset(self, store: Store, offset: int) -> None:
+        stored = put(store, "dir/a", b"content")
+        with store.open("dir/a", offset=offset) as stream:
+            assert stream.read() == b"content"[offset:]
+            assert (stream.stored.size, stream.stored.etag) == (7, stored.etag)
+
+    def test_reads_an_empty_object_from_an_offset(self, store: Store) -> None:
+        put(store, "a", b"")
+        with store.open("a", offset=3) as stream:
+            assert stream.read() == b""
+
     def test_the_checksums_that_it_claims_to_give(self, store: Store) -> None:
         small = put(store, "small", b"content")
         size = 9 * MIB

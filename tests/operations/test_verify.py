@@ -53,10 +53,10 @@ class WatchedStore(LocalStore):
         self.opened: list[str] = []
         self._before = before
 
-    def open(self, key: str) -> ObjectStream:
+    def open(self, key: str, *, offset: int = 0) -> ObjectStream:
         self.opened.append(key)
         self._before(key)
-        return super().open(key)
+        return super().open(key, offset=offset)
 
 
 @dataclasses.dataclass

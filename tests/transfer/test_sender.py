@@ -310,7 +310,7 @@ def test_what_a_rival_wrote_may_be_the_right_content(root: Path, central: Path) 
 class ShakyStore(LocalStore):
     """A store in which objects are replaced while they are read."""
 
-    def open(self, key: str) -> ObjectStream:
+    def open(self, key: str, *, offset: int = 0) -> ObjectStream:
         raise PreconditionFailed(f"{key} is another one by now")
 
 

@@ -1,4 +1,4 @@
-"""`chorus-upload file …`: what is to be sent, sending it, checking it, and marking by hand."""
+"""`chorus-upload file …`: what is to be sent, sending it, checking it, bringing it back, and marking by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from chorus_upload.cli import listing
 from chorus_upload.cli.arguments import chosen_modalities
-from chorus_upload.cli.commands import marking, verify
+from chorus_upload.cli.commands import download, marking, verify
 from chorus_upload.cli.commands.scripts import ScriptOptions, ScriptShell, write_upload_scripts
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.interruption import stopped_by_signals
@@ -26,12 +26,13 @@ from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 from chorus_upload.events import Level, Notice
 
 group = make_group(
-    "Send files, check them, mark them by hand.",
+    "Send files, check them, bring them back.",
     name="file",
     epilog=examples(
         ("What would be sent?", "file list"),
         ("Send it", "file upload"),
         ("Is it all there?", "file verify"),
+        ("Bring a version back", "file download --version 20260301120000 --to restored"),
     ),
 )
 
@@ -191,4 +192,5 @@ def upload(
 
 
 verify.add_to(group)
+download.add_to(group)
 marking.add_to(group)

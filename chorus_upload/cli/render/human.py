@@ -14,9 +14,14 @@ from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Report, Table
 from chorus_upload.cli.render.text import printable, printable_lines
 from chorus_upload.events import (
+    DownloadFinished,
+    DownloadPlanned,
+    DownloadProgressed,
     Event,
     FileDelivered,
+    FileDownloaded,
     FileFailed,
+    FileNotDownloaded,
     FileOutsidePatterns,
     FilePlanned,
     FilesMarked,
@@ -70,17 +75,17 @@ class HumanSink:
 
     def emit(self, event: Event) -> None:
         match event:
-            case ScanProgressed() | ReadProgressed() | UploadProgressed() | VerifyProgressed():
+            case ScanProgressed() | ReadProgressed() | UploadProgressed() | VerifyProgressed() | DownloadProgressed():
                 self._progress.show(event)
-            case FileDelivered():
-                self._delivered(event)
+            case FileDelivered() | FileDownloaded():
+                self._done(event)
             case Notice():
                 self._notice(event)
-            case ProblemFound() | FileFailed():
+            case ProblemFound() | FileFailed() | FileNotDownloaded():
                 self._trouble(event)
             case FileOutsidePatterns():
                 self._data(f"outside  {printable(event.root)}: {printable(event.path)}")
-            case UploadPlanned():
+            case UploadPlanned() | DownloadPlanned():
                 self._planned(event)
             case FilePlanned():
                 self._data(f"{size(event.size):>9}  {printable(event.path)}  ->  {printable(event.key)}")
@@ -90,7 +95,7 @@ class HumanSink:
                 self._custody(event)
             case ScriptWritten():
                 self._data(f"{' and '.join(map(printable, event.paths))}: {files(event.files)}, {size(event.bytes)}")
-            case UpdateFinished() | UploadFinished() | VerifyFinished() | FilesMarked():
+            case UpdateFinished() | UploadFinished() | VerifyFinished() | DownloadFinished() | FilesMarked():
                 self.answer(event)
 
     def answer(self, result: Result) -> None:
@@ -143,17 +148,20 @@ class HumanSink:
             for line in lines:
                 self._info(line)
 
-    def _delivered(self, event: FileDelivered) -> None:
-        if event.replaced:
-            self._name("replaced", event.path, f"{event.key} held other content")
+    def _done(self, event: FileDelivered | FileDownloaded) -> None:
+        if isinstance(event, FileDownloaded):
+            name, how = event.path, "was there already" if event.was_there else f"fetched, {size(event.fetched)}"
+        else:
+            if event.replaced:
+                self._name("replaced", event.path, f"{event.key} held other content")
+            spared = f" (but for {size(event.spared)}, which the service had)" if event.spared else ""
+            name = event.key
+            how = f"{'sent' if event.sent else 'was there already'}{spared}, proven by {event.evidence}"
         if self._verbose:
-            how = "sent" if event.sent else "was there already"
-            if event.spared:
-                how += f" (but for {size(event.spared)}, which the service had)"
-            self._info(f"{printable(event.key)}: {how}, proven by {event.evidence}")
+            self._info(f"{printable(name)}: {how}")
 
-    def _trouble(self, event: ProblemFound | FileFailed) -> None:
-        if isinstance(event, FileFailed):
+    def _trouble(self, event: ProblemFound | FileFailed | FileNotDownloaded) -> None:
+        if isinstance(event, FileFailed | FileNotDownloaded):
             self._name(str(event.kind), event.path, event.detail)
         else:
             self._name(str(event.problem.kind), event.problem.path, event.problem.detail)
@@ -179,7 +187,11 @@ class HumanSink:
             return
         self._data(f"{verdict(event.result)}: {printable(event.key)}" + _detail(event.detail))
 
-    def _planned(self, event: UploadPlanned) -> None:
+    def _planned(self, event: UploadPlanned | DownloadPlanned) -> None:
+        if isinstance(event, DownloadPlanned):
+            wanted = f"{files(event.wanted.files)}, {size(event.wanted.bytes)}"
+            self._info(f"Bringing version {event.version} ({wanted}) to {printable(event.target)}")
+            return
         verb = "Would send" if event.dry_run else "Sending"
         pending = f"{files(event.pending.files)}, {size(event.pending.bytes)}"
         self._info(f"{verb} {pending} to {printable(event.destination)}")

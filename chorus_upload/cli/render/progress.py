@@ -10,15 +10,16 @@ from chorus_upload.cli.render.formats import count, counted, duration, percent, 
 from chorus_upload.cli.render.pace import Pace, PaceMeter
 from chorus_upload.cli.render.sink import Progress, Style
 from chorus_upload.cli.render.text import printable
-from chorus_upload.events import ReadProgressed, ScanProgressed, UploadProgressed, VerifyProgressed
+from chorus_upload.events import DownloadProgressed, ReadProgressed, ScanProgressed, UploadProgressed, VerifyProgressed
 
-Measured = ReadProgressed | UploadProgressed | VerifyProgressed
+Measured = ReadProgressed | UploadProgressed | VerifyProgressed | DownloadProgressed
 """The kinds of progress whose end may be known."""
 
 _VERBS: dict[type[Measured], str] = {
     ReadProgressed: "Reading",
     UploadProgressed: "Sending",
     VerifyProgressed: "Reading back",
+    DownloadProgressed: "Fetching",
 }
 
 
@@ -92,7 +93,7 @@ def describe(event: Progress, pace: Pace | None) -> str:
             return f"Listing {printable(event.root)}: {found}"
         case VerifyProgressed(files_total=0):
             return f"Checking the central store: {counted(event.objects, 'object')} listed"
-        case ReadProgressed() | UploadProgressed() | VerifyProgressed():
+        case ReadProgressed() | UploadProgressed() | VerifyProgressed() | DownloadProgressed():
             return f"{_VERBS[type(event)]}: {', '.join(facts(event, pace))}"
 
 

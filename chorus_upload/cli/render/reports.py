@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from chorus_upload.cli.render.formats import count, counted, duration, files, rate, size
 from chorus_upload.cli.render.tables import Column, Report, Row, Table
 from chorus_upload.events import (
+    DownloadFinished,
     FilesMarked,
     JournalCheckedIn,
     JournalCheckedOut,
@@ -24,6 +25,7 @@ Result = (
     UpdateFinished
     | UploadFinished
     | VerifyFinished
+    | DownloadFinished
     | FilesMarked
     | JournalCheckedOut
     | JournalCheckedIn
@@ -42,6 +44,8 @@ def report_of(result: Result) -> Report:
             return _upload(result)
         case VerifyFinished():
             return _verify(result)
+        case DownloadFinished():
+            return _download(result)
         case FilesMarked():
             return _marked(result)
         case JournalCheckedOut():
@@ -220,6 +224,22 @@ def _to_send_again(result: VerifyFinished) -> int:
     """How many files the store has not got as they were delivered."""
     lost = (VerifyResult.MISSING, VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS)
     return sum(result.results.get(kind, 0) for kind in lost)
+
+
+def _download(result: DownloadFinished) -> Report:
+    rows = [Row(("fetched", count(result.fetched.files), size(result.fetched.bytes)))]
+    if result.was_there.files:
+        rows.append(Row(("there already", count(result.was_there.files), size(result.was_there.bytes))))
+    rows += [Row((str(kind), count(number), ""), "bad") for kind, number in result.failures.items()]
+    remarks = [f"Took {duration(result.seconds)}."]
+    if not result.failed:
+        remarks.insert(0, "Every file of it is there, and is what the journal says.")
+    return Report(
+        heading=f"Version {result.version} in {result.target}",
+        table=Table((Column("What"), *_FILES_AND_SIZE), tuple(rows)),
+        remarks=tuple(remarks),
+        warnings=(f"{files(result.failed)} could not be brought back, named above.",) if result.failed else (),
+    )
 
 
 def _marked(result: FilesMarked) -> Report:

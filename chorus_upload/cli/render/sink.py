@@ -9,9 +9,16 @@ from typing import Protocol
 
 from chorus_upload.cli.render.reports import Result
 from chorus_upload.cli.render.tables import Report
-from chorus_upload.events import Event, ReadProgressed, ScanProgressed, UploadProgressed, VerifyProgressed
+from chorus_upload.events import (
+    DownloadProgressed,
+    Event,
+    ReadProgressed,
+    ScanProgressed,
+    UploadProgressed,
+    VerifyProgressed,
+)
 
-Progress = ScanProgressed | ReadProgressed | UploadProgressed | VerifyProgressed
+Progress = ScanProgressed | ReadProgressed | UploadProgressed | VerifyProgressed | DownloadProgressed
 
 
 class Style(StrEnum):

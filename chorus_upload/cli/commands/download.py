@@ -1,0 +1,82 @@
+"""`chorus-upload file download`: bring the state of a version back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chorus_upload.cli.arguments import chosen_modalities
+from chorus_upload.cli.groups import examples
+from chorus_upload.cli.interruption import stopped_by_signals
+from chorus_upload.cli.invocation import current
+from chorus_upload.cli.options import Modalities
+from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
+
+
+def add_to(group: typer.Typer) -> None:
+    """Add the command to the group of file commands."""
+    group.command(
+        "download",
+        epilog=examples(
+            ("All that there was at a version", "file download --version 20260301120000 --to restored"),
+            ("Go on after an interruption: the same again", "file download --version 20260301120000 --to restored"),
+            ("The images of one patient, as they are now", "file download --modalities Images --patient 1001"),
+            (
+                "Bring a directory up to date with the last version",
+                "file download --to training-data --overwrite",
+            ),
+        ),
+    )(download)
+
+
+def download(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="V", help="The version to bring back. Default: the last one.")
+    ] = None,
+    modalities: Modalities = None,
+    patients: Annotated[
+        list[str] | None,
+        typer.Option("--patient", metavar="P", help="Only files of this patient. May be given several times."),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Where to put them. Default: a directory named as the version, here."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in the target that have other content.")
+    ] = False,
+    reread: Annotated[
+        bool,
+        typer.Option(
+            "--reread", help="Compare files that are there already by content, and not by size and time only."
+        ),
+    ] = False,
+) -> int:
+    """Bring the files of a version back.
+
+    All that the sources held at that version, whenever it was uploaded, each under its path below the source's root
+    and with its time. A file appears when all of it is there and is what the journal says. Typed again, it goes on
+    where it was. Ends with 3 when files could not be brought back; they are named.
+    """
+    from chorus_upload.operations.download import DownloadRequest
+    from chorus_upload.operations.download import download as run_download
+
+    run = current(context)
+    request = DownloadRequest(
+        version=version,
+        modalities=chosen_modalities(run.settings, modalities),
+        patients=tuple(patients) if patients else None,
+        to=to,
+        overwrite=overwrite,
+        reread=reread,
+    )
+    with run.session(context, read_only=True) as session:
+        with stopped_by_signals() as stop:
+            finished = run_download(session.journal, run.settings, request, emit=run.emit, stop=stop)
+        run.emit(finished)
+        code = session.exit_code = EXIT_PARTIAL if finished.failed else EXIT_OK
+    return code

@@ -1,0 +1,242 @@
+"""`file download`: bring the state of a version back from the central store.
+
+::
+
+    journal: the state at the version ──▶ pool of receivers ──▶ outcomes ──▶ told
+
+What is in the target already is left alone, so a run that was interrupted goes on when it is repeated.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from chorus_upload.config.settings import Settings
+from chorus_upload.errors import AccessDenied, ConfigError
+from chorus_upload.events import (
+    DownloadFinished,
+    DownloadPlanned,
+    DownloadProgressed,
+    Emit,
+    FileDownloaded,
+    FileNotDownloaded,
+    Level,
+    Notice,
+    Tally,
+)
+from chorus_upload.journal import versions
+from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.state import State
+from chorus_upload.journal.versions import Version
+from chorus_upload.model import NotRetrieved, Retrieval, RetrievalFailure, Retrieved
+from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.insight import known_version
+from chorus_upload.operations.pace import Pace
+from chorus_upload.operations.selecting import selected_modalities
+from chorus_upload.storage.network import Network
+from chorus_upload.storage.open import open_store
+from chorus_upload.storage.store import Store
+from chorus_upload.storage.target import Target
+from chorus_upload.transfer.pool import Pool, ThreadPool
+from chorus_upload.transfer.receiver import Receiver
+
+MOST_DENIED = 10
+"""So many refusals in a row to let us read are not about single objects any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadRequest:
+    """What the user asked for. `version` None is the last one; `to` None a directory of that name, right here.
+
+    `overwrite` has other files in the target give way. `reread` has files that are there compared by content.
+    """
+
+    version: str | None = None
+    modalities: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | None = None
+    to: Path | None = None
+    overwrite: bool = False
+    reread: bool = False
+
+
+def download(
+    journal: Journal,
+    settings: Settings,
+    request: DownloadRequest,
+    *,
+    emit: Emit,
+    pool: Pool | None = None,
+    stop: threading.Event | None = None,
+) -> DownloadFinished:
+    """Bring back the files of a version, each under its path below the source's root.
+
+    Trouble with single files is in the result. Raises ConfigError for what the journal does not have, StorageError
+    when nothing can be read from the central store or written to the target, KeyboardInterrupt when `stop` is set
+    meanwhile: what is complete stays, and so does what is there of large files.
+    """
+    stop = stop or threading.Event()
+    begun = time.monotonic()
+    version = _chosen_version(journal, request.version, emit=emit)
+    location = settings.central.location
+    url = destination_url(location)
+    state = State(
+        journal,
+        version=version.id,
+        modalities=selected_modalities(settings, request.modalities),
+        patients=request.patients,
+    )
+    with state, open_store(location, Network.of(settings), stop=stop) as store:
+        wanted = state.tally()
+        _require_sense(state, wanted, version, request)
+        store.probe()
+        target = Target(request.to or Path(version.label))
+        emit(DownloadPlanned(version.label, url, str(target), wanted))
+        _warn_of_little_room(target, wanted, emit=emit)
+        run = _Run(wanted, store, emit)
+        receiver = Receiver(
+            store, target, overwrite=request.overwrite, reread=request.reread, stop=stop, on_bytes=run.under_way
+        )
+        try:
+            run.receive_all(receiver, state.files(url=url), pool or ThreadPool(settings.num_threads, stop=stop), stop)
+        finally:
+            target.close(is_done=run.is_done)
+    return DownloadFinished(
+        version=version.label,
+        origin=url,
+        target=str(target),
+        fetched=Tally(run.fetched.files, run.fetched.bytes),
+        was_there=run.was_there,
+        failures={kind: run.failures[kind] for kind in RetrievalFailure if run.failures[kind]},
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _chosen_version(journal: Journal, label: str | None, *, emit: Emit) -> Version:
+    version = versions.last(journal) if label is None else known_version(journal, label)
+    if version is None:
+        raise ConfigError("there is no version in the journal yet", hint="`journal update` makes the first one.")
+    if version.pruned_us is not None:
+        raise ConfigError(
+            f"`journal prune` has dropped what came and went at version {version.label}",
+            hint="Versions after it can be brought back: `journal list` shows them.",
+        )
+    if version.completed_us is None:
+        emit(Notice(f"version {version.label} was not finished: files may be missing in it", Level.WARNING))
+    return version
+
+
+def _require_sense(state: State, wanted: Tally, version: Version, request: DownloadRequest) -> None:
+    if not wanted.files:
+        of = "" if request.patients is None else f" of {' or '.join(request.patients)}"
+        raise ConfigError(
+            f"version {version.label} has no such files{of}", hint="`journal list` shows what each version has."
+        )
+    if clash := state.clash():
+        path, modalities = clash
+        raise ConfigError(
+            f"{modalities} both have a file {path}, and they differ",
+            hint="Bring them back one by one, with --modalities, and each --to a directory of its own.",
+        )
+
+
+def _warn_of_little_room(target: Target, wanted: Tally, *, emit: Emit) -> None:
+    with suppress(OSError):
+        free = shutil.disk_usage(str(target)).free
+        if free < wanted.bytes:
+            emit(
+                Notice(
+                    f"{target} has room for {free:,} bytes more, and the files have {wanted.bytes:,} in all:"
+                    " it will do only if most of them are there already",
+                    Level.WARNING,
+                )
+            )
+
+
+class _Run:
+    """Counts what comes of the files, and tells it."""
+
+    def __init__(self, wanted: Tally, store: Store, emit: Emit) -> None:
+        self._wanted = wanted
+        self._store = store
+        self._emit = emit
+        self._denied = 0
+        # By path and modality; written by the receivers' threads, each for its own file.
+        self._under_way: dict[tuple[str, str], int] = {}
+        self.fetched = Tally()
+        self.was_there = Tally()
+        self.failures: Counter[RetrievalFailure] = Counter()
+        self.is_done = False
+
+    def under_way(self, wanted: Retrieval, size: int) -> None:
+        """A file has come so far."""
+        self._under_way[wanted.modality, wanted.path] = size
+
+    def receive_all(self, receiver: Receiver, files: Iterator[Retrieval], pool: Pool, stop: threading.Event) -> None:
+        """Have all files brought back. What concerns every file ends it: it is raised."""
+        pace = Pace(0.2)
+
+        def work() -> Iterator[Retrieval]:
+            for wanted in files:
+                if stop.is_set():
+                    return
+                yield wanted
+
+        try:
+            for outcome in pool.run(receiver.receive, work()):
+                match outcome:
+                    case Retrieved():
+                        self._received(outcome)
+                    case NotRetrieved():
+                        self._failed(outcome)
+                if pace.is_due():
+                    self._report()
+        except BaseException:
+            # The threads must not go on for nobody.
+            stop.set()
+            raise
+        if stop.is_set():
+            raise KeyboardInterrupt
+        self._report()
+        self.is_done = not self.failures
+
+    def _received(self, done: Retrieved) -> None:
+        self._under_way.pop((done.retrieval.modality, done.retrieval.path), None)
+        self._denied = 0
+        one = Tally(1, done.retrieval.size)
+        if done.was_there:
+            self.was_there += one
+        else:
+            self.fetched += one
+        self._emit(FileDownloaded.of(done))
+
+    def _failed(self, failed: NotRetrieved) -> None:
+        self._under_way.pop((failed.retrieval.modality, failed.retrieval.path), None)
+        if failed.kind is RetrievalFailure.MISSING:
+            # Whether it is the whole container or directory that is gone.
+            self._store.probe()
+        self._denied = self._denied + 1 if failed.kind is RetrievalFailure.DENIED else 0
+        if self._denied == MOST_DENIED:
+            raise AccessDenied(failed.detail, hint="Reading has to be allowed for all of the central path.")
+        self.failures[failed.kind] += 1
+        self._emit(FileNotDownloaded.of(failed))
+
+    def _report(self) -> None:
+        done = self.fetched + self.was_there
+        # A copy in one step: receivers add to it meanwhile.
+        under_way = self._under_way.copy()
+        self._emit(
+            DownloadProgressed(
+                files=done.files + sum(self.failures.values()),
+                files_total=self._wanted.files,
+                bytes=done.bytes + sum(under_way.values()),
+                bytes_total=self._wanted.bytes,
+                current=tuple(path for _, path in under_way),
+            )
+        )

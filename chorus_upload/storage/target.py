@@ -1,0 +1,166 @@
+"""A directory into which files are brought back: each appears whole or not at all, and never outside of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import stat as modes
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+from chorus_upload.errors import ConfigError, StorageError
+from chorus_upload.storage.guard import try_lock
+from chorus_upload.storage.keys import LEFTOVER_PREFIX
+from chorus_upload.storage.local_errors import translated
+from chorus_upload.storage.local_paths import make_below, path_below
+from chorus_upload.storage.publish import name_new
+from chorus_upload.storage.source import FileStat
+
+PARTS = f"{LEFTOVER_PREFIX}parts"
+"""The directory, below the target, of files that are not complete."""
+
+_FORGOTTEN_SECONDS = 7 * 86_400.0
+_OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Unfinished:
+    """A file on its way: what an earlier run left of it can be read, and what follows is written at its end."""
+
+    def __init__(self, path: Path, file: io.FileIO, *, at: Path, name: str) -> None:
+        self._path = path
+        self._at = at
+        self._name = name
+        self.file = file
+        self.is_published = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes are there."""
+        return os.fstat(self.file.fileno()).st_size
+
+    def write(self, block: bytes) -> None:
+        """Write at the end of what was read or written so far. StorageError when the disk does not take it."""
+        with translated(f"writing {self._at}"):
+            view = memoryview(block)
+            while view:
+                view = view[self.file.write(view) :]
+
+    def begin_again(self) -> None:
+        """Forget what is there."""
+        with translated(f"writing {self._at}"):
+            self.file.seek(0)
+            self.file.truncate()
+
+    def publish(self, *, mtime_us: int, replace: bool) -> None:
+        """Give the file its name and time. Raises ObjectExists when the name is taken and `replace` is not said."""
+        with translated(f"writing {self._at}"):
+            self.file.close()  # Windows renames no open file
+            os.utime(self._path, ns=(mtime_us * 1000, mtime_us * 1000))
+            if replace:
+                self._path.replace(self._at)
+            else:
+                name_new(self._path, self._at, self._name)
+        self.is_published = True
+
+
+class Target:
+    """The directory `root`, which is made when there is none. May be used by many threads, and processes, at once.
+
+    Links to directories are not followed: whoever put one there does not get to say where files go.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        if root.exists() and not root.is_dir():
+            raise ConfigError(f"{root} is not a directory")
+        with translated(f"making {root}"):
+            (self._root / PARTS).mkdir(parents=True, exist_ok=True)
+
+    def __str__(self) -> str:
+        return str(self._root)
+
+    def find(self, path: str) -> FileStat | None:
+        """The file that is there. StorageError when it is none, or the path leads out or cannot be one here."""
+        at = path_below(self._root, path)
+        with translated(f"looking at {at}"):
+            try:
+                status = at.lstat()
+            except FileNotFoundError:
+                return None
+        if not modes.S_ISREG(status.st_mode):
+            raise StorageError(f"{at} is there, and is not a regular file")
+        return FileStat(status.st_size, status.st_mtime_ns // 1000)
+
+    def open(self, path: str) -> BinaryIO:
+        """Read the file that is there."""
+        at = path_below(self._root, path)
+        with translated(f"reading {at}"):
+            return at.open("rb", buffering=0)
+
+    def set_time(self, path: str, mtime_us: int) -> None:
+        """Give the file that is there the time that it should have."""
+        at = path_below(self._root, path)
+        with translated(f"writing {at}"):
+            os.utime(at, ns=(mtime_us * 1000, mtime_us * 1000))
+
+    @contextmanager
+    def unfinished(self, path: str, *, content: bytes, is_kept: bool) -> Iterator[Unfinished]:
+        """What is there of the file that is to have `content` (a checksum), and the place for the rest.
+
+        Unless it is published in the block it is removed after that; with `is_kept` it stays, for the next run.
+        """
+        at = path_below(self._root, path)
+        with translated(f"writing {at}"):
+            make_below(self._root, at.parent)
+            place, file = self._part(path, content if is_kept else None)
+        unfinished = Unfinished(place, file, at=at, name=path)
+        try:
+            with file:
+                yield unfinished
+        finally:
+            with suppress(FileNotFoundError):
+                if unfinished.is_published or not is_kept or not place.stat().st_size:
+                    place.unlink()
+
+    def close(self, *, is_done: bool) -> None:
+        """Remove the directory of unfinished files when it is empty; when all `is_done`, what was forgotten there, too.
+
+        What another process may be working on is left to it.
+        """
+        parts = self._root / PARTS
+        with suppress(OSError):
+            for each in parts.iterdir() if is_done else ():
+                if time.time() - each.stat().st_mtime > _FORGOTTEN_SECONDS:
+                    each.unlink()
+            parts.rmdir()
+
+    def _part(self, path: str, content: bytes | None) -> tuple[Path, io.FileIO]:
+        """A file of our own: the one that an earlier run left, unless another process works on it."""
+        parts = self._root / PARTS
+        while True:
+            parts.mkdir(exist_ok=True)
+            # Another process may have removed it again, just now.
+            with suppress(FileNotFoundError):
+                if content is not None and (kept := _kept(parts, path, content)):
+                    return kept
+                place = parts / f"{secrets.token_hex(16)}.part"
+                return place, io.FileIO(place, "x+b")
+
+
+def _kept(parts: Path, path: str, content: bytes) -> tuple[Path, io.FileIO] | None:
+    place = parts / f"{sha256(path.encode() + b'/' + content).hexdigest()[:32]}.part"
+    while True:
+        file = io.FileIO(os.open(place, _OPEN, 0o666), "r+b")
+        if not try_lock(file.fileno()):
+            file.close()
+            return None
+        # Whoever had it may have published it meanwhile, and with it the file that was locked here.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(place.stat(), os.fstat(file.fileno())):
+                return place, file
+        file.close()
