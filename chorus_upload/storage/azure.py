@@ -19,11 +19,11 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 from azure.core.exceptions import ResourceNotFoundError
-from azure.storage.blob import BlobClient, BlobProperties
+from azure.storage.blob import BlobClient, BlobPrefix, BlobProperties
 
 from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError
 from chorus_upload.model import Twin
@@ -110,14 +110,12 @@ class AzureStore:
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store.scan`. Directories of accounts with a hierarchical namespace are no objects."""
-        lead = f"{self._prefix}/" if self._prefix else ""
-        marker: str | None = ""
-        while marker is not None:
-            found, marker = self._page(lead + prefix, marker, most=self._page_size)
-            for blob in found:
-                key = blob.name[len(lead) :]
-                if key and (blob.metadata or {}).get("hdi_isfolder") != "true":
-                    yield _describe(key, blob)
+        for blob in self._listed(prefix):
+            if isinstance(blob, StoredObject):
+                yield blob
+
+    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
+        yield from self._listed(f"{check_key(directory)}/" if directory else "", delimiter="/")
 
     def stat(self, key: str) -> StoredObject | None:
         blob = self._blob(key)
@@ -235,17 +233,38 @@ class AzureStore:
             raise StorageError(f"{key!r} cannot be stored in Azure: {reason}")
         return name
 
-    def _page(self, prefix: str, marker: str, *, most: int) -> tuple[list[BlobProperties], str | None]:
+    def _listed(self, prefix: str, *, delimiter: str = "") -> Iterator[StoredObject | str]:
+        lead = f"{self._prefix}/" if self._prefix else ""
+        marker: str | None = ""
+        while marker is not None:
+            found, marker = self._page(lead + prefix, marker, most=self._page_size, delimiter=delimiter)
+            for blob in found:
+                key = blob.name[len(lead) :]
+                if isinstance(blob, BlobPrefix):
+                    yield key
+                elif key and (blob.metadata or {}).get("hdi_isfolder") != "true":
+                    yield _describe(key, blob)
+
+    def _page(
+        self, prefix: str, marker: str, *, most: int, delimiter: str = ""
+    ) -> tuple[list[BlobProperties | BlobPrefix], str | None]:
         """One page of a listing, of so many objects at most, and what to ask for the next one with.
 
         Every attempt asks anew with the marker: the SDK's own iterator, when it fails while it reads an
         answer, takes the page for delivered, and the listing would end early without a word.
         """
 
-        def fetch() -> tuple[list[BlobProperties], str | None]:
-            pages = self._container.list_blobs(
-                name_starts_with=prefix or None, include=["metadata"], results_per_page=most
-            ).by_page(marker)
+        def fetch() -> tuple[list[BlobProperties | BlobPrefix], str | None]:
+            what: dict[str, Any] = {
+                "name_starts_with": prefix or None,
+                "include": ["metadata"],
+                "results_per_page": most,
+            }
+            pages: Iterator[Iterator[BlobProperties | BlobPrefix]]
+            if delimiter:
+                pages = self._container.walk_blobs(delimiter=delimiter, **what).by_page(marker)
+            else:
+                pages = self._container.list_blobs(**what).by_page(marker)
             try:
                 found = list(next(pages, ()))
             except AttributeError:  # how the SDK takes an empty answer

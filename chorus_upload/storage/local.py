@@ -81,6 +81,15 @@ class LocalStore:
             pending = [each for each in pending if f"{each}/".startswith(prefix)]
             yield from (each for each in found if each.key.startswith(prefix))
 
+    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
+        """See `Store.browse`; directories without objects are told, too."""
+        below: list[str] = []
+        start = check_key(directory) if directory else ""
+        with translated(f"listing {directory or self.url}"):
+            found = self._list(start, below)
+        yield from found
+        yield from (f"{each}/" for each in below)
+
     def stat(self, key: str) -> StoredObject | None:
         path = self._path(key)
         with translated(f"looking at {key}"):

@@ -105,20 +105,16 @@ class S3Store:
         )
 
     def probe(self) -> None:
-        self._page(f"{self._prefix}/" if self._prefix else "", None, most=1)
+        self._page(f"{self._prefix}/" if self._prefix else "", "", most=1)
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store.scan`. What other tools leave to stand for a directory (`dir/`) is no object."""
-        lead = f"{self._prefix}/" if self._prefix else ""
-        found, following = self._page(lead + prefix, None, most=self._page_size)
-        while True:
-            for each in found:
-                key = each["Key"][len(lead) :]
-                if key and not key.endswith("/"):
-                    yield _describe(key, each["Size"], each)
-            if following is None:
-                return
-            found, following = self._page(lead + prefix, following, most=self._page_size)
+        for found in self._listed(prefix):
+            if isinstance(found, StoredObject):
+                yield found
+
+    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
+        yield from self._listed(f"{check_key(directory)}/" if directory else "", delimiter="/")
 
     def stat(self, key: str) -> StoredObject | None:
         at = self._at(key)
@@ -218,18 +214,31 @@ class S3Store:
             raise StorageError(f"{key!r} cannot be stored in S3: {reason}")
         return name
 
-    def _page(self, prefix: str, token: str | None, *, most: int) -> tuple[list[dict[str, Any]], str | None]:
-        """One page of a listing, of so many objects at most, and what to ask for the next one with."""
-        after = {"ContinuationToken": token} if token else {}
+    def _listed(self, prefix: str, *, delimiter: str = "") -> Iterator[StoredObject | str]:
+        lead = f"{self._prefix}/" if self._prefix else ""
+        following: str | None = ""
+        while following is not None:
+            page, following = self._page(lead + prefix, following, most=self._page_size, delimiter=delimiter)
+            for each in page.get("Contents", []):
+                key = each["Key"][len(lead) :]
+                if key and not key.endswith("/"):
+                    yield _describe(key, each["Size"], each)
+            for each in page.get("CommonPrefixes", []):
+                yield each["Prefix"][len(lead) :]
 
-        async def fetch(call: Call, _: Motion) -> tuple[list[dict[str, Any]], str | None]:
+    def _page(self, prefix: str, token: str, *, most: int, delimiter: str = "") -> tuple[dict[str, Any], str | None]:
+        """One page of a listing, of so many objects at most, and what to ask for the next one with."""
+        what: dict[str, Any] = {"Prefix": prefix, "MaxKeys": most}
+        what |= {"ContinuationToken": token} if token else {}
+        what |= {"Delimiter": delimiter} if delimiter else {}
+
+        async def fetch(call: Call, _: Motion) -> tuple[dict[str, Any], str | None]:
             # A page of somebody else (a proxy asks for a log-in), which has none of that, looks like an empty bucket.
-            required = ("Name", "IsTruncated")
-            page = await call("list_objects_v2", *required, **self._bucket, Prefix=prefix, MaxKeys=most, **after)
+            page = await call("list_objects_v2", "Name", "IsTruncated", **self._bucket, **what)
             if not page["IsTruncated"]:
-                return page.get("Contents", []), None
+                return page, None
             must_be_complete(page, "NextContinuationToken")
-            return page.get("Contents", []), page["NextContinuationToken"]
+            return page, page["NextContinuationToken"]
 
         return self._requests.run(f"listing {self._url}", fetch)
 

@@ -117,6 +117,13 @@ class Store(Protocol):
         """Yield every object whose key starts with `prefix`, in any order, listing lazily."""
         ...
 
+    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
+        """Yield the objects directly below a key ("" is all of the store), and the directories: keys with a slash.
+
+        In any order, listing lazily, complete as `scan`; nothing where nothing is below that key.
+        """
+        ...
+
     def stat(self, key: str) -> StoredObject | None:
         """Describe one object; None when it is certainly absent."""
         ...

@@ -360,6 +360,33 @@ class TestDelete:
         assert keys(store) == ["dir/ab"]
 
 
+class TestBrowse:
+    def test_what_is_directly_below(self, store: Store) -> None:
+        for key in ("a", "ab/c", "ab/d/e", "ab/d/f", "abc/d/e", "ab.txt"):
+            put(store, key)
+
+        def browsed(directory: str = "") -> set[str]:
+            return {each if isinstance(each, str) else each.key for each in store.browse(directory)}
+
+        assert browsed() == {"a", "ab.txt", "ab/", "abc/"}
+        assert browsed("ab") == {"ab/c", "ab/d/"}
+        assert browsed("ab/d") == {"ab/d/e", "ab/d/f"}
+        assert browsed("a") == browsed("nothing/here") == set()
+        (found,) = [each for each in store.browse("ab") if not isinstance(each, str)]
+        assert found == store.stat("ab/c")
+
+    def test_more_than_a_page(self, store: Store) -> None:
+        number = 30 if store.capabilities.service_checksum else 3
+        for each in range(number):
+            put(store, f"dir{each:03}/a", b"")
+            put(store, f"file{each:03}", b"")
+        assert len(list(store.browse())) == 2 * number
+
+    def test_a_missing_place(self, place: Place) -> None:
+        with place.open_missing() as store, pytest.raises(ObjectNotFound):
+            list(store.browse())
+
+
 class TestScan:
     def test_an_empty_store(self, store: Store) -> None:
         assert keys(store) == []
