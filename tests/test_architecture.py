@@ -61,7 +61,7 @@ AT_HOME = {
 }
 
 # What the other parts know of storage: the contracts, and how to get what keeps them. Never a kind of store.
-DOORS_OF_STORAGE = {"bandwidth", "names", "network", "open", "store", "source", "target", "traffic"}
+DOORS_OF_STORAGE = {"bandwidth", "keys", "names", "network", "open", "store", "source", "target", "traffic"}
 
 LONGEST_MODULE = 400
 

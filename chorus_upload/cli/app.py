@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from chorus_upload import __version__
 from chorus_upload.cli.arguments import hoist_global_options
-from chorus_upload.cli.commands import config, file, history, journal, usage
+from chorus_upload.cli.commands import config, file, history, journal, remote, usage
 from chorus_upload.cli.failures import failure_of
 from chorus_upload.cli.groups import PROGRAM, examples, make_group, require_command
 from chorus_upload.cli.helping import help_page
@@ -37,6 +37,7 @@ app = make_group(
 
 app.add_typer(journal.group)
 app.add_typer(file.group)
+app.add_typer(remote.group)
 app.add_typer(config.group)
 config.add_to(app)
 history.add_to(app)

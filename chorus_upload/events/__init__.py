@@ -24,6 +24,7 @@ from chorus_upload.events.download import (
     FileDownloaded,
     FileNotDownloaded,
 )
+from chorus_upload.events.remote import RemoteDeleted, RemoteUploaded
 from chorus_upload.events.update import (
     FileOutsidePatterns,
     ModalityUpdate,
@@ -66,6 +67,8 @@ __all__ = [
     "Notice",
     "ProblemFound",
     "ReadProgressed",
+    "RemoteDeleted",
+    "RemoteUploaded",
     "ScanProgressed",
     "ScriptWritten",
     "Tally",
@@ -101,6 +104,8 @@ Event = (
     | FileDownloaded
     | FileNotDownloaded
     | DownloadFinished
+    | RemoteUploaded
+    | RemoteDeleted
     | FilesMarked
     | ScriptWritten
     | JournalCheckedOut

@@ -68,9 +68,9 @@ class FileNotDownloaded:
 
 @dataclass(frozen=True, slots=True)
 class DownloadFinished:
-    """The result of `file download`. `fetched` is what came from the store, in whole files and in bytes."""
+    """The result of `file download`, and of `remote download`, which knows of no version."""
 
-    version: str
+    version: str | None
     origin: str
     target: str
     fetched: Tally

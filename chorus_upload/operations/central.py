@@ -21,11 +21,18 @@ def destination_url(location: Location) -> str:
     return f"{place}@{account}" if account else place
 
 
+def journal_key(settings: Settings) -> str | None:
+    """The key of the cloud journal in the central store; None when it is kept elsewhere."""
+    central, journal = settings.central.location, settings.journal.cloud
+    place, _, account = destination_url(central).partition("@")
+    lead = f"{place.rstrip('/')}/"
+    name, _, account_of_journal = destination_url(journal).partition("@")
+    return name.removeprefix(lead) if name.startswith(lead) and account == account_of_journal else None
+
+
 def is_cloud_journal(settings: Settings, key: str) -> bool:
     """Whether that key of the central store is the cloud journal itself, which only a check-in may replace."""
-    central, journal = settings.central.location, settings.journal.cloud
-    place = central.model_copy(update={"path": f"{central.path.rstrip('/')}/{key}"})
-    return destination_url(place) == destination_url(journal)
+    return key == journal_key(settings)
 
 
 class Keys:

@@ -6,6 +6,7 @@ An SDK is imported when the first of its stores is opened, and not before.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chorus_upload.config.accounts import Account, account_of
@@ -88,6 +89,11 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
     if site.location.scheme == "s3":
         return CloudSource(_s3(site.location, network, None, retry=_retry(network.patience, stop)))
     raise _unsupported(site.location, "read", _SOURCES)
+
+
+def open_directory(root: Path) -> Source:
+    """A directory of this machine, to be closed by the caller; links to directories are not followed."""
+    return LocalSource(root, follow_links=False)
 
 
 def _unsupported(location: Location, verb: str, supported: str) -> ConfigError:

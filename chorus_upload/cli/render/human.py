@@ -32,6 +32,8 @@ from chorus_upload.events import (
     Notice,
     ProblemFound,
     ReadProgressed,
+    RemoteDeleted,
+    RemoteUploaded,
     ScanProgressed,
     ScriptWritten,
     UpdateFinished,
@@ -96,6 +98,8 @@ class HumanSink:
             case ScriptWritten():
                 self._data(f"{' and '.join(map(printable, event.paths))}: {files(event.files)}, {size(event.bytes)}")
             case UpdateFinished() | UploadFinished() | VerifyFinished() | DownloadFinished() | FilesMarked():
+                self.answer(event)
+            case RemoteUploaded() | RemoteDeleted():
                 self.answer(event)
 
     def answer(self, result: Result) -> None:

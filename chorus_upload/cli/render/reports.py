@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
+from chorus_upload.cli.render.copies import FILES_AND_SIZE, of_download, of_remote_deletion, of_remote_upload
 from chorus_upload.cli.render.formats import count, counted, duration, files, rate, size
 from chorus_upload.cli.render.tables import Column, Report, Row, Table
 from chorus_upload.events import (
@@ -13,6 +15,8 @@ from chorus_upload.events import (
     JournalCheckedOut,
     JournalUpgraded,
     ModalityUpdate,
+    RemoteDeleted,
+    RemoteUploaded,
     Tally,
     UpdateFinished,
     UploadFinished,
@@ -26,34 +30,18 @@ Result = (
     | UploadFinished
     | VerifyFinished
     | DownloadFinished
+    | RemoteUploaded
+    | RemoteDeleted
     | FilesMarked
     | JournalCheckedOut
     | JournalCheckedIn
     | JournalUpgraded
 )
 
-_FILES_AND_SIZE = (Column("Files", numeric=True), Column("Size", numeric=True))
-
 
 def report_of(result: Result) -> Report:
     """Describe the result of an operation."""
-    match result:
-        case UpdateFinished():
-            return _update(result)
-        case UploadFinished():
-            return _upload(result)
-        case VerifyFinished():
-            return _verify(result)
-        case DownloadFinished():
-            return _download(result)
-        case FilesMarked():
-            return _marked(result)
-        case JournalCheckedOut():
-            return _checked_out(result)
-        case JournalCheckedIn():
-            return _checked_in(result)
-        case JournalUpgraded():
-            return _upgraded(result)
+    return _REPORTS[type(result)](result)
 
 
 def _update(result: UpdateFinished) -> Report:
@@ -77,7 +65,7 @@ def _update(result: UpdateFinished) -> Report:
     resumed = ", continued after an interruption" if result.resumed else ""
     return Report(
         heading=f"Version {result.version} ({result.mode} mode{resumed})",
-        table=Table((Column("Modality"), Column("What"), *_FILES_AND_SIZE), tuple(rows)) if rows else None,
+        table=Table((Column("Modality"), Column("What"), *FILES_AND_SIZE), tuple(rows)) if rows else None,
         remarks=tuple(remarks),
         warnings=tuple(warnings),
         next_step="file upload" if result.pending.files else "",
@@ -122,7 +110,7 @@ def _upload(result: UploadFinished) -> Report:
     heading = f"Submission {result.submission} to" if result.submission else "Nothing was sent to"
     return Report(
         heading=f"{heading} {result.destination}",
-        table=Table((Column("What"), *_FILES_AND_SIZE), tuple(rows)),
+        table=Table((Column("What"), *FILES_AND_SIZE), tuple(rows)),
         remarks=tuple(_about_upload(result)),
         warnings=tuple(_warnings_of_upload(result)),
         next_step=_after_upload(result),
@@ -226,22 +214,6 @@ def _to_send_again(result: VerifyFinished) -> int:
     return sum(result.results.get(kind, 0) for kind in lost)
 
 
-def _download(result: DownloadFinished) -> Report:
-    rows = [Row(("fetched", count(result.fetched.files), size(result.fetched.bytes)))]
-    if result.was_there.files:
-        rows.append(Row(("there already", count(result.was_there.files), size(result.was_there.bytes))))
-    rows += [Row((str(kind), count(number), ""), "bad") for kind, number in result.failures.items()]
-    remarks = [f"Took {duration(result.seconds)}."]
-    if not result.failed:
-        remarks.insert(0, "Every file of it is there, and is what the journal says.")
-    return Report(
-        heading=f"Version {result.version} in {result.target}",
-        table=Table((Column("What"), *_FILES_AND_SIZE), tuple(rows)),
-        remarks=tuple(remarks),
-        warnings=(f"{files(result.failed)} could not be brought back, named above.",) if result.failed else (),
-    )
-
-
 def _marked(result: FilesMarked) -> Report:
     rows = tuple(Row((path, reason), "bad") for path, reason in result.refused.items())
     return Report(
@@ -335,3 +307,17 @@ def _counts(numbers: Mapping[str, int]) -> str:
 
 def _tally(tally: Tally) -> str:
     return f"{files(tally.files)}, {size(tally.bytes)}"
+
+
+_REPORTS: dict[type[Result], Callable[[Any], Report]] = {
+    UpdateFinished: _update,
+    UploadFinished: _upload,
+    VerifyFinished: _verify,
+    DownloadFinished: of_download,
+    RemoteUploaded: of_remote_upload,
+    RemoteDeleted: of_remote_deletion,
+    FilesMarked: _marked,
+    JournalCheckedOut: _checked_out,
+    JournalCheckedIn: _checked_in,
+    JournalUpgraded: _upgraded,
+}

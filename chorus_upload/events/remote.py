@@ -1,0 +1,28 @@
+"""What the commands of `remote` tell beside the events of uploads and downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chorus_upload.events.common import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteUploaded:
+    """The result of `remote upload`: what was sent, what was there already, and how many files failed."""
+
+    destination: str
+    sent: Tally
+    already_there: Tally
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteDeleted:
+    """The result of `remote delete`. `refused` says of keys why they are still there."""
+
+    place: str
+    deleted: Tally
+    refused: Mapping[str, str]

@@ -1,0 +1,120 @@
+"""Feeds the pool of receivers, and counts and tells what comes of the files."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+from chorus_upload.errors import AccessDenied
+from chorus_upload.events import (
+    DownloadFinished,
+    DownloadProgressed,
+    Emit,
+    FileDownloaded,
+    FileNotDownloaded,
+    Tally,
+)
+from chorus_upload.model import NotRetrieved, Retrieval, RetrievalFailure, Retrieved
+from chorus_upload.operations.pace import Pace
+from chorus_upload.storage.store import Store
+from chorus_upload.transfer.pool import Pool
+from chorus_upload.transfer.receiver import Receiver
+
+MOST_DENIED = 10
+"""So many refusals in a row to let us read are not about single objects any more."""
+
+
+class Receiving:
+    """One run. `wanted` is what is to be brought back."""
+
+    def __init__(self, wanted: Tally, store: Store, emit: Emit) -> None:
+        self._wanted = wanted
+        self._store = store
+        self._emit = emit
+        self._denied = 0
+        # By path and modality; written by the receivers' threads, each for its own file.
+        self._under_way: dict[tuple[str, str], int] = {}
+        self.fetched = Tally()
+        self.was_there = Tally()
+        self.failures: Counter[RetrievalFailure] = Counter()
+        self.is_done = False
+
+    def under_way(self, wanted: Retrieval, size: int) -> None:
+        """A file has come so far."""
+        self._under_way[wanted.modality, wanted.path] = size
+
+    def receive_all(self, receiver: Receiver, files: Iterator[Retrieval], pool: Pool, stop: threading.Event) -> None:
+        """Have all files brought back. What concerns every file ends it: it is raised."""
+        pace = Pace(0.2)
+
+        def work() -> Iterator[Retrieval]:
+            for wanted in files:
+                if stop.is_set():
+                    return
+                yield wanted
+
+        try:
+            for outcome in pool.run(receiver.receive, work()):
+                match outcome:
+                    case Retrieved():
+                        self._received(outcome)
+                    case NotRetrieved():
+                        self._failed(outcome)
+                if pace.is_due():
+                    self._report()
+        except BaseException:
+            # The threads must not go on for nobody.
+            stop.set()
+            raise
+        if stop.is_set():
+            raise KeyboardInterrupt
+        self._report()
+        self.is_done = not self.failures
+
+    def finished(self, *, version: str | None, origin: str, target: str, seconds: float) -> DownloadFinished:
+        """What it came to."""
+        return DownloadFinished(
+            version=version,
+            origin=origin,
+            target=target,
+            fetched=self.fetched,
+            was_there=self.was_there,
+            failures={kind: self.failures[kind] for kind in RetrievalFailure if self.failures[kind]},
+            seconds=seconds,
+        )
+
+    def _received(self, done: Retrieved) -> None:
+        self._under_way.pop((done.retrieval.modality, done.retrieval.path), None)
+        self._denied = 0
+        one = Tally(1, done.retrieval.size)
+        if done.was_there:
+            self.was_there += one
+        else:
+            self.fetched += one
+        self._emit(FileDownloaded.of(done))
+
+    def _failed(self, failed: NotRetrieved) -> None:
+        self._under_way.pop((failed.retrieval.modality, failed.retrieval.path), None)
+        if failed.kind is RetrievalFailure.MISSING:
+            # Whether it is the whole container or directory that is gone.
+            self._store.probe()
+        self._denied = self._denied + 1 if failed.kind is RetrievalFailure.DENIED else 0
+        if self._denied == MOST_DENIED:
+            raise AccessDenied(failed.detail, hint="Reading has to be allowed for all of the central path.")
+        self.failures[failed.kind] += 1
+        self._emit(FileNotDownloaded.of(failed))
+
+    def _report(self) -> None:
+        done = self.fetched + self.was_there
+        # A copy in one step: receivers add to it meanwhile.
+        under_way = self._under_way.copy()
+        self._emit(
+            DownloadProgressed(
+                files=done.files + sum(self.failures.values()),
+                files_total=self._wanted.files,
+                bytes=done.bytes + sum(under_way.values()),
+                bytes_total=self._wanted.bytes,
+                current=tuple(path for _, path in under_way),
+            )
+        )
