@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from chorus_upload.config.showing import Finding
 
 group = make_group(
-    "Look at the configuration, without the cloud.",
+    "Look at the configuration, and try it.",
     name="config",
     epilog=examples(
         ("What the file and the environment come to, secrets masked", "config show"),
@@ -62,19 +63,35 @@ def show(context: typer.Context) -> int:
     epilog=examples(
         ("Check config.toml in this directory", "config check"),
         ("Check another one, in a script", "-c /data/site.toml --json config check"),
+        ("Try every place, before the first upload", "config check --online"),
     ),
 )
-def check(context: typer.Context) -> int:
-    """Check the configuration, without the cloud.
+def check(
+    context: typer.Context,
+    *,
+    online: Annotated[
+        bool,
+        typer.Option("--online", help="Also try every place: list, write, read back and delete a small object there."),
+    ] = False,
+) -> int:
+    """Check the configuration.
 
-    Directories, patterns, files with credentials, and what a SAS token permits and until when. Ends with 2 when
-    something has to be put right.
+    Without the cloud: directories, patterns, files with credentials, and what a SAS token permits and until when. With
+    --online also whether each place can be reached and lets us do what an upload does, whether it honours the
+    conditions on which the lock of the journal rests, and whether the clocks agree. Ends with 2 when something has to
+    be put right.
     """
     from chorus_upload.config import showing
     from chorus_upload.operations.checking import check_settings
 
     run = current(context)
     findings = check_settings(run.settings)
+    if online:
+        from chorus_upload.operations.probing import probe_places
+
+        # A killed check may leave its object behind; a signal takes it away again.
+        findings += probe_places(run.settings)
+    findings = [replace(finding, text=run.redact(finding.text)) for finding in findings]
     run.sink.result("finding", findings, lambda: _findings_report(findings))
     is_wrong = any(finding.level is showing.Level.ERROR for finding in findings)
     return ConfigError.exit_code if is_wrong else EXIT_OK
