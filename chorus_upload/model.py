@@ -165,10 +165,10 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The outcome of a transfer that is proven."""
+    """The outcome of a transfer that is proven. `fingerprint` is None when nothing came by here to be hashed."""
 
     transfer: Transfer
-    fingerprint: bytes
+    fingerprint: bytes | None
     md5: bytes
     evidence: Evidence
     etag: str

@@ -20,7 +20,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobPrefix, BlobProperties
@@ -45,10 +45,22 @@ from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_azure
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
-from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, ObjectStream, Properties, StoredObject
+from chorus_upload.storage.store import (
+    Capabilities,
+    Checksum,
+    ComputedBy,
+    ObjectStream,
+    Origin,
+    Properties,
+    StoredObject,
+)
 from chorus_upload.storage.traffic import Traffic
 
 _MIB = 1 << 20
+# What is larger is not copied as one block: nobody knows the MD5s of its parts.
+_MOST_COPIED = 256 * _MIB
+# After so many copies in a row that the service refused, it is not asked any more.
+_MOST_REFUSED = 3
 
 
 class AzureStore:
@@ -94,6 +106,11 @@ class AzureStore:
         host = f"{self._container.scheme}://{self._container.primary_hostname}"
         self._root = self._container.url.partition("?")[0].rstrip("/")
         self._url = f"{host}/{container}" + (f"/{self._prefix}" if self._prefix else "")
+        # All accounts of one cloud are one service; what opens an object is shown to no other one.
+        name = urlsplit(host).hostname or ""
+        domain = name.partition(".")[2]
+        self._service = f"Azure: {domain if domain.startswith('blob.') else name}"
+        self._refused_copies = 0
 
     @property
     def url(self) -> str:
@@ -149,16 +166,7 @@ class AzureStore:
         twin: Twin | None = None,
     ) -> StoredObject:
         """See `Store.put`, and above for what it means when the answer was lost."""
-        name = self._name(key)
-        upload = Upload(
-            self._requests,
-            self._data,
-            lambda: self._container.get_blob_client(name),
-            self._url_of(name),
-            key,
-            Conditions(create_only, if_match),
-            properties,
-        )
+        upload = self._upload(key, Conditions(create_only, if_match), properties)
         block_size = block_size_for(size, at_least=self._block_size)
         try:
             if size <= self._block_size and (twin is None or not size):
@@ -171,6 +179,43 @@ class AzureStore:
             if not create_only:
                 raise
             failure = ObjectExists(error.message)
+        raise failure
+
+    def origin(self, key: str) -> Origin | None:
+        found = self.stat(key)
+        if found is None or found.checksum is None:
+            return None
+        return Origin(
+            service=self._service,
+            address=self._signed(key),
+            etag=found.etag,
+            size=found.size,
+            time_us=found.time_us,
+            md5=found.checksum.md5,
+            headers=self._connection.access.source_headers(),
+        )
+
+    def copy(
+        self,
+        key: str,
+        origin: Origin,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+    ) -> StoredObject | None:
+        """See `Store.copy`: as one block, of which the service compares the MD5; what is too large for that is sent."""
+        if origin.service != self._service or origin.size > _MOST_COPIED or self._refused_copies >= _MOST_REFUSED:
+            return None
+        try:
+            copied = self._upload(key, Conditions(create_only, if_match), properties).copied(origin)
+        except PreconditionFailed as error:
+            if not create_only:
+                raise
+            failure = ObjectExists(error.message)
+        else:
+            self._refused_copies = 0 if copied else self._refused_copies + 1
+            return copied
         raise failure
 
     def delete(self, key: str, *, if_match: str | None = None) -> None:
@@ -213,18 +258,26 @@ class AzureStore:
     def _url_of(self, name: str) -> str:
         return f"{self._root}/{quote(name, safe='~/')}"
 
+    def _upload(self, key: str, conditions: Conditions, properties: Callable[[], Properties]) -> Upload:
+        name = self._name(key)
+        return Upload(
+            self._requests,
+            self._data,
+            lambda: self._container.get_blob_client(name),
+            self._url_of(name),
+            key,
+            conditions,
+            properties,
+        )
+
     def _source(self, twin: Twin | None) -> Source | None:
         """From where the service can copy what `twin` has."""
-        if twin is None:
-            return None
-        url = self._url_of(self._name(twin.key))
-        access = self._connection.access
+        return None if twin is None else Source(lambda: self._signed(twin.key), twin.etag)
 
-        def signed() -> str:
-            query = access.query()
-            return f"{url}?{query}" if query else url
-
-        return Source(signed, twin.etag)
+    def _signed(self, key: str) -> str:
+        """The object's address with what opens it."""
+        query = self._connection.access.query()
+        return self._url_of(self._name(key)) + (f"?{query}" if query else "")
 
     def _name(self, key: str) -> str:
         """The object's name in the container; StorageError when the service would refuse it or bend it."""

@@ -29,7 +29,7 @@ from chorus_upload.storage.azure_requests import (
 )
 from chorus_upload.storage.bodies import fill, require_end
 from chorus_upload.storage.curl import Answer
-from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 
 _MOST_BLOCKS = 50_000
@@ -129,6 +129,9 @@ class Upload:
         except BaseException:
             staging.give_up()
             raise
+        return self._made_of(staged, size=size)
+
+    def _made_of(self, staged: list[_Staged], *, size: int) -> StoredObject:
         properties = self.properties()
         answer = self.requests.send(f"writing {self.key}", lambda: self._commit(staged, properties))
         return StoredObject(
@@ -140,6 +143,30 @@ class Upload:
             transit_checked=True,
             spared=sum(block.size for block in staged if block.spared),
         )
+
+    def copied(self, origin: Origin) -> StoredObject | None:
+        """Have the service copy `origin` as one block, checked against its MD5; None when it does not."""
+        name = _block_name(0, origin.md5)
+        lines = (
+            f"x-ms-copy-source: {origin.address}",
+            f"x-ms-source-content-md5: {b64encode(origin.md5).decode()}",
+            f'x-ms-source-if-match: "{origin.etag}"',
+            *origin.headers,
+        )
+        try:
+            self.stage(name, lines, b"", patience=_COPY_PATIENCE)
+        except StorageError:
+            # It is gone, was written again, has another MD5, or the service may not read it. Whoever reads it will see.
+            return None
+        return self._made_of([_Staged(name, origin.size, spared=True)], size=origin.size)
+
+    def stage(
+        self, name: str, headers: tuple[str, ...], body: bytes | memoryview, *, patience: float | None = None
+    ) -> None:
+        """Give the service one block."""
+        requests = self.requests if patience is None else self.requests.less_patient(patience)
+        parameters = f"comp=block&blockid={quote(b64encode(name.encode()).decode(), safe='')}"
+        requests.send(f"writing {self.key}", lambda: self.data.put(self.url, parameters, headers, body))
 
     def _held(self) -> Mapping[str, int]:
         """Names and sizes of the blocks that the service has of this object and that are not part of it yet.
@@ -220,12 +247,10 @@ class _Staging:
 
     def _stage(self, number: int, offset: int, block: memoryview) -> _Staged:
         md5 = _md5(block)
-        # The name says where the block belongs and what is in it, and so whether the service has it already. The
-        # service took it under that name only after checking the MD5. All names of an object have one length.
-        name = f"{number:05d}-{md5.hex()}"
+        name = _block_name(number, md5)
         spared = self.held.get(name) == len(block) or self._copied(name, offset, block, md5)
         if not spared:
-            self._send(name, (f"Content-MD5: {b64encode(md5).decode()}",), block)
+            self.upload.stage(name, (f"Content-MD5: {b64encode(md5).decode()}",), block)
         return _Staged(name, len(block), spared)
 
     def _copied(self, name: str, offset: int, block: memoryview, md5: bytes) -> bool:
@@ -240,7 +265,7 @@ class _Staging:
             *self.upload.data.access.source_headers(),
         )
         try:
-            self._send(name, headers, b"", patience=_COPY_PATIENCE)
+            self.upload.stage(name, headers, b"", patience=_COPY_PATIENCE)
         except StorageError:
             # It is gone, was written again, has other content, or the service cannot read it: the file itself is
             # sent, and so are the blocks after this one.
@@ -248,13 +273,13 @@ class _Staging:
             return False
         return True
 
-    def _send(
-        self, name: str, headers: tuple[str, ...], body: bytes | memoryview, *, patience: float | None = None
-    ) -> None:
-        upload = self.upload
-        requests = upload.requests if patience is None else upload.requests.less_patient(patience)
-        parameters = f"comp=block&blockid={quote(b64encode(name.encode()).decode(), safe='')}"
-        requests.send(f"writing {upload.key}", lambda: upload.data.put(upload.url, parameters, headers, body))
+
+def _block_name(number: int, md5: bytes) -> str:
+    """Where the block belongs and what is in it, and so whether the service has it already.
+
+    The service took it under that name only after checking the MD5. All names of an object have one length.
+    """
+    return f"{number:05d}-{md5.hex()}"
 
 
 def block_size_for(size: int, *, at_least: int) -> int:

@@ -12,7 +12,7 @@ from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StorageErro
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.keys import check_key
 from chorus_upload.storage.source import Directory, Entry, FileReplaced, FileStat, SmallFile
-from chorus_upload.storage.store import ObjectStream, Store, StoredObject
+from chorus_upload.storage.store import ObjectStream, Origin, Store, StoredObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -71,6 +71,10 @@ class CloudSource:
     def read_small(self, path: str, *, size: int) -> SmallFile:
         with self._opened(path) as stream, _as_file(path):
             return SmallFile(stream.read(size + 1), _state(stream.stored))
+
+    def origin(self, path: str) -> Origin | None:
+        with _as_file(path):
+            return self._store.origin(path)
 
     def open(self, path: str) -> BinaryIO:
         return cast(BinaryIO, _File(self._opened(path), path))

@@ -41,7 +41,7 @@ from chorus_upload.storage.publish import (
     status_of,
     sync_directory,
 )
-from chorus_upload.storage.store import Capabilities, ObjectStream, Properties, StoredObject
+from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -138,6 +138,21 @@ class LocalStore:
                     status = replace(unfinished, path, if_match=if_match, key=key)
                 sync_directory(path.parent)
         return _describe(key, status)
+
+    def origin(self, key: str) -> Origin | None:
+        """Nobody but us could copy a file."""
+        return None
+
+    def copy(
+        self,
+        key: str,
+        origin: Origin,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+    ) -> StoredObject | None:
+        return None
 
     def delete(self, key: str, *, if_match: str | None = None) -> None:
         path = self._path(key)

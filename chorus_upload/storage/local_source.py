@@ -15,6 +15,7 @@ from chorus_upload.errors import DeletionRefused
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
 from chorus_upload.storage.source import Directory, FileStat, SmallFile
+from chorus_upload.storage.store import Origin
 
 _OPEN_FILE = (
     os.O_RDONLY
@@ -102,6 +103,10 @@ class LocalSource:
         if not modes.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
         return SmallFile(data, FileStat(status.st_size, status.st_mtime_ns // 1000))
+
+    def origin(self, path: str) -> Origin | None:
+        """A file is of no service."""
+        return None
 
     def open(self, path: str) -> BinaryIO:
         """See `Source.open`. What is not a regular file (any more) is an OSError too, and never waited for."""

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
@@ -42,7 +43,15 @@ from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_client import Connection, S3Access, bare, microseconds, quoted
 from chorus_upload.storage.s3_errors import Call, Motion, Requests, code_of, must_be_complete, status_of
 from chorus_upload.storage.s3_upload import Upload, part_size_for
-from chorus_upload.storage.store import Capabilities, Checksum, ComputedBy, ObjectStream, Properties, StoredObject
+from chorus_upload.storage.store import (
+    Capabilities,
+    Checksum,
+    ComputedBy,
+    ObjectStream,
+    Origin,
+    Properties,
+    StoredObject,
+)
 from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -52,6 +61,10 @@ _MIB = 1 << 20
 # What is smaller is sent in less time than it takes to ask for a copy.
 _WORTH_COPYING = _MIB
 _PIECE = 1 << 16
+# The service copies no larger part.
+_MOST_COPIED = 5 << 30
+# After so many copies in a row that the service refused, it is not asked any more.
+_MOST_REFUSED = 3
 _LIKE_AN_MD5 = re.compile(r"[0-9a-f]{32}")
 _HEAD = ("ETag", "LastModified", "ContentLength")
 
@@ -88,6 +101,8 @@ class S3Store:
         if access.requester_pays:
             self._bucket["RequestPayer"] = "requester"
         where = f"{endpoint_url.rstrip('/')}/{bucket}" if endpoint_url else f"s3://{bucket}"
+        self._service = f"S3: {urlsplit(endpoint_url).netloc if endpoint_url else 'Amazon'}"
+        self._refused_copies = 0
         self._url = join_key(where, self._prefix) if self._prefix else where
 
     @property
@@ -143,16 +158,7 @@ class S3Store:
         twin: Twin | None = None,
     ) -> StoredObject:
         """See `Store.put`, and above for what it means when the answer was lost."""
-        upload = Upload(
-            self._requests,
-            self._bucket,
-            self._name(key),
-            key,
-            lambda: self.stat(key),
-            create_only,
-            if_match,
-            properties,
-        )
+        upload = self._upload(key, properties, create_only=create_only, if_match=if_match)
         part_size = part_size_for(size, at_least=self._part_size)
         try:
             if size <= self._part_size and (twin is None or size < _WORTH_COPYING):
@@ -164,6 +170,42 @@ class S3Store:
             if not create_only:
                 raise
             failure = ObjectExists(error.message)
+        raise failure
+
+    def origin(self, key: str) -> Origin | None:
+        found = self.stat(key)
+        if found is None or found.checksum is None:
+            return None
+        return Origin(
+            service=self._service,
+            address=f"{self._bucket['Bucket']}/{self._name(key)}",
+            etag=found.etag,
+            size=found.size,
+            time_us=found.time_us,
+            md5=found.checksum.md5,
+        )
+
+    def copy(
+        self,
+        key: str,
+        origin: Origin,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+    ) -> StoredObject | None:
+        """See `Store.copy`: as one part, of which the service says the MD5. Our credentials have to open the origin."""
+        if origin.service != self._service or origin.size > _MOST_COPIED or self._refused_copies >= _MOST_REFUSED:
+            return None
+        try:
+            copied = self._upload(key, properties, create_only=create_only, if_match=if_match).copied(origin)
+        except PreconditionFailed as error:
+            if not create_only:
+                raise
+            failure = ObjectExists(error.message)
+        else:
+            self._refused_copies = 0 if copied else self._refused_copies + 1
+            return copied
         raise failure
 
     def delete(self, key: str, *, if_match: str | None = None) -> None:
@@ -203,6 +245,20 @@ class S3Store:
         # Threads may be in the middle of a request then, and are not waited for.
         if not isinstance(exc[1], StoppedAtOnce):
             self.close()
+
+    def _upload(
+        self, key: str, properties: Callable[[], Properties], *, create_only: bool, if_match: str | None
+    ) -> Upload:
+        return Upload(
+            self._requests,
+            self._bucket,
+            self._name(key),
+            key,
+            lambda: self.stat(key),
+            create_only,
+            if_match,
+            properties,
+        )
 
     def _at(self, key: str) -> dict[str, Any]:
         return {**self._bucket, "Key": self._name(key)}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
@@ -19,7 +17,8 @@ from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import fill, require_end
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
 from chorus_upload.storage.s3_errors import Call, Motion, Requests, SessionLost, must_be_complete
-from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.s3_parts import Part, base64_of, computed_md5, etag_of, md5_of
+from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 
 _MOST_PARTS = 10_000
@@ -34,18 +33,8 @@ _LOOK_PATIENCE = 30.0
 _COMPLETION_SILENCE = 900.0
 _TYPE = "application/octet-stream"
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
 # What is not one (the configuration may name an access tier of Azure) is ignored.
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z0-9_]*")
-
-
-class _Part(NamedTuple):
-    """One part that the service has; `spared` when it had not to be sent."""
-
-    number: int
-    etag: str
-    size: int
-    spared: bool
 
 
 class _Session(NamedTuple):
@@ -92,14 +81,14 @@ class Upload:
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result, if there is one, the service is the author."""
         properties = self.properties()
-        md5 = _md5(body)
-        beside = {**_beside(properties), "ContentType": _TYPE, "ContentMD5": _base64(md5)}
+        md5 = md5_of(body)
+        beside = {**_beside(properties), "ContentType": _TYPE, "ContentMD5": base64_of(md5)}
         answer = self.requests.send(
             self.doing,
             body,
             lambda call, content: call("put_object", "ETag", **self.at, **self._conditions, **beside, Body=content),
         )
-        computed = _computed(answer)
+        computed = computed_md5(answer)
         if computed not in (None, md5):
             raise IntegrityError(f"{self.doing}: the service reports a checksum that is not the body's")
         return StoredObject(
@@ -148,9 +137,12 @@ class Upload:
         except BaseException:
             staging.give_up()
             raise
+        return self._made_of(staging.session, parts, size=size)
+
+    def _made_of(self, session: _Session, parts: list[Part], *, size: int) -> StoredObject:
         # What is beside an object has to be said before its first part is sent, when nobody knows it yet.
         properties = self.properties()
-        answer = self._complete(staging.session, parts)
+        answer = self._complete(session, parts)
         return StoredObject(
             key=self.key,
             size=size,
@@ -160,6 +152,29 @@ class Upload:
             transit_checked=True,
             spared=sum(part.size for part in parts if part.spared),
         )
+
+    def copied(self, origin: Origin) -> StoredObject | None:
+        """Have the service copy `origin` as one part, and say the MD5 of that; None when it does not, or says another.
+
+        Nothing is visible before that was compared.
+        """
+        session = self._begun([])
+        bucket, _, name = origin.address.partition("/")
+        part: dict[str, Any] = {"UploadId": session.upload_id, "PartNumber": 1}
+        part |= {"CopySource": {"Bucket": bucket, "Key": name}, "CopySourceIfMatch": quoted(origin.etag)}
+        computed = None
+        with suppress(StorageError):
+            answer = self.requests.less_patient(_COPY_PATIENCE).run(
+                self.doing,
+                lambda call, _: call("upload_part_copy", "CopyPartResult", **self.at, **part),
+                silence=_COMPLETION_SILENCE,
+            )
+            computed = computed_md5(answer | answer["CopyPartResult"])
+        if computed != origin.md5:
+            # It is gone, was written again, has other content, or the service may not read it, or says no MD5.
+            self._abort(session.upload_id)
+            return None
+        return self._made_of(session, [Part(1, computed.hex(), origin.size, spared=True)], size=origin.size)
 
     def _require_free(self) -> None:
         """Refuse at once what would be refused in the end, before all of it is sent in vain."""
@@ -176,12 +191,15 @@ class Upload:
 
         A session of this key that begins otherwise is of other content, and is left alone: its writer may live.
         """
-        wanted = (_md5(first).hex(), len(first))
+        wanted = (md5_of(first).hex(), len(first))
         others = self._sessions()
         for upload_id in others:
             held = self._held(upload_id)
             if held.get(1) == wanted:
                 return _Session(upload_id, held, [each for each in others if each != upload_id])
+        return self._begun(others)
+
+    def _begun(self, others: list[str]) -> _Session:
         answer = self.requests.run(
             self.doing, lambda call, _: call("create_multipart_upload", "UploadId", **self.at, ContentType=_TYPE)
         )
@@ -222,7 +240,7 @@ class Upload:
                 self.doing, lambda call, _: call("abort_multipart_upload", **self.at, UploadId=upload_id)
             )
 
-    def _complete(self, session: _Session, parts: list[_Part]) -> dict[str, Any]:
+    def _complete(self, session: _Session, parts: list[Part]) -> dict[str, Any]:
         listed = [{"PartNumber": part.number, "ETag": quoted(part.etag)} for part in parts]
         what = {"UploadId": session.upload_id, "MultipartUpload": {"Parts": listed}}
         try:
@@ -237,7 +255,7 @@ class Upload:
         except SessionLost:
             # A first try may have succeeded, and only its answer was lost.
             there = None if self._conditions else self.look()
-            if there is None or there.etag != _etag_of(parts):
+            if there is None or there.etag != etag_of(parts):
                 raise
             answer = {"ETag": there.etag}
         if self._conditions:
@@ -268,8 +286,8 @@ class _Staging:
     twin: tuple[str, Twin] | None
     is_whole: bool
     session: _Session = _NO_SESSION
-    _under_way: deque[Future[_Part]] = field(default_factory=deque)
-    _parts: list[_Part] = field(default_factory=list)
+    _under_way: deque[Future[Part]] = field(default_factory=deque)
+    _parts: list[Part] = field(default_factory=list)
 
     def buffer(self, size: int) -> Buffer:
         """A buffer for the next part, when there is room for one. Raises what went wrong with an earlier one."""
@@ -284,7 +302,7 @@ class _Staging:
         future.add_done_callback(lambda _: buffer.give_back())
         self._under_way.append(future)
 
-    def finish(self) -> list[_Part]:
+    def finish(self) -> list[Part]:
         """All parts in order, when the service has them. Raises what went wrong."""
         while self._under_way:
             self._parts.append(self._under_way.popleft().result())
@@ -298,23 +316,23 @@ class _Staging:
             if not future.cancelled():
                 future.exception()
 
-    def _stage(self, number: int, offset: int, block: memoryview) -> _Part:
-        md5 = _md5(block)
+    def _stage(self, number: int, offset: int, block: memoryview) -> Part:
+        md5 = md5_of(block)
         # A part's etag is the MD5 that the service computed, unless it encrypts with a key of a customer: then it
         # equals none, and the part is sent.
         spared = self.session.held.get(number) == (md5.hex(), len(block)) or self._copied(number, offset, block, md5)
         etag = md5.hex() if spared else self._send(number, block, md5)
-        return _Part(number, etag, len(block), spared)
+        return Part(number, etag, len(block), spared)
 
     def _send(self, number: int, block: memoryview, md5: bytes) -> str:
         upload = self.upload
-        part = {"UploadId": self.session.upload_id, "PartNumber": number, "ContentMD5": _base64(md5)}
+        part = {"UploadId": self.session.upload_id, "PartNumber": number, "ContentMD5": base64_of(md5)}
         answer = upload.requests.send(
             upload.doing,
             block,
             lambda call, content: call("upload_part", "ETag", **upload.at, **part, Body=content),
         )
-        if _computed(answer) not in (None, md5):
+        if computed_md5(answer) not in (None, md5):
             raise IntegrityError(f"{upload.doing}: the service reports a checksum that is not the part's")
         return bare(answer["ETag"])
 
@@ -334,7 +352,7 @@ class _Staging:
             answer = upload.requests.less_patient(_COPY_PATIENCE).send(
                 upload.doing, b"", lambda call, _: call("upload_part_copy", "CopyPartResult", **upload.at, **part)
             )
-            if _computed(answer | answer["CopyPartResult"]) == md5:
+            if computed_md5(answer | answer["CopyPartResult"]) == md5:
                 return True
         # It is gone, was written again, has other content, or the service cannot read it: the file itself is sent,
         # over what was copied, and so are the parts after this one.
@@ -354,30 +372,8 @@ def part_size_for(size: int, *, at_least: int) -> int:
     return max(at_least, -(-needed // _MIB) * _MIB) if needed > at_least else at_least
 
 
-def _computed(answer: Mapping[str, Any]) -> bytes | None:
-    """The MD5 that the service computed over what one request brought; None if its etag is something else."""
-    etag = bare(str(answer.get("ETag") or ""))
-    is_encrypted = str(answer.get("ServerSideEncryption") or "").startswith("aws:") or "SSECustomerAlgorithm" in answer
-    return bytes.fromhex(etag) if _MD5.fullmatch(etag) and not is_encrypted else None
-
-
-def _etag_of(parts: list[_Part]) -> str | None:
-    """The etag of the object that is made of these parts; None if it does not follow from theirs."""
-    if not all(_MD5.fullmatch(part.etag) for part in parts):
-        return None
-    return f"{_md5(b''.join(bytes.fromhex(part.etag) for part in parts)).hex()}-{len(parts)}"
-
-
 def _beside(properties: Properties) -> dict[str, Any]:
     beside: dict[str, Any] = {"Metadata": dict(properties.metadata)}
     if properties.tier and _STORAGE_CLASS.fullmatch(properties.tier):
         beside["StorageClass"] = properties.tier
     return beside
-
-
-def _md5(content: bytes | memoryview) -> bytes:
-    return hashlib.md5(content, usedforsecurity=False).digest()
-
-
-def _base64(md5: bytes) -> str:
-    return b64encode(md5).decode()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol, Self
 
 from chorus_upload.model import Problem
+from chorus_upload.storage.store import Origin
 
 
 class Entry(NamedTuple):
@@ -87,6 +88,13 @@ class Source(Protocol):
 
         For most files this is most of the time, so it is done in as few calls as possible, with one look at
         the file, after the reading. Who knows its state from before sees whether the bytes can be trusted.
+        """
+        ...
+
+    def origin(self, path: str) -> Origin | None:
+        """How a store of the same service can copy the file; None where there is no service, or nothing to prove it by.
+
+        Raises OSError as `open`.
         """
         ...
 

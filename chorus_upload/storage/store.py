@@ -61,6 +61,23 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """An object as another store of the same service finds it, in the state that `etag` names.
+
+    `service` tells services apart; `address` and `headers` are in its own words, and may hold a signature. `md5` is
+    what is said of the content, by whomever: whoever copies has the service compare it.
+    """
+
+    service: str
+    address: str = field(repr=False)
+    etag: str
+    size: int
+    time_us: int
+    md5: bytes
+    headers: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Properties:
     """What is written beside an object; evidence of nothing.
 
@@ -162,6 +179,26 @@ class Store(Protocol):
         the same content: a service that can, copies what is the same there, checking it against the body as if it
         had been sent. Parts that an interrupted put of the same body under the same key left with the service are
         not sent again.
+        """
+        ...
+
+    def origin(self, key: str) -> Origin | None:
+        """How a store of the same service can copy this object; None when it is absent or could not be proven."""
+        ...
+
+    def copy(
+        self,
+        key: str,
+        origin: Origin,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+    ) -> StoredObject | None:
+        """Have the service copy an object, and compare its MD5 on the way: no byte of it comes here.
+
+        None when it is another service, or this one cannot or would not do that; it has to be sent then. Conditions
+        and what they raise are as with `put`.
         """
         ...
 

@@ -32,6 +32,8 @@ from chorus_upload.transfer.reader import BLOCK, CheckedStream, SourceChanged, S
 
 WRONG_ARRIVALS = 3
 """How often a file is sent again after something else arrived than was sent."""
+COPIED_BYTES = 64 << 10
+"""Below this, having a service copy a file costs more than reading and sending it: two requests more."""
 CONTESTS = 3
 """How often a file is sent to a key that turns out to hold something else."""
 
@@ -50,9 +52,9 @@ class Terms:
 
 
 class _Content(NamedTuple):
-    """The hashes of what was read from the source."""
+    """The hashes of what was read from the source; no fingerprint of what only the service has read."""
 
-    fingerprint: bytes
+    fingerprint: bytes | None
     md5: bytes
 
 
@@ -143,7 +145,7 @@ class Sender:
             held = self._look(transfer.key)
             if held is None:
                 transfer = dataclasses.replace(transfer, replaces=None)
-            elif held.content == content:
+            elif _is_same(held, content):
                 return _delivered(transfer, content, Evidence.READBACK, held.etag, begun, sent=False, replaced=replaced)
             elif held.content is not None and not set(transfer.superseded).isdisjoint(held.content):
                 transfer = dataclasses.replace(transfer, replaces=held.etag)
@@ -159,13 +161,19 @@ class Sender:
         held = self._look(transfer.key)
         if held is None:
             return _failed(transfer, FailureKind.NOT_PROVEN, f"there is no {transfer.key} in the store", begun)
-        if held.content != content:
+        if not _is_same(held, content):
             return _key_taken(transfer, begun)
         return _delivered(transfer, content, Evidence.READBACK, held.etag, begun, sent=False)
 
     def _deliver(self, transfer: Transfer, begun: float, *, replaced: bool) -> Delivered:
         """Raises ObjectExists or PreconditionFailed when the key is not as the transfer says."""
         source = self._sources[transfer.modality]
+        if copied := self._copied(source, transfer):
+            stored, content = copied
+            evidence = judge(stored, size=transfer.size, md5=content.md5)
+            if isinstance(evidence, Evidence):
+                spared = transfer.size
+                return _delivered(transfer, content, evidence, stored.etag, begun, spared=spared, replaced=replaced)
         for _ in range(WRONG_ARRIVALS):
             stored, content = self._put(source, transfer)
             verdict = judge(stored, size=transfer.size, md5=content.md5)
@@ -181,6 +189,29 @@ class Sender:
             # Next time all of it is sent, whatever else might do.
             transfer = dataclasses.replace(transfer, twin=None)
         raise IntegrityError(f"what arrived differed from what was sent, {WRONG_ARRIVALS} times")
+
+    def _copied(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content] | None:
+        """What the service says after it copied the file by itself; None when the file has to come by here.
+
+        Of a file that is known by its fingerprint alone, the service cannot say whether it still is that.
+        """
+        if not source.is_remote or transfer.size < COPIED_BYTES:
+            return None
+        if transfer.fingerprint is not None and transfer.md5 is None:
+            return None
+        origin = source.origin(transfer.path)
+        if origin is None or transfer.md5 not in (None, origin.md5):
+            return None
+        _require_same(FileStat(origin.size, origin.time_us), transfer)
+        content = _Content(transfer.fingerprint, origin.md5)
+        stored = self._store.copy(
+            transfer.key,
+            origin,
+            create_only=transfer.replaces is None,
+            if_match=transfer.replaces,
+            properties=lambda: Properties(_metadata(transfer, content.fingerprint), self._terms.tier, content.md5),
+        )
+        return None if stored is None else (stored, content)
 
     def _put(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
         """Read the file once, and send it on the condition that it is what the journal says."""
@@ -278,6 +309,10 @@ class Sender:
         return read_back(self._store, key, size=size, stop=self._stop if size > BLOCK else None)
 
 
+def _is_same(held: _Held, content: _Content) -> bool:
+    return held.content == content
+
+
 def _require_same(found: FileStat | None, transfer: Transfer) -> None:
     if found is None:
         raise FileNotFoundError
@@ -297,11 +332,11 @@ def _require_known(transfer: Transfer, content: _Content) -> None:
         raise SourceChanged("its content is not the one in the journal")
 
 
-def _metadata(transfer: Transfer, fingerprint: bytes) -> dict[str, str]:
+def _metadata(transfer: Transfer, fingerprint: bytes | None) -> dict[str, str]:
     """What the receiver may want to know of an object; evidence of nothing."""
     return {
         "source_mtime_us": str(transfer.mtime_us),
-        "fingerprint": fingerprint.hex(),
+        **({"fingerprint": fingerprint.hex()} if fingerprint else {}),
         # A label may come from an old journal, and only ASCII can be a header.
         "journal_version": quote(transfer.version),
         "tool_version": __version__,

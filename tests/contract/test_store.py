@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import threading
@@ -19,7 +20,7 @@ from chorus_upload.errors import (
     PreconditionFailed,
     StorageError,
 )
-from chorus_upload.storage.store import ComputedBy, Properties, Store, StoredObject
+from chorus_upload.storage.store import ComputedBy, Origin, Properties, Store, StoredObject
 from tests.contract.conftest import Place
 
 MIB = 1 << 20
@@ -358,6 +359,56 @@ class TestDelete:
         put(store, "dir/ab")
         store.delete("dir/a")
         assert keys(store) == ["dir/ab"]
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+def test_a_directory_copies_nothing_by_itself(store: Store) -> None:
+    put(store, "a")
+    assert store.origin("a") is None
+    assert store.copy("b", Origin("another", "a", "etag", 7, 0, bytes(16))) is None
+    assert keys(store) == ["a"]
+
+
+@pytest.mark.parametrize("place", ["azure", "s3"], indirect=True)
+class TestCopy:
+    """What a service does by itself."""
+
+    @pytest.fixture
+    def origin(self, store: Store) -> Origin:
+        put(store, "dir/a b", b"content")
+        origin = store.origin("dir/a b")
+        assert origin is not None
+        return origin
+
+    def test_it_is_copied_and_proven(self, store: Store, origin: Origin) -> None:
+        copied = store.copy("b/ä", origin, create_only=True, properties=lambda: Properties(md5=origin.md5))
+        assert copied is not None
+        assert read(store, "b/ä") == b"content"
+        assert copied.transit_checked or (copied.checksum and copied.checksum.computed_by is ComputedBy.SERVICE)
+        found = store.stat("b/ä")
+        assert found is not None
+        assert (found.size, found.etag) == (copied.size, copied.etag)
+
+    def test_conditions(self, store: Store, origin: Origin) -> None:
+        there = put(store, "b", b"other")
+        with pytest.raises(ObjectExists):
+            store.copy("b", origin, create_only=True)
+        assert read(store, "b") == b"other"
+        with pytest.raises(PreconditionFailed):
+            store.copy("b", origin, if_match=origin.etag)
+        assert read(store, "b") == b"other"
+        assert store.copy("b", origin, if_match=there.etag) is not None
+        assert read(store, "b") == b"content"
+
+    def test_what_cannot_be_proven_is_not_copied(self, store: Store, origin: Origin) -> None:
+        lie = dataclasses.replace(origin, md5=bytes(16))
+        put(store, "dir/a b", b"changed since")
+        for each in (lie, origin, dataclasses.replace(origin, service="another")):
+            assert store.copy("b", each, create_only=True) is None
+        assert store.stat("b") is None
+
+    def test_of_the_absent_there_is_none(self, store: Store) -> None:
+        assert store.origin("absent") is None
 
 
 class TestBrowse:

@@ -15,7 +15,7 @@ from tests.e2e.conftest import new_disk
 from tests.e2e.site import Site
 from tests.emulators import Azurite
 from tests.trees import Bytes, bytes_of
-from tests.wire import CutAnswer, Wire
+from tests.wire import CutAnswer, Request, Wire
 
 SPRING = {
     "OMOP/person.csv": Bytes(3_000),
@@ -64,7 +64,11 @@ def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Disk | Container:
     if request.param == "disk":
         return new_disk(tmp_path / "cloud")
     container: Container = request.getfixturevalue("container")
-    return container
+    if request.param == "container":
+        return container
+    # The emulator copies within itself only, and knows itself by the address at which it is asked.
+    wire: Wire = request.getfixturevalue("wire")
+    return dataclasses.replace(container, port=wire.port)
 
 
 @pytest.fixture
@@ -236,3 +240,65 @@ def test_nothing_is_put_on_a_disk_on_the_way(
     written = {Path(line).name for line in notes.read_text().splitlines()}
     written = {name for name in written if not name.startswith("journal.db") and not name.isdigit()}
     assert written <= {"manifest.csv", "null"}
+
+
+class TestWithinOneService:
+    """What lies in the service to which it is to go is copied by that service: no byte of it comes by here."""
+
+    @pytest.mark.parametrize("cloud", ["same service"], indirect=True)
+    def test_it_is_copied_there(self, site: Site, origin: Origin, wire: Wire, cloud: Container) -> None:
+        site.run("journal", "update", "--version", "spring")
+        wire.requests.clear()
+        finished = site.run("--json", "file", "upload").event("upload-finished")
+        assert files_of(cloud.objects()) == expected("spring", *SPRING)
+        # Small files are fetched and sent: that is quicker.
+        ours = {each.target.partition("?")[0].rpartition("/")[2] for each in wire.requests if _is_file(each, origin)}
+        assert ours == {"person.csv", "empty.csv", "scan%20%C3%A4%C3%B6.dcm"}
+        assert finished["spared"] == 70_000 + 9_000_001
+        assert finished["evidence"] == {"server": 3, "transit": 2}
+        site.run("file", "verify", "--deep")
+
+        # It is known as well as what came by here: nothing has changed, and then one file has.
+        site.run("journal", "update", "--version", "summer")
+        assert site.pending() == set()
+        origin.put("1002/Images/scan.dcm", Bytes(70_000, edition=2))
+        site.run("journal", "update", "--version", "autumn")
+        site.run("file", "upload")
+        assert files_of(cloud.objects())["autumn/1002/Images/scan.dcm"] == bytes_of(
+            "1002/Images/scan.dcm", Bytes(70_000, edition=2)
+        )
+
+    @pytest.mark.parametrize("cloud", ["same service"], indirect=True)
+    def test_what_cannot_be_proven_comes_by_here(
+        self, site: Site, origin: Origin, wire: Wire, cloud: Container
+    ) -> None:
+        """One has no MD5, and one a wrong one."""
+        origin.put("1002/Waveforms/large.h5", SPRING["1002/Waveforms/large.h5"], with_md5=False)
+        with origin.azurite.service() as service:
+            blob = service.get_blob_client(origin.name, "given/out/1002/Images/scan.dcm")
+            blob.set_http_headers(ContentSettings(content_type="text/plain", content_md5=bytearray(16)))
+        site.run("journal", "update", "--version", "spring")
+        wire.requests.clear()
+        assert site.run("--json", "file", "upload").event("upload-finished")["spared"] == 0
+        assert files_of(cloud.objects()) == expected("spring", *SPRING)
+        assert {"scan.dcm", "large.h5"} <= {
+            each.target.partition("?")[0].rpartition("/")[2] for each in wire.requests if _is_file(each, origin)
+        }
+
+    @pytest.mark.parametrize("cloud", ["same service"], indirect=True)
+    def test_a_key_that_is_taken_is_left_alone(self, site: Site, origin: Origin, cloud: Container) -> None:
+        cloud.put("data/spring/1002/Images/scan.dcm", b"other")
+        cloud.put(
+            "data/spring/1002/Waveforms/large.h5",
+            bytes_of("1002/Waveforms/large.h5", SPRING["1002/Waveforms/large.h5"]),
+        )
+        site.run("journal", "update", "--version", "spring")
+        ran = site.run("--json", "file", "upload", exit_code=3)
+        (failed,) = ran.events("file-failed")
+        assert (failed["kind"], failed["path"]) == ("key-taken", "1002/Images/scan.dcm")
+        assert files_of(cloud.objects())["spring/1002/Images/scan.dcm"] == b"other"
+
+
+def _is_file(request: Request, origin: Origin) -> bool:
+    """Whether a file of the origin was fetched."""
+    return request.method == "GET" and f"/{origin.name}/given" in request.target
