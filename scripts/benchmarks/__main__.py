@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .candidates import bench_candidates
+from .clouds import PAIRS, TREES, bench_clouds
 from .data import UPLOADS
 from .journal import bench_journal, bench_large
 from .scripts import bench_scripts
@@ -41,6 +42,9 @@ def arguments() -> argparse.Namespace:
         "--only", type=some_of(*UPLOADS), default=list(UPLOADS), metavar="TREE,...", help=f"of {', '.join(UPLOADS)}"
     )
     add_without(upload, "rclone", "azcopy", "nginx")
+    clouds = commands.add_parser("clouds", parents=[rounds], help="from service to service: rclone copy")
+    clouds.add_argument("--only", type=some_of(*PAIRS), default=list(PAIRS), metavar="PAIR,...", help=", ".join(PAIRS))
+    clouds.add_argument("--trees", type=some_of(*TREES), default=list(TREES), metavar="TREE,...", help=", ".join(TREES))
     commands.add_parser("scripts", parents=[tree], help="scripts for az and azcopy: written and run")
     candidates = commands.add_parser("candidates", parents=[rounds], help="puts by libraries that could send ours")
     candidates.add_argument("--puts", type=int, default=3_000, metavar="N", help="in each run; default: %(default)s")
@@ -74,6 +78,8 @@ def run(given: argparse.Namespace, home: Path, work: Path) -> int:
     match given.command:
         case "upload":
             return bench_upload(home, work, rounds=given.rounds, only=given.only, without=given.without)
+        case "clouds":
+            return bench_clouds(work, rounds=given.rounds, pairs=given.only, trees=given.trees)
         case "scripts":
             return bench_scripts(home, work)
         case "candidates":
