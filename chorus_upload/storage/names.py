@@ -5,6 +5,8 @@ from __future__ import annotations
 _LONGEST_IN_AZURE = 1024
 _MOST_PARTS_IN_AZURE = 254
 _LONGEST_IN_S3 = 1024
+_LONGEST_IN_GS = 1024
+_RESERVED_IN_GS = ".well-known/acme-challenge/"
 
 
 def refused_by_azure(name: str) -> str | None:
@@ -30,4 +32,16 @@ def refused_by_s3(name: str) -> str | None:
         return "some services would turn the backslash into a slash"
     if len(name.encode()) > _LONGEST_IN_S3:
         return f"names have at most {_LONGEST_IN_S3} bytes as UTF-8"
+    return None
+
+
+def refused_by_gs(name: str) -> str | None:
+    """Why an object of a bucket of Google's cannot have this name: the service would refuse it; None if it can."""
+    # It takes most of these, and then many programs cannot list them.
+    if any(character < " " or "\x7f" <= character <= "\x9f" or character in "\ufffe\uffff" for character in name):
+        return "it holds a control character"
+    if name.startswith(_RESERVED_IN_GS):
+        return f"names that begin with {_RESERVED_IN_GS} are the service's own"
+    if len(name.encode()) > _LONGEST_IN_GS:
+        return f"names have at most {_LONGEST_IN_GS} bytes as UTF-8"
     return None
