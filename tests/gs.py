@@ -247,6 +247,8 @@ class Front:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.uploads: dict[str, _Upload] = {}
+        self.most_of_a_part: int | None = None
+        """How much of what comes at once is kept, in bytes: the service may take less than it is given."""
         self._lock = threading.Lock()
 
     def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
@@ -293,7 +295,7 @@ class Front:
             begin = int(what.partition("-")[0])
             if begin > len(upload.data):
                 return _error(503, "There is a gap.", "backendError")
-            upload.data += body[len(upload.data) - begin :]
+            upload.data += body[len(upload.data) - begin :][: self.most_of_a_part]
             if len(upload.data) < int(size):
                 # Of what is not the end only whole granules are kept.
                 del upload.data[len(upload.data) // _GRANULE * _GRANULE :]

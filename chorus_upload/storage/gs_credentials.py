@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -180,9 +180,11 @@ class GoogleLogin:
         from google.auth.exceptions import GoogleAuthError
         from google.auth.transport.requests import Request
 
+        found: Credentials
         reason = ""
         try:
             info = json.loads(path.read_bytes())
+            _require_encrypted(info, path)
             with warnings.catch_warnings():
                 # That such a file should be one's own: it is the one that the configuration names.
                 warnings.simplefilter("ignore")
@@ -194,12 +196,13 @@ class GoogleLogin:
             # The texts of these show the file.
             reason = "it holds no credentials of Google's"
         else:
-            return _encrypted(found, path)
+            return found
         raise ConfigError(f"{path}: the credentials cannot be used: {reason}", hint=_NOT_USABLE)
 
     def _of_this_machine(self) -> Credentials:
         import google.auth
 
+        found: Credentials
         with warnings.catch_warnings():
             # That a user's own login has no project for its quota.
             warnings.simplefilter("ignore")
@@ -243,11 +246,11 @@ def _session(http: HttpClient) -> requests.Session:
     return session
 
 
-def _encrypted(credentials: Credentials, path: Path) -> Credentials:
-    address = urlsplit(str(getattr(credentials, "token_uri", None) or _TOKEN_SERVICE))
-    if address.scheme != "https" and not is_this_machine(address.hostname or ""):
-        raise ConfigError(f"{path}: its token_uri is not encrypted", hint="It begins with https://.")
-    return credentials
+def _require_encrypted(info: Mapping[str, object], path: Path) -> None:
+    for name in ("token_uri", "token_url"):
+        address = urlsplit(str(info.get(name) or _TOKEN_SERVICE))
+        if address.scheme != "https" and not is_this_machine(address.hostname or ""):
+            raise ConfigError(f"{path}: its {name} is not encrypted", hint="It begins with https://.")
 
 
 def _no_identity(error: Exception, renewal: str) -> StorageError:

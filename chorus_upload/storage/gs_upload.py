@@ -12,7 +12,7 @@ import json
 import uuid
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -255,8 +255,8 @@ class _Session:
 
     def wait(self) -> None:
         """Until nothing is under way: it is not lost, the service keeps it."""
-        if self._under_way is not None and not self._under_way.cancel():
-            self._under_way.exception()
+        if self._under_way is not None:
+            wait([self._under_way])
 
     def ask(self) -> dict[str, Any] | None:
         """What has become of it: what the service says of the object, once there is one. Sets `committed`."""
