@@ -37,7 +37,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """A name by which it is known, from which nothing can be read."""
+        """A name by which the same upload is known again."""
         said = [self.url, self.size, self.first_md5.hex(), sorted(self.conditions.items())]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
