@@ -20,7 +20,6 @@ and may then meet its own result: the caller reads back what is there and decide
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -177,7 +176,7 @@ class GsStore:
         try:
             if size <= self._chunk_size:
                 data = whole(body, size=size)
-                md5 = hashlib.md5(data, usedforsecurity=False).digest()
+                md5 = None if source is None else hash_of(io.BytesIO(data), size)
                 return self._copied(upload, twin, source, md5) or upload.at_once(data)
             stream = io.BytesIO(body) if isinstance(body, bytes) else body
             if source is None:
@@ -256,10 +255,10 @@ class GsStore:
         return found if is_same and found is not None and found.checksum is not None else None
 
     def _copied(
-        self, upload: Upload, twin: Twin | None, source: StoredObject | None, md5: bytes
+        self, upload: Upload, twin: Twin | None, source: StoredObject | None, md5: bytes | None
     ) -> StoredObject | None:
         """A copy of the twin, if it has this MD5 and the service makes one."""
-        if twin is None or source is None or source.checksum is None or source.checksum.md5 != md5:
+        if twin is None or source is None or source.checksum is None or md5 is None or source.checksum.md5 != md5:
             return None
         return upload.copied(self._name(twin.key), twin=source, md5=md5)
 

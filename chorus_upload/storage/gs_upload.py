@@ -102,13 +102,10 @@ class Upload:
                     md5.update(buffer.view)
                     if session is None:
                         session = self._session(size, _md5(buffer.view), executor)
-                    last = offset + chunk >= size
-                    if last:
-                        self.properties()
                 except BaseException:
                     buffer.give_back()
                     raise
-                session.send(offset, buffer, md5.digest() if last else None)
+                session.send(offset, buffer, md5.digest() if offset + chunk >= size else None)
             if session is None:
                 raise ValueError("a body that is empty goes at once")
             return session.finish(md5.digest())
