@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.emulators import Azurite, EmulatorMissing, running_azurite
+from tests.gs import Front, Service, running_fake_gcs, running_front, running_gcp_emulator
 from tests.s3 import SeaweedFS, running_seaweedfs
 
 
@@ -46,6 +47,45 @@ def s3_bucket(seaweedfs: SeaweedFS) -> str:
     return seaweedfs.create_bucket()
 
 
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running fake-gcs-server: truthful about conditions on uploads in one request. Fails when it is missing."""
+    try:
+        with running_fake_gcs(tmp_path_factory.mktemp("fake-gcs")) as service:
+            yield service
+    except EmulatorMissing as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def gcp_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running gcp-storage-emulator: truthful about MD5s and resumable uploads. Fails when it is missing."""
+    try:
+        with running_gcp_emulator(tmp_path_factory.mktemp("gcp-emulator")) as service:
+            yield service
+    except EmulatorMissing as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def gs_front(fake_gcs: Service) -> Iterator[tuple[Front, Service]]:
+    """fake-gcs-server with what it lacks."""
+    with running_front(fake_gcs) as running:
+        yield running
+
+
+@pytest.fixture
+def gcs(gs_front: tuple[Front, Service]) -> Service:
+    """Google Cloud Storage, as far as it is needed here."""
+    return gs_front[1]
+
+
+@pytest.fixture
+def gs_bucket(gcs: Service) -> str:
+    """The name of a fresh, empty bucket."""
+    return gcs.create_bucket()
+
+
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
     """A directory for one test, apart from what else the test keeps in `tmp_path`."""
@@ -68,6 +108,8 @@ def no_credentials_around(monkeypatch: pytest.MonkeyPatch) -> None:
         "AWS_PROFILE",
         "AWS_ENDPOINT_URL",
         "AWS_ENDPOINT_URL_S3",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "STORAGE_EMULATOR_HOST",
         "REQUESTS_CA_BUNDLE",
         "CURL_CA_BUNDLE",
         "HTTP_PROXY",

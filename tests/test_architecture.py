@@ -56,7 +56,7 @@ AT_HOME = {
     "aiobotocore": {"storage"},
     "botocore": {"storage"},
     "aiohttp": {"storage"},
-    "gcsfs": {"storage"},
+    "google": {"storage"},
     "obstore": {"storage"},
 }
 
@@ -199,7 +199,7 @@ def test_no_module_grows_without_end() -> None:
     [
         ("chorus_upload.cli.app", "sqlalchemy alembic sqlite3 azure fsspec pydantic rich xxhash asyncio"),
         ("chorus_upload.operations.update", "alembic azure fsspec rich typer"),
-        ("chorus_upload.storage.open", "azure fsspec requests sqlalchemy"),
+        ("chorus_upload.storage.open", "azure fsspec google requests sqlalchemy"),
         ("chorus_upload.events", "typing_extensions pydantic pathlib subprocess socket"),
     ],
 )

@@ -69,7 +69,13 @@ _CLOUDS = {
         ),
         identity=("aws_endpoint_url", "aws_requester_pays"),
     ),
-    "gs": _Cloud((_Kind(AuthMode.APPLICATION_CREDENTIALS, ("google_application_credentials",)),)),
+    "gs": _Cloud(
+        (
+            _Kind(AuthMode.TOKEN_FILE, ("google_token_file",)),
+            _Kind(AuthMode.APPLICATION_CREDENTIALS, ("google_application_credentials",)),
+        ),
+        identity=("google_endpoint_url", "google_user_project", "endpoint_ip"),
+    ),
 }
 _IDENTITY = frozenset(name for cloud in _CLOUDS.values() for name in cloud.identity)
 _KEYS = {key.field: key for key in CREDENTIALS if key.current}

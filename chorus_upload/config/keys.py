@@ -158,8 +158,8 @@ CREDENTIALS = (
         "auth_mode",
         "auth.mode",
         choice(AuthMode),
-        "How to authenticate. `login` uses the identity of the machine or user, `az login` included; `sas` is"
-        " another spelling of `sas_token`.",
+        "How to authenticate. `login` uses the identity of the machine or user, `az login` and `gcloud auth"
+        " application-default login` included; `sas` is another spelling of `sas_token`.",
         '"sas_token"',
         default="follows from the credential that is there; `login` without any",
     ),
@@ -182,8 +182,9 @@ CREDENTIALS = (
         "endpoint_ip",
         "auth.endpoint_ip",
         IP_ADDRESS,
-        "Where to connect to for the host of the account, whatever its name resolves to: a private endpoint, for"
-        " example, without an entry in the hosts file. The certificate is still checked against the host's name.",
+        "Where to connect to for the host of the service (Azure, Google), whatever its name resolves to: a private"
+        " endpoint, for example, without an entry in the hosts file. The certificate is still checked against the"
+        " host's name.",
         '"10.20.30.40"',
         default="what the name resolves to",
     ),
@@ -279,8 +280,33 @@ CREDENTIALS = (
         "google_application_credentials",
         "auth.google_application_credentials",
         TEXT,
-        "A Google credentials file (JSON).",
+        "A Google credentials file (JSON): the key of a service account, an application default login, or a workload"
+        " identity.",
         '"~/chorus-service-account.json"',
         variables=("GOOGLE_APPLICATION_CREDENTIALS",),
+    ),
+    Key(
+        "google_token_file",
+        "auth.google_token_file",
+        TEXT,
+        "A text file that holds a Google access token and nothing else, for whoever is handed one. It is read again"
+        " whenever it changes, also while a command works.",
+        '"~/google-token.txt"',
+    ),
+    Key(
+        "google_user_project",
+        "auth.google_user_project",
+        TEXT,
+        "The Google project that pays for what is asked, for buckets where that is not their owner.",
+        '"our-project"',
+    ),
+    Key(
+        "google_endpoint_url",
+        "auth.google_endpoint_url",
+        TEXT,
+        "The address of Google Cloud Storage, where it is not the usual one: a private endpoint, or an emulator.",
+        '"https://storage-xyz.p.googleapis.com"',
+        default="`https://storage.googleapis.com`",
+        variables=("STORAGE_EMULATOR_HOST",),
     ),
 )

@@ -50,6 +50,7 @@ _PLAIN_SLOTS = (
 )
 _CENTRAL_SLOTS = ("patient_first", "tier", "overwrite")
 
+_CREDENTIAL_FILES = ("google_application_credentials", "google_token_file")
 _STAND_IN = Location(path="not understood")
 
 
@@ -266,11 +267,14 @@ class _Loader:
             self.complaints.warning(entry.origin, "without effect: the program always moves the journal itself")
 
     def _warn_of_open_permissions(self) -> None:
-        if os.name != "posix" or not self._has_secret():
+        if os.name != "posix":
             return
         file = self.complaints.file
-        if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        if self._has_secret() and _is_open(file):
             self.complaints.warning("it holds credentials, and others can read it", f"chmod 600 '{file}'")
+        for slot, entry in self.entries.items():
+            if slot.rpartition(".")[2] in _CREDENTIAL_FILES and _is_open(Path(entry.value).expanduser()):
+                self.complaints.warning(f"{entry.origin}: others can read that file", f"chmod 600 '{entry.value}'")
 
     def _has_secret(self) -> bool:
         for slot, entry in self.entries.items():
@@ -284,4 +288,12 @@ class _Loader:
                     continue
                 if address.sas_token or address.password or address.query:
                     return True
+        return False
+
+
+def _is_open(file: Path) -> bool:
+    """Whether others than its owner can read a file, as far as it is there."""
+    try:
+        return bool(stat.S_IMODE(file.stat().st_mode) & 0o077)
+    except OSError:
         return False

@@ -42,6 +42,23 @@ _ENVIRONMENT = """\
 3. Without any of these, the identity of the machine or user is used, as with `auth_mode = "login"`.
 """
 
+_GOOGLE = """\
+A `gs://` place (`pip install "chorus-upload[gcs]"`) is entered in one of four ways:
+
+- `google_token_file`: an access token in a text file, for whoever is handed one that lives an hour. Write the next one
+  into the same file, also while an upload runs: it is used from the next request on. When it has ended all the same,
+  the run stops with exit code 22, and the same command goes on later, in the middle of a large file, too.
+- `google_application_credentials`: the key of a service account, a login that was made elsewhere, or a workload
+  identity. Tokens are renewed as long as needed.
+- `auth_mode = "login"`: what `gcloud auth application-default login` has left, or the identity of a machine in Google's
+  cloud.
+- `auth_mode = "anonymous"`: nobody, for public buckets.
+
+The identity needs the role Storage Object User on the bucket. `journal.db.sessions` beside the local journal remembers
+uploads of large files that are under way. Whoever can read it could write these files for a week: it is for its owner
+only, like the configuration, and is gone when nothing is under way.
+"""
+
 _BANDWIDTH = """\
 `bandwidth_limit` is a rate, or a timetable. It limits the content of the files, for all threads together; what the
 network adds to that comes on top.
@@ -96,6 +113,7 @@ def markdown() -> str:
     auth = ", ".join(f"`[{_written(section.name)}]`" for section in SECTIONS if section.name.endswith(".auth"))
     parts += [f"## Credentials: {auth}", _CREDENTIALS, _ENVIRONMENT.format(examples=_variable_examples())]
     parts += [_table(_current(CREDENTIALS), with_variables=True)]
+    parts += ["## Google", _GOOGLE]
     parts += ["## Bandwidth", _BANDWIDTH, "## Patterns", _PATTERNS, "## Older files", _OLDER, "\n".join(_older())]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 

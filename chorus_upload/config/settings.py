@@ -39,6 +39,8 @@ class AuthMode(StrEnum):
     """A named AWS profile."""
     APPLICATION_CREDENTIALS = "application_credentials"
     """A Google credentials file."""
+    TOKEN_FILE = "token_file"  # noqa: S105 - the name of a mode
+    """A text file with an access token of Google's."""
     ANONYMOUS = "anonymous"
 
 
@@ -77,7 +79,7 @@ class Auth(_Frozen):
     azure_account_key: SecretStr | None = None
     azure_connection_string: SecretStr | None = None
     endpoint_ip: str | None = None
-    """Where the account's host is connected to; its certificate is checked against its name all the same."""
+    """Where the service's host is connected to; its certificate is checked against its name all the same."""
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
     aws_session_token: SecretStr | None = None
@@ -86,6 +88,10 @@ class Auth(_Frozen):
     aws_requester_pays: bool | None = None
     """Whether whoever asks for an object pays for its transfer, as the owners of some buckets demand."""
     google_application_credentials: str | None = None
+    google_token_file: str | None = None
+    google_user_project: str | None = None
+    """The project that pays for what is asked, as the owners of some buckets demand."""
+    google_endpoint_url: str | None = None
     username: str | None = None
     password: SecretStr | None = None
     url_query: SecretStr | None = None

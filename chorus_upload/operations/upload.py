@@ -86,7 +86,11 @@ def upload(
     with ExitStack() as stack:
         _, sources = stack.enter_context(open_sources(settings, modalities, stop=stop))
         traffic = Traffic(settings.num_threads, throttle=Throttle(settings.bandwidth_limit, stop=stop), stop=stop)
-        store = stack.enter_context(open_store(central.location, Network.of(settings), traffic=traffic, stop=stop))
+        local = settings.journal.local_path
+        sessions = local.with_name(f"{local.name}.sessions")
+        store = stack.enter_context(
+            open_store(central.location, Network.of(settings), traffic=traffic, stop=stop, sessions=sessions)
+        )
         store.probe()
         submission = submissions.begin(
             journal, url=url, label=new_version_label(datetime.now().astimezone()), who=Who.here()

@@ -27,18 +27,12 @@ from azure.storage.blob import BlobClient, BlobPrefix, BlobProperties
 
 from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError
 from chorus_upload.model import Twin
+from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.azure_client import connect
 from chorus_upload.storage.azure_credentials import AzureCredential, ConnectionString, SasToken
 from chorus_upload.storage.azure_download import Download
 from chorus_upload.storage.azure_errors import error_code
-from chorus_upload.storage.azure_requests import (
-    Conditions,
-    DataRequests,
-    Requests,
-    bare_etag,
-    broken_off,
-    must_be_complete,
-)
+from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.azure_upload import Source, Upload, block_size_for, microseconds
 from chorus_upload.storage.bodies import whole
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from azure.storage.blob import BlobClient, BlobProperties, StorageStreamDownloader
 
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag, broken_off, must_be_complete
+from chorus_upload.storage.answers import broken_off, must_be_complete
+from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

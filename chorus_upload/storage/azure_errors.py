@@ -25,9 +25,9 @@ from chorus_upload.errors import (
     ObjectNotFound,
     PreconditionFailed,
     StorageError,
-    TlsError,
     TransientError,
 )
+from chorus_upload.storage.answers import no_answer, not_trusted, seconds_to_wait
 from chorus_upload.storage.curl import Answer, NotTrusted, ProxyRefused
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -119,7 +119,7 @@ def _refusal_of(error: HttpResponseError) -> Refusal:
     more = getattr(error, "additional_info", None)
     detail = str(more.get("authenticationerrordetail") or "") if isinstance(more, dict) else ""
     asked = _headers(error).get("Retry-After")
-    return Refusal(error.status_code or 0, error_code(error), _first_line(error), detail, _seconds(asked))
+    return Refusal(error.status_code or 0, error_code(error), _first_line(error), detail, seconds_to_wait(asked))
 
 
 def _refusal_in(answer: Answer) -> Refusal:
@@ -134,7 +134,7 @@ def _refusal_in(answer: Answer) -> Refusal:
         answer.headers.get("x-ms-error-code") or element("Code"),
         scrub((element("Message") or answer.reason).partition("\n")[0].rstrip(".")),
         element("AuthenticationErrorDetail"),
-        _seconds(answer.headers.get("retry-after")),
+        seconds_to_wait(answer.headers.get("retry-after")),
     )
 
 
@@ -192,26 +192,15 @@ def _no_answer(error: Exception, doing: str) -> StorageError:
     """No answer, or one that broke off."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, NotTrusted):
-            return _not_trusted(str(cause), doing)
-        if isinstance(cause, ProxyRefused):
-            return AccessDenied(
-                f"{doing}: {cause}", hint="Set `proxy` in the configuration, as http://user:password@host:port."
-            )
+        if isinstance(cause, (NotTrusted, ProxyRefused)):
+            return no_answer(cause, doing=doing)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return _not_trusted(cause.verify_message or cause.reason or "", doing)
+            return not_trusted(scrub(cause.verify_message or cause.reason or ""), doing=doing)
     reason = scrub(str(causes[-1]).partition("\n")[0]) or type(causes[-1]).__name__
     # What the SDK cannot take apart has been cut off within its headers.
     if isinstance(error, ValueError) and not isinstance(error, DeserializationError):
         return StorageError(f"{doing}: the client library refuses: {reason}")
     return TransientError(f"{doing}: {reason}")
-
-
-def _not_trusted(reason: str, doing: str) -> TlsError:
-    return TlsError(
-        f"{doing}: {scrub(reason)}",
-        hint="If your institution inspects traffic, name its certificates in `ca_bundle` in the configuration.",
-    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -238,17 +227,3 @@ def _first_line(error: AzureError) -> str:
 def _headers(error: HttpResponseError) -> Mapping[str, str]:
     found: Mapping[str, str] | None = getattr(error.response, "headers", None)
     return found or {}
-
-
-def _seconds(asked: str | None) -> float | None:
-    """What a service asks for in Retry-After, in seconds: it says a number, or a date."""
-    if not asked:
-        return None
-    if asked.strip().isdecimal():
-        return float(asked)
-    try:
-        until = parsedate_to_datetime(asked)
-    except ValueError:
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -12,7 +12,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from urllib3.exceptions import HTTPError
 
-from chorus_upload.errors import IntegrityError, TransientError
+from chorus_upload.errors import IntegrityError
 from chorus_upload.storage.azure_credentials import Access
 from chorus_upload.storage.azure_errors import Refused, translate
 from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer, TimedOut
@@ -134,20 +134,6 @@ class Conditions:
         if self.if_match is not None:
             return {"match_condition": MatchConditions.IfNotModified, "etag": f'"{self.if_match}"'}
         return {}
-
-
-def must_be_complete(*required: object) -> None:
-    """Raise TransientError when an answer lacks one of the things that it cannot be without.
-
-    An answer that breaks off within its headers looks complete to Python's HTTP client; what tells is that
-    headers are missing that the service always sends.
-    """
-    if any(each is None for each in required):
-        raise broken_off()
-
-
-def broken_off() -> TransientError:
-    return TransientError("the answer broke off, or is not the service's")
 
 
 def bare_etag(etag: str | None) -> str:

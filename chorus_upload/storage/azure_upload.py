@@ -18,15 +18,9 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, StandardBlobTier
 
 from chorus_upload.errors import IntegrityError, ObjectExists, StorageError
+from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.azure_errors import error_code
-from chorus_upload.storage.azure_requests import (
-    Conditions,
-    DataRequests,
-    Requests,
-    bare_etag,
-    broken_off,
-    must_be_complete,
-)
+from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.bodies import fill, require_end
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject

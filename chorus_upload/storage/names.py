@@ -10,6 +10,8 @@ _DEVICES = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$"}
     | {f"{device}{number}" for device in ("com", "lpt") for number in "0123456789\u00b9\u00b2\u00b3"}
 )
+_LONGEST_IN_GS = 1024
+_RESERVED_IN_GS = ".well-known/acme-challenge/"
 
 
 def refused_by_azure(name: str) -> str | None:
@@ -46,4 +48,16 @@ def refused_by_windows(part: str) -> str | None:
         return "it would lose the dot or space at its end"
     if part.partition(".")[0].rstrip(" ").casefold() in _DEVICES:
         return "it is the name of a device"
+    return None
+
+
+def refused_by_gs(name: str) -> str | None:
+    """Why an object of a bucket of Google's cannot have this name: the service would refuse it; None if it can."""
+    # It takes most of these, and then many programs cannot list them.
+    if any(character < " " or "\x7f" <= character <= "\x9f" or character in "\ufffe\uffff" for character in name):
+        return "it holds a control character"
+    if name.startswith(_RESERVED_IN_GS):
+        return f"names that begin with {_RESERVED_IN_GS} are the service's own"
+    if len(name.encode()) > _LONGEST_IN_GS:
+        return f"names have at most {_LONGEST_IN_GS} bytes as UTF-8"
     return None

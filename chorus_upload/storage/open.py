@@ -23,22 +23,29 @@ from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
+    from chorus_upload.storage.gs_credentials import Access
 
-_STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it)"
+_STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it), gs:// (Google)"
 _SOURCES = _STORES
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way."""
-
-
+_CLOUDS = ("az", "s3", "gs")
 _S3_MODES = (None, AuthMode.LOGIN, AuthMode.ACCESS_KEY, AuthMode.PROFILE, AuthMode.ANONYMOUS)
 
 
 def open_store(
-    location: Location, network: Network, *, traffic: Traffic | None = None, stop: threading.Event | None = None
+    location: Location,
+    network: Network,
+    *,
+    traffic: Traffic | None = None,
+    stop: threading.Event | None = None,
+    sessions: Path | None = None,
 ) -> Store:
     """The store at `location`, to be closed by the caller. Nothing is read or sent yet.
 
-    `traffic` is shared with whoever else sends in the same run; without one the store has its own.
+    `traffic` is shared with whoever else sends in the same run; without one the store has its own. `sessions` is a
+    file for what a store has to remember of uploads under way, where the service does not; without one they are not
+    gone on with in another run.
 
     Once `stop` is set nothing is waited for any more. Raises ConfigError when this version cannot open such a
     place.
@@ -49,6 +56,8 @@ def open_store(
         return _azure(location, network, traffic, retry=_retry(network.patience, stop))
     if location.scheme == "s3":
         return _s3(location, network, traffic, retry=_retry(network.patience, stop))
+    if location.scheme == "gs":
+        return _gs(location, network, traffic, retry=_retry(network.patience, stop), sessions=sessions)
     raise _unsupported(location, "stored", _STORES)
 
 
@@ -57,12 +66,12 @@ def unsupported(settings: Settings) -> list[str]:
     found = [
         _unsupported(place, "stored", _STORES).message
         for place in (settings.journal.cloud, settings.central.location)
-        if not place.is_local and place.scheme not in ("az", "s3")
+        if not place.is_local and place.scheme not in _CLOUDS
     ]
     found += [
         f"{site.modality}: {_unsupported(site.location, 'read', _SOURCES).message}"
         for site in settings.sites.values()
-        if not site.location.is_local and site.location.scheme not in ("az", "s3")
+        if not site.location.is_local and site.location.scheme not in _CLOUDS
     ]
     return found
 
@@ -88,6 +97,9 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
         return CloudSource(_azure(site.location, network, None, retry=retry, block_size=_SOURCE_BLOCK))
     if site.location.scheme == "s3":
         return CloudSource(_s3(site.location, network, None, retry=_retry(network.patience, stop)))
+    if site.location.scheme == "gs":
+        retry = _retry(network.patience, stop)
+        return CloudSource(_gs(site.location, network, None, retry=retry, chunk_size=_SOURCE_BLOCK))
     raise _unsupported(site.location, "read", _SOURCES)
 
 
@@ -167,6 +179,54 @@ def _s3(location: Location, network: Network, traffic: Traffic | None, *, retry:
         f"{location}: s3:// places need a library that is not installed ({missing})",
         hint='Install it: pip install "chorus-upload[s3]"',
     )
+
+
+def _gs(
+    location: Location,
+    network: Network,
+    traffic: Traffic | None,
+    *,
+    retry: Retry,
+    sessions: Path | None = None,
+    chunk_size: int = 8 << 20,
+) -> Store:
+    from chorus_upload.storage.gs import GsStore
+    from chorus_upload.storage.gs_sessions import InFile
+
+    if not location.container:
+        raise ConfigError(f"{location} names no bucket", hint="Write gs://BUCKET or gs://BUCKET/PATH.")
+    endpoint = location.auth.google_endpoint_url
+    return GsStore(
+        location.container,
+        access=_google_access(location, network),
+        prefix=location.prefix,
+        project=location.auth.google_user_project,
+        # As Google's own programs read STORAGE_EMULATOR_HOST.
+        endpoint=f"http://{endpoint}" if endpoint and "://" not in endpoint else endpoint,
+        endpoint_ip=location.auth.endpoint_ip,
+        network=network,
+        traffic=traffic,
+        retry=retry,
+        sessions=None if sessions is None else InFile(sessions),
+        chunk_size=chunk_size,
+    )
+
+
+def _google_access(location: Location, network: Network) -> Access:
+    from chorus_upload.storage.gs_credentials import Anonymous, GoogleLogin, TokenFile
+
+    auth = location.auth
+    match auth.mode:
+        case AuthMode.TOKEN_FILE if auth.google_token_file is not None:
+            return TokenFile(Path(auth.google_token_file).expanduser())
+        case AuthMode.APPLICATION_CREDENTIALS if auth.google_application_credentials is not None:
+            return GoogleLogin(Path(auth.google_application_credentials).expanduser(), network)
+        case AuthMode.LOGIN | None:
+            return GoogleLogin(None, network)
+        case AuthMode.ANONYMOUS:
+            return Anonymous()
+        case mode:
+            raise ConfigError(f"{location}: auth_mode is {mode}, but there is no such credential for Google")
 
 
 def _account(location: Location) -> Account:

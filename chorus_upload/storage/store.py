@@ -105,6 +105,8 @@ class Capabilities:
     """Bodies up to this many bytes are sent with one request (and so get a `service_checksum`); 0 if none are."""
     etag_follows_content: bool = False
     """The same content written again has the same etag, so that `if_match` tells contents apart, and not writes."""
+    own_checksums: bool = False
+    """Every MD5 that it shows, of large objects and in listings, too, the service computed: no client can write one."""
 
 
 class ObjectStream(io.BufferedReader):

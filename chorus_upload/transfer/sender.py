@@ -174,8 +174,15 @@ class Sender:
             if isinstance(evidence, Evidence):
                 spared = transfer.size
                 return _delivered(transfer, content, evidence, stored.etag, begun, spared=spared, replaced=replaced)
+        failure = IntegrityError(f"what arrived differed from what was sent, {WRONG_ARRIVALS} times")
         for _ in range(WRONG_ARRIVALS):
-            stored, content = self._put(source, transfer)
+            try:
+                stored, content = self._put(source, transfer)
+            except IntegrityError as error:
+                # The service noticed itself, at the end of a body that cannot be read twice; it keeps nothing of it.
+                failure = error
+                transfer = dataclasses.replace(transfer, twin=None)
+                continue
             verdict = judge(stored, size=transfer.size, md5=content.md5)
             if verdict is Verdict.UNPROVEN:
                 verdict = self._prove(transfer, content)
@@ -188,7 +195,7 @@ class Sender:
                 self._store.delete(transfer.key, if_match=stored.etag)
             # Next time all of it is sent, whatever else might do.
             transfer = dataclasses.replace(transfer, twin=None)
-        raise IntegrityError(f"what arrived differed from what was sent, {WRONG_ARRIVALS} times")
+        raise failure
 
     def _copied(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content] | None:
         """What the service says after it copied the file by itself; None when the file has to come by here.

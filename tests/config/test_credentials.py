@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -57,6 +59,9 @@ def test_azure(load_text: Load, auth: str, mode: AuthMode) -> None:
         ("s3://b/x", 'aws_access_key_id = "a"\naws_secret_access_key = "S"', AuthMode.ACCESS_KEY),
         ("gs://b/x", "", AuthMode.LOGIN),
         ("gcs://b/x", 'google_application_credentials = "~/key.json"', AuthMode.APPLICATION_CREDENTIALS),
+        ("gs://b/x", 'google_token_file = "~/token.txt"', AuthMode.TOKEN_FILE),
+        ("gs://b/x", 'google_token_file = "t"\ngoogle_application_credentials = "k"', AuthMode.TOKEN_FILE),
+        ("gs://b/x", 'auth_mode = "anonymous"\ngoogle_user_project = "p"', AuthMode.ANONYMOUS),
         ("sftp://host/x", "", None),
         ("/local", 'auth_mode = "login"', None),
     ],
@@ -382,6 +387,39 @@ def test_a_usual_connection_string_serves_its_own_account_only(load_text: Load) 
 def test_a_usual_variable_does_not_complete_a_key_pair_of_the_file(load_text: Load) -> None:
     with pytest.raises(ConfigError, match="go together"):
         load_text(_central('aws_access_key_id = "OWN"', path="s3://b/x"), AMBIENT)
+
+
+def test_a_place_at_google(load_text: Load) -> None:
+    text = 'google_token_file = "t"\ngoogle_user_project = "payer"\nendpoint_ip = "10.0.0.1"'
+    auth = _auth(load_text(_central(text, path="gs://b/x"), {"STORAGE_EMULATOR_HOST": "localhost:4443"}))
+    assert auth == Auth(
+        mode=AuthMode.TOKEN_FILE,
+        google_token_file="t",
+        google_user_project="payer",
+        google_endpoint_url="localhost:4443",
+        endpoint_ip="10.0.0.1",
+    )
+    own = _auth(
+        load_text(
+            _central('google_endpoint_url = "https://own.example"', path="gs://b/x"),
+            {"STORAGE_EMULATOR_HOST": "localhost:4443", **AMBIENT},
+        )
+    )
+    assert (own.mode, own.google_endpoint_url) == (AuthMode.APPLICATION_CREDENTIALS, "https://own.example")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions")
+@pytest.mark.parametrize("key", ["google_token_file", "google_application_credentials"])
+def test_a_file_with_a_credential_should_be_its_owners_alone(load_text: Load, tmp_path: Path, key: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text("secret")
+    file.chmod(0o640)
+    text = _central(f'{key} = "{file}"', path="gs://b/x")
+    assert any("others can read that file" in warning for warning in load_text(text).warnings)
+    file.chmod(0o600)
+    assert load_text(text).warnings == ()
+    file.unlink()
+    assert load_text(text).warnings == ()
 
 
 # --- Nothing shows a secret

@@ -10,12 +10,15 @@ import pytest
 
 from chorus_upload.storage.azure import AzureStore
 from chorus_upload.storage.azure_credentials import AccountKey
+from chorus_upload.storage.gs import GsStore
+from chorus_upload.storage.gs_credentials import Anonymous
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3 import S3Store
 from chorus_upload.storage.s3_client import S3Access
 from chorus_upload.storage.store import Store
 from tests.emulators import Azurite
+from tests.gs import Service
 from tests.s3 import SeaweedFS
 
 IMPATIENT = Retry(patience=10, first=0.01, longest=0.05)
@@ -30,7 +33,7 @@ class Place:
     open_missing: Callable[[], Store]
 
 
-@pytest.fixture(params=["local", "azure", "s3"])
+@pytest.fixture(params=["local", "azure", "s3", "gs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "local":
         root = tmp_path / "store"
@@ -41,6 +44,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
             # Raced for in tests/storage/test_s3.py, where a wire brings completions one after the other.
             pytest.xfail("SeaweedFS looks and then writes when it completes an upload in parts; for a PUT it does not")
         return s3_place(request.getfixturevalue("seaweedfs"), request.getfixturevalue("s3_bucket"))
+    if request.param == "gs":
+        return gs_place(request.getfixturevalue("gcs"), request.getfixturevalue("gs_bucket"))
     azurite: Azurite = request.getfixturevalue("azurite")
     container: str = request.getfixturevalue("azure_container")
 
@@ -66,6 +71,15 @@ def s3_place(service: SeaweedFS, bucket: str) -> Place:
         )
 
     return Place("s3", lambda: open_s3(bucket), lambda: open_s3("missing"))
+
+
+def gs_place(service: Service, bucket: str) -> Place:
+    def open_gs(bucket: str) -> Store:
+        return GsStore(
+            bucket, access=Anonymous(), prefix="some/prefix", endpoint=service.url, retry=IMPATIENT, page_size=500
+        )
+
+    return Place("gs", lambda: open_gs(bucket), lambda: open_gs("missing"))
 
 
 @pytest.fixture

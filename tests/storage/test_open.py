@@ -15,6 +15,7 @@ from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_source, open_store
 from tests.emulators import Azurite
+from tests.gs import Service
 from tests.s3 import SeaweedFS
 
 
@@ -67,7 +68,10 @@ def test_a_login() -> None:
         ("az://data", Auth(azure_account_name="a", mode=AuthMode.SAS_TOKEN), "auth_mode is sas_token"),
         ("az://data", Auth(azure_account_name="a", mode=AuthMode.PROFILE), "auth_mode is profile"),
         ("az://data", Auth(azure_account_name="a", azure_account_key=SecretStr("k"), mode=AuthMode.SAS), "auth_mode"),
-        ("gs://bucket/x", Auth(), "gs://"),
+        ("gs://", Auth(mode=AuthMode.ANONYMOUS), "no bucket"),
+        ("gs://bucket", Auth(mode=AuthMode.SAS_TOKEN), "auth_mode is sas_token"),
+        ("gs://bucket", Auth(mode=AuthMode.ANONYMOUS, google_endpoint_url="http://gs.hospital.org"), "not encrypted"),
+        ("gs://bucket", Auth(mode=AuthMode.ANONYMOUS, google_endpoint_url="ftp://gs.org"), "no address"),
         ("s3://", Auth(), "no bucket"),
         ("s3://bucket", Auth(mode=AuthMode.SAS_TOKEN), "auth_mode is sas_token"),
         ("s3://bucket", Auth(aws_endpoint_url="http://s3.hospital.org"), "not encrypted"),
@@ -108,13 +112,39 @@ def test_s3_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "chorus-upload[s3]" in (caught.value.hint or "")
 
 
+def test_google(gcs: Service, gs_bucket: str, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("of-the-tests\n")
+    # As STORAGE_EMULATOR_HOST has it, without a scheme.
+    auth = Auth(
+        mode=AuthMode.TOKEN_FILE, google_token_file=str(token), google_endpoint_url=gcs.url.removeprefix("http://")
+    )
+    location = Location(path=f"gs://{gs_bucket}/some/prefix", auth=auth)
+    with open_store(location, Network(patience=0), sessions=tmp_path / "sessions") as store:
+        store.put("a", b"1", size=1)
+        assert store.url == f"{gcs.url}/{gs_bucket}/some/prefix"
+    assert gcs.objects(gs_bucket) == {"some/prefix/a": b"1"}
+    with open_source(SiteSettings(modality="Images", location=location, pattern="{filepath}"), Network()) as source:
+        assert [each.name for directory in source.walk() for each in directory.entries] == ["a"]
+
+
+def test_google_without_its_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "google.auth", None)
+    auth = Auth(mode=AuthMode.APPLICATION_CREDENTIALS, google_application_credentials=str(tmp_path / "key.json"))
+    with pytest.raises(ConfigError, match="not installed") as caught:
+        open_store(Location(path="gs://bucket", auth=auth), Network())
+    assert "chorus-upload[gcs]" in (caught.value.hint or "")
+    # A token needs no library.
+    open_store(Location(path="gs://bucket", auth=Auth(mode=AuthMode.ANONYMOUS)), Network()).close()
+
+
 def test_says_what_is_supported(tmp_path: Path) -> None:
-    location = Location(path="gs://bucket/x")
+    location = Location(path="sftp://host/x")
     for act in (
         lambda: open_store(location, Network()),
         lambda: open_source(SiteSettings(modality="Images", location=location, pattern="x"), Network()),
     ):
-        with pytest.raises(ConfigError, match="gs://") as caught:
+        with pytest.raises(ConfigError, match="sftp://") as caught:
             act()
         assert "a local directory" in (caught.value.hint or "")
 

@@ -483,7 +483,6 @@ def test_empty_and_tiny_files_are_files(root: Path, store: ScriptedStore, conten
     ("error", "kind"),
     [
         (TransientError("the network is down"), FailureKind.TRANSIENT),
-        (IntegrityError("refused by its checksum"), FailureKind.NOT_PROVEN),
         (StorageError("that name is not possible here"), FailureKind.REFUSED),
     ],
 )
@@ -499,6 +498,47 @@ def test_trouble_with_one_file_is_an_outcome(
 
     assert isinstance(outcome, Failed)
     assert (outcome.kind, outcome.detail) == (kind, error.message)
+
+
+class RefusingStore(ScriptedStore):
+    """A store that finds out itself that a body is not what it should be, so many times."""
+
+    refusals = 0
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
+    ) -> StoredObject:
+        if self.refusals:
+            self.refusals -= 1
+            self.twins.append(twin)
+            raise IntegrityError("refused by its checksum")
+        return super().put(
+            key, body, size=size, create_only=create_only, if_match=if_match, properties=properties, twin=twin
+        )
+
+
+def test_what_a_service_finds_to_be_wrong_is_sent_again_and_not_copied(root: Path, tmp_path: Path) -> None:
+    with RefusingStore(tmp_path) as store:
+        store.refusals = WRONG_ARRIVALS - 1
+        transfer = dataclasses.replace(journaled(root), twin=Twin("another", "etag"))
+
+        assert isinstance(sender(root, store).send(transfer), Delivered)
+        assert store.twins == [transfer.twin, None, None]
+
+        store.delete(KEY)
+        store.refusals = WRONG_ARRIVALS
+        outcome = sender(root, store).send(transfer)
+
+        assert isinstance(outcome, Failed)
+        assert (outcome.kind, outcome.detail) == (FailureKind.NOT_PROVEN, "refused by its checksum")
 
 
 @pytest.mark.parametrize("error", [AccessDenied("no"), ObjectNotFound("there is no such container")])

@@ -1,0 +1,335 @@
+"""A bucket of Google Cloud Storage as a store.
+
+What the service proves, and how it is used here:
+
+| what it says | what it proves | what becomes of it |
+|---|---|---|
+| it makes an object of a body that came with an MD5 | it compared that with all that arrived | `transit_checked` |
+| the `md5Hash` of an object, in any answer | it is the MD5 that the service computed | an MD5 by the service |
+| an object without `md5Hash` | nothing: it was composed, or came in parts by the XML API | no checksum |
+| the `generation` of an object | it changes with every write of the content | the etag |
+
+No client can write an `md5Hash`: one that comes with a body is compared, and later it cannot be changed. So what a
+listing shows is the service's word, too, unlike that of other services.
+
+A body up to `one_request_limit` is one request, a larger one a resumable upload (gs_upload.py). Of the latter the
+service takes metadata and storage class only at its beginning, when the body was not read: it has none. Conditions
+are on the generation, for writing and deleting alike. When the answer to a write is lost, the request is repeated,
+and may then meet its own result: the caller reads back what is there and decides.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, BinaryIO, Self
+
+from chorus_upload.errors import (
+    IntegrityError,
+    ObjectExists,
+    PreconditionFailed,
+    StoppedAtOnce,
+    StorageError,
+)
+from chorus_upload.model import Twin
+from chorus_upload.storage.bodies import whole
+from chorus_upload.storage.gs_client import ENDPOINT, Bucket, connect, document
+from chorus_upload.storage.gs_credentials import Access
+from chorus_upload.storage.gs_download import Download
+from chorus_upload.storage.gs_errors import Refused
+from chorus_upload.storage.gs_sessions import InMemory, Sessions
+from chorus_upload.storage.gs_upload import FIELDS, LARGEST, OBJECT, Upload, describe, hash_of
+from chorus_upload.storage.keys import check_key, clean_prefix, join_key
+from chorus_upload.storage.names import refused_by_gs
+from chorus_upload.storage.network import Network
+from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
+from chorus_upload.storage.traffic import Traffic
+
+_MIB = 1 << 20
+# What is smaller is sent in less time than it takes to ask for a copy.
+_WORTH_COPYING = _MIB
+_GRANULE = 256 << 10
+"""The chunks of a resumable upload are a multiple of this."""
+_GENERATION = re.compile(r"[1-9][0-9]*")
+
+
+class GsStore:
+    """The objects of `bucket` whose names begin with `prefix` and a slash. The bucket has to exist.
+
+    `project` pays for what is asked, where the bucket's owner wants that. `endpoint` is the address of the service,
+    and `endpoint_ip` where its host is connected to. What a put holds in memory, and how much is sent at once, is for
+    `traffic` to say; a stream that was opened holds one chunk of `chunk_size`. `sessions` remember what is under way.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a choice of its own
+        self,
+        bucket: str,
+        *,
+        access: Access,
+        prefix: str = "",
+        project: str | None = None,
+        endpoint: str | None = None,
+        endpoint_ip: str | None = None,
+        network: Network | None = None,
+        traffic: Traffic | None = None,
+        retry: Retry | None = None,
+        sessions: Sessions | None = None,
+        chunk_size: int = 8 * _MIB,
+        page_size: int = 1000,
+    ) -> None:
+        if chunk_size % _GRANULE:
+            raise ValueError(f"{chunk_size} is not a multiple of {_GRANULE}")
+        network = network or Network()
+        where = (endpoint or ENDPOINT).rstrip("/")
+        self._bucket = Bucket(where, bucket, project)
+        self._prefix = clean_prefix(prefix)
+        self._chunk_size = chunk_size
+        self._page_size = page_size
+        self._sessions = sessions or InMemory()
+        self._requests = connect(
+            where,
+            network,
+            access,
+            traffic=traffic or Traffic(network.connections),
+            retry=retry or Retry(),
+            endpoint_ip=endpoint_ip,
+        )
+        self._executor = ThreadPoolExecutor(network.connections, thread_name_prefix="chorus-chunks")
+        self._service = f"Google: {where}"
+        self._url = join_key(f"{where}/{bucket}" if endpoint else f"gs://{bucket}", self._prefix).rstrip("/")
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            atomic_create=True,
+            service_checksum=True,
+            transit_checksum=True,
+            one_request_limit=self._chunk_size,
+            own_checksums=True,
+        )
+
+    def probe(self) -> None:
+        self._page(f"{self._prefix}/" if self._prefix else "", "", most=1)
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """See `Store.scan`. What other tools leave to stand for a directory (`dir/`) is no object."""
+        for found in self._listed(prefix):
+            if isinstance(found, StoredObject):
+                yield found
+
+    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
+        yield from self._listed(f"{check_key(directory)}/" if directory else "", delimiter="/")
+
+    def stat(self, key: str) -> StoredObject | None:
+        name = self._name(key)
+
+        def look() -> StoredObject | None:
+            try:
+                return self._look(key, name)
+            except Refused as error:
+                if not self._is_absent(error):
+                    raise
+            return None
+
+        return self._requests.run(f"looking at {key}", look)
+
+    def open(self, key: str, *, offset: int = 0) -> ObjectStream:
+        """See `Store.open`. Where the service gives the bytes it does not say all of the object: it is asked first."""
+        name = self._name(key)
+        stored = self._requests.run(f"reading {key}", lambda: self._look(key, name))
+        download = Download(self._requests, self._bucket, name, stored, self._chunk_size, offset=offset)
+        return ObjectStream(download, stored, buffer_size=_MIB)
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
+    ) -> StoredObject:
+        """See `Store.put`, and above for what it means when the answer was lost."""
+        upload = self._upload(key, properties, create_only=create_only, if_match=if_match)
+        if size > LARGEST:
+            raise StorageError(f"{size:,} bytes are more than the {LARGEST:,} that an object here can have")
+        source = self._twin(twin, size)
+        try:
+            if size <= self._chunk_size:
+                data = whole(body, size=size)
+                md5 = None if source is None else hash_of(io.BytesIO(data), size)
+                return self._copied(upload, twin, source, md5) or upload.at_once(data)
+            stream = io.BytesIO(body) if isinstance(body, bytes) else body
+            if source is None:
+                return upload.in_chunks(stream, size=size, chunk=self._chunk_size, executor=self._executor)
+            copied = self._copied(upload, twin, source, hash_of(stream, size))
+        except PreconditionFailed as error:
+            if not create_only:
+                raise
+            failure: StorageError = ObjectExists(error.message)
+        else:
+            if copied is not None:
+                return copied
+            # The body was read, and cannot be read again.
+            failure = IntegrityError(f"{key}: the service could not copy what should have the same content")
+        raise failure
+
+    def origin(self, key: str) -> Origin | None:
+        found = self.stat(key)
+        if found is None or found.checksum is None:
+            return None
+        return Origin(
+            service=self._service,
+            address=self._bucket.path_of(self._name(key)),
+            etag=found.etag,
+            size=found.size,
+            time_us=found.time_us,
+            md5=found.checksum.md5,
+        )
+
+    def copy(
+        self,
+        key: str,
+        origin: Origin,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+    ) -> StoredObject | None:
+        """See `Store.copy`: the service says the MD5 of what it made. Our credentials have to open the origin."""
+        if origin.service != self._service:
+            return None
+        upload = self._upload(key, properties, create_only=create_only, if_match=if_match)
+        with suppress(IntegrityError):
+            return upload.copied(origin.address, generation=origin.etag, size=origin.size, md5=origin.md5)
+        return None
+
+    def delete(self, key: str, *, if_match: str | None = None) -> None:
+        url = self._bucket.at(self._name(key), {"ifGenerationMatch": _generation(if_match, key)})
+        attempts = 0
+
+        def remove() -> None:
+            nonlocal attempts
+            attempts += 1
+            try:
+                self._requests.ask("DELETE", url)
+            except Refused as error:
+                if not self._is_absent(error):
+                    raise
+                if if_match is not None:
+                    raise PreconditionFailed(f"{key} is gone") from None
+
+        try:
+            self._requests.run(f"deleting {key}", remove)
+        except PreconditionFailed:
+            # Gone in the second attempt: the first one did it, only its answer was lost.
+            if attempts == 1 or self.stat(key) is not None:
+                raise
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+        self._requests.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # Threads may be in the middle of a request then, and are not waited for.
+        if not isinstance(exc[1], StoppedAtOnce):
+            self.close()
+
+    def _upload(
+        self, key: str, properties: Callable[[], Properties], *, create_only: bool, if_match: str | None
+    ) -> Upload:
+        generation = 0 if create_only else _generation(if_match, key)
+        name = self._name(key)
+        return Upload(
+            self._requests, self._bucket, self._sessions, name, key, generation, properties, lambda: self.stat(key)
+        )
+
+    def _name(self, key: str) -> str:
+        """The object's name in the bucket; StorageError when the service would refuse it."""
+        name = join_key(self._prefix, check_key(key))
+        if reason := refused_by_gs(name):
+            raise StorageError(f"{key!r} cannot be stored in Google Cloud Storage: {reason}")
+        return name
+
+    def _look(self, key: str, name: str) -> StoredObject:
+        answer = self._requests.ask("GET", self._bucket.at(name, {"fields": FIELDS}))
+        return describe(key, document(answer, OBJECT))
+
+    def _is_absent(self, error: Refused) -> bool:
+        """Whether it is the object that is missing. Raises Refused when it is the bucket."""
+        if error.refusal.status != 404:
+            return False
+        if not error.refusal.is_absent_object:
+            self._requests.ask("GET", self._bucket.listing({"maxResults": 1, "fields": "kind"}))
+        return True
+
+    def _twin(self, twin: Twin | None, size: int) -> StoredObject | None:
+        """What is there of a twin, if it is worth copying and still what it was."""
+        if twin is None or size < _WORTH_COPYING:
+            return None
+        found = self.stat(twin.key)
+        is_same = found is not None and found.etag == twin.etag and found.size == size
+        return found if is_same and found is not None and found.checksum is not None else None
+
+    def _copied(
+        self, upload: Upload, twin: Twin | None, source: StoredObject | None, md5: bytes | None
+    ) -> StoredObject | None:
+        """A copy of the twin, if it has this MD5 and the service makes one."""
+        if twin is None or source is None or source.checksum is None or md5 is None or source.checksum.md5 != md5:
+            return None
+        path = self._bucket.path_of(self._name(twin.key))
+        return upload.copied(path, generation=source.etag, size=source.size, md5=md5)
+
+    def _listed(self, prefix: str, *, delimiter: str | None = None) -> Iterator[StoredObject | str]:
+        lead = f"{self._prefix}/" if self._prefix else ""
+        following: str | None = ""
+        while following is not None:
+            page, following = self._page(lead + prefix, following, most=self._page_size, delimiter=delimiter)
+            for each in page.get("items") or []:
+                key = str(each["name"])[len(lead) :]
+                if key and not key.endswith("/"):
+                    yield describe(key, each)
+            for each in page.get("prefixes") or []:
+                yield str(each)[len(lead) :]
+
+    def _page(
+        self, prefix: str, token: str, *, most: int, delimiter: str | None = None
+    ) -> tuple[dict[str, Any], str | None]:
+        """One page of a listing, of so many objects at most, and what to ask for the next one with."""
+        url = self._bucket.listing(
+            {
+                "prefix": prefix or None,
+                "delimiter": delimiter,
+                "maxResults": most,
+                "pageToken": token or None,
+                "fields": f"kind,nextPageToken,prefixes,items({FIELDS})",
+            }
+        )
+
+        def fetch() -> tuple[dict[str, Any], str | None]:
+            page = document(self._requests.ask("GET", url), "storage#objects")
+            return page, page.get("nextPageToken") or None
+
+        return self._requests.run(f"listing {self._url}", fetch)
+
+
+def _generation(etag: str | None, key: str) -> int | None:
+    """The generation that an etag is. PreconditionFailed for one that no object here can have."""
+    if etag is None:
+        return None
+    if _GENERATION.fullmatch(etag) is None:
+        raise PreconditionFailed(f"{key} is not the one that was expected")
+    return int(etag)

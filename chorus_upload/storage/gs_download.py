@@ -1,0 +1,72 @@
+"""Reading one object of Google Cloud Storage as a stream that survives broken connections."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from base64 import b64decode
+from typing import TYPE_CHECKING
+
+from chorus_upload.errors import PreconditionFailed, TransientError
+from chorus_upload.storage.answers import broken_off
+from chorus_upload.storage.gs_client import Bucket, Requests
+from chorus_upload.storage.store import StoredObject
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_MD5_IN_HASHES = re.compile(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)")
+
+
+class Download(io.RawIOBase):
+    """The bytes of one object, fetched `chunk` at a time; what broke off is fetched again from there on.
+
+    All chunks are of the object as `stored` says: when it is replaced meanwhile, reading raises PreconditionFailed.
+    """
+
+    def __init__(
+        self, requests: Requests, bucket: Bucket, name: str, stored: StoredObject, chunk: int, *, offset: int
+    ) -> None:
+        super().__init__()
+        self._requests = requests
+        self._url = bucket.at(name, {"alt": "media", "ifGenerationMatch": stored.etag})
+        self._stored = stored
+        self._chunk = chunk
+        self._got = offset
+        self._buffer = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if not self._buffer and self._got < self._stored.size:
+            data = self._requests.run(f"reading {self._stored.key}", self._fetch)
+            self._got += len(data)
+            self._buffer = memoryview(data)
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._buffer))
+        target[:count] = self._buffer[:count]
+        self._buffer = self._buffer[count:]
+        return count
+
+    def _fetch(self) -> bytes:
+        stored = self._stored
+        last = min(self._got + self._chunk, stored.size) - 1
+        # What was stored compressed is given as it is stored only to who says that he takes it; else it would be
+        # uncompressed on the way, and have another size than the service says.
+        headers = [f"Range: bytes={self._got}-{last}", "Accept-Encoding: gzip"]
+        answer = self._requests.ask("GET", self._url, headers)
+        if answer.headers.get("x-goog-generation", stored.etag) != stored.etag:
+            raise PreconditionFailed(f"{stored.key} was replaced while it was read")
+        if len(answer.body) != last + 1 - self._got:
+            raise broken_off()
+        if len(answer.body) == stored.size and not _is_as_said(answer.body, answer.headers.get("x-goog-hash", "")):
+            raise TransientError("it did not arrive as it is stored")
+        return answer.body
+
+
+def _is_as_said(data: bytes, hashes: str) -> bool:
+    """Whether a whole object is what the service says of it beside; most are small, and have been read as a whole."""
+    said = _MD5_IN_HASHES.search(hashes)
+    return said is None or b64decode(said[1]) == hashlib.md5(data, usedforsecurity=False).digest()

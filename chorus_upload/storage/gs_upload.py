@@ -1,0 +1,348 @@
+"""Sending one body to Google Cloud Storage, so that the service compares all of it with our MD5 before it is there.
+
+A large body goes in one resumable upload, chunk by chunk. The service takes them one after the other only; what
+takes several at once (the XML API's multipart upload, or composing objects) leaves an object of which it computes no
+MD5, and whose parts would cost money until somebody removes them. Many files go at once all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, BinaryIO
+
+from chorus_upload.errors import IntegrityError, ObjectExists, PreconditionFailed, StorageError, TransientError
+from chorus_upload.storage.answers import broken_off, must_be_complete
+from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.curl import Answer
+from chorus_upload.storage.gs_client import RESUME, Bucket, Requests, document
+from chorus_upload.storage.gs_errors import Refused
+from chorus_upload.storage.gs_sessions import Sessions, Task
+from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
+from chorus_upload.storage.traffic import Buffer
+
+LARGEST = 5 << 40
+"""The largest object, in bytes: 5 TiB."""
+OBJECT = "storage#object"
+FIELDS = "kind,name,size,generation,timeCreated,md5Hash"
+_TYPE = "application/octet-stream"
+_PIECE = 1 << 20
+# For how many seconds a question is asked to which there is another answer.
+_LOOK_PATIENCE = 30.0
+# What is not one (the configuration may name an access tier of Azure) is ignored.
+_STORAGE_CLASSES = frozenset({"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"})
+
+
+class _SessionLost(Exception):
+    """The service has forgotten a session, or what it had of it. Never leaves this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One write, to `name` in the bucket. `generation` is the one that is to be there now: 0 is none, None any.
+
+    `look` says what is there.
+    """
+
+    requests: Requests
+    bucket: Bucket
+    sessions: Sessions
+    name: str
+    key: str
+    generation: int | None
+    properties: Callable[[], Properties]
+    look: Callable[[], StoredObject | None]
+
+    @property
+    def doing(self) -> str:
+        return f"writing {self.key}"
+
+    @property
+    def _conditions(self) -> dict[str, object]:
+        return {"ifGenerationMatch": self.generation}
+
+    def at_once(self, body: bytes) -> StoredObject:
+        """Send `body` with one request. Of the checksum in the result the service is the author."""
+        properties = self.properties()
+        md5 = _md5(body)
+        said = json.dumps({**self._beside(properties), "md5Hash": b64encode(md5).decode()})
+        boundary = uuid.uuid4().hex
+        lead = (
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{said}\r\n"
+            f"--{boundary}\r\nContent-Type: {_TYPE}\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+        )
+        message = b"".join((lead.encode(), body, f"\r\n--{boundary}--\r\n".encode()))
+        url = self.bucket.upload({"uploadType": "multipart", "name": self.name, "fields": FIELDS, **self._conditions})
+        headers = (f"Content-Type: multipart/related; boundary={boundary}",)
+        answer = self.requests.send(
+            self.doing, lambda: document(self.requests.put("POST", url, headers, message), OBJECT)
+        )
+        return self.judged(answer, md5)
+
+    def in_chunks(self, body: BinaryIO, *, size: int, chunk: int, executor: Executor) -> StoredObject:
+        """Send `body` in chunks, reading one while another is sent; nothing is visible before the last one.
+
+        What an earlier try of the same upload left with the service is read, but not sent again. An exception of
+        `body` passes unchanged; the service keeps what it has for a week.
+        """
+        self.require_expected()
+        md5 = hashlib.md5(usedforsecurity=False)
+        session: _Session | None = None
+        try:
+            for offset in range(0, size, chunk):
+                buffer = self._filled(body, size=size, offset=offset, chunk=chunk)
+                try:
+                    md5.update(buffer.view)
+                    if session is None:
+                        session = self._session(size, _md5(buffer.view), executor)
+                except BaseException:
+                    buffer.give_back()
+                    raise
+                session.send(offset, buffer, md5.digest() if offset + chunk >= size else None)
+            if session is None:
+                raise ValueError("a body that is empty goes at once")
+            return session.finish(md5.digest())
+        finally:
+            if session is not None:
+                session.wait()
+
+    def copied(self, source: str, *, generation: str, size: int, md5: bytes) -> StoredObject | None:
+        """The object as a copy that the service made of `source` (a path), which is to have this MD5; None if not.
+
+        Of the checksum in the result the service is the author.
+        """
+        parameters = {"ifSourceGenerationMatch": generation, "fields": f"kind,done,rewriteToken,resource({FIELDS})"}
+        beside = json.dumps(self._beside(self.properties())).encode()
+        headers = ("Content-Type: application/json",)
+        token: str | None = None
+
+        def go_on() -> dict[str, Any]:
+            url = self.bucket.rewrite(source, self.name, {**parameters, **self._conditions, "rewriteToken": token})
+            return document(self.requests.ask("POST", url, headers, beside), "storage#rewriteResponse")
+
+        try:
+            while True:
+                answer = self.requests.less_patient(_LOOK_PATIENCE).run(f"copying to {self.key}", go_on)
+                if answer.get("done"):
+                    return self.judged(answer.get("resource") or {}, md5, spared=size)
+                must_be_complete(answer.get("rewriteToken"))
+                token = str(answer["rewriteToken"])
+        except (PreconditionFailed, StorageError) as error:
+            # It is gone, was written again, or may not be copied; or what is there is not what was to be.
+            if isinstance(error, IntegrityError):
+                raise
+        self.require_expected()
+        return None
+
+    def _filled(self, body: BinaryIO, *, size: int, offset: int, chunk: int) -> Buffer:
+        buffer = self.requests.traffic.buffer(min(chunk, size - offset))
+        try:
+            fill(buffer.view, body, missing=size - offset)
+            if offset + chunk >= size:
+                require_end(body, size)
+        except BaseException:
+            buffer.give_back()
+            raise
+        return buffer
+
+    def require_expected(self) -> None:
+        """Raise what the service would raise at the end, before all of it is sent in vain."""
+        if self.generation is None:
+            return
+        there = self.look()
+        if self.generation == 0 and there is not None:
+            raise ObjectExists(f"there is a {self.key} already")
+        if self.generation and (there is None or there.etag != str(self.generation)):
+            raise PreconditionFailed(f"{self.key} is not the one that was expected")
+
+    def _session(self, size: int, first_md5: bytes, executor: Executor) -> _Session:
+        """The session of an earlier try, if there is one and the service still knows it, or else a new one."""
+        task = Task(self.bucket.at(self.name, {}), size, first_md5, self._conditions)
+        if known := self.sessions.find(task):
+            session = _Session(self, task, self.bucket.session(known), executor)
+            with suppress(_SessionLost):
+                if self.requests.run(self.doing, session.ask) is None:
+                    session.held = session.committed
+                    return session
+            self.sessions.forget(task)
+        address = self.requests.run(self.doing, lambda: self._begin(size))
+        self.sessions.keep(task, address)
+        return _Session(self, task, self.bucket.session(address), executor)
+
+    def _begin(self, size: int) -> str:
+        url = self.bucket.upload({"uploadType": "resumable", "name": self.name, "fields": FIELDS, **self._conditions})
+        headers = (
+            "Content-Type: application/json",
+            f"X-Upload-Content-Type: {_TYPE}",
+            f"X-Upload-Content-Length: {size}",
+        )
+        # Of what is said of an object only what is known before its body was read.
+        answer = self.requests.ask("POST", url, headers, json.dumps({"contentType": _TYPE}).encode())
+        if "location" not in answer.headers:
+            raise broken_off()
+        return answer.headers["location"]
+
+    def _beside(self, properties: Properties) -> dict[str, Any]:
+        beside: dict[str, Any] = {"contentType": _TYPE, "metadata": dict(properties.metadata)}
+        if properties.tier and properties.tier.upper() in _STORAGE_CLASSES:
+            beside["storageClass"] = properties.tier.upper()
+        return beside
+
+    def judged(self, answer: dict[str, Any], md5: bytes, *, spared: int = 0) -> StoredObject:
+        """What the service says of the object that it made. IntegrityError, and the object is gone, if it is wrong."""
+        stored = describe(self.key, answer)
+        if stored.checksum is not None and stored.checksum.md5 != md5:
+            # It compares itself before there is an object; this is for a service that does not.
+            url = self.bucket.at(self.name, {"ifGenerationMatch": stored.etag})
+            with suppress(StorageError):
+                self.requests.less_patient(_LOOK_PATIENCE).run(self.doing, lambda: self.requests.ask("DELETE", url))
+            raise IntegrityError(f"{self.doing}: the service reports a checksum that is not the body's")
+        return StoredObject(
+            key=self.key,
+            size=stored.size,
+            etag=stored.etag,
+            time_us=stored.time_us,
+            checksum=stored.checksum,
+            transit_checked=True,
+            spared=spared,
+        )
+
+
+@dataclass(slots=True)
+class _Session:
+    """One resumable upload; used from one thread, sends in one of `executor`, a chunk at a time.
+
+    `committed` is how many bytes the service has for certain, and `held` how many it had from an earlier try.
+    """
+
+    upload: Upload
+    task: Task
+    address: str = field(repr=False)
+    executor: Executor
+    committed: int = 0
+    held: int = 0
+    _is_unsure: bool = False
+    _under_way: Future[dict[str, Any] | None] | None = None
+
+    def send(self, offset: int, buffer: Buffer, md5: bytes | None) -> None:
+        """Have a chunk sent, when the one before it is; its buffer is given back then. The last one has an MD5."""
+        try:
+            self._settle()
+        except BaseException:
+            buffer.give_back()
+            raise
+        self._under_way = self.executor.submit(self._send, offset, buffer.view, md5)
+        self._under_way.add_done_callback(lambda _: buffer.give_back())
+
+    def finish(self, md5: bytes) -> StoredObject:
+        answer = self._settle()
+        if answer is None:
+            raise broken_off()
+        try:
+            return self.upload.judged(answer, md5, spared=min(self.held, self.task.size))
+        finally:
+            self.upload.sessions.forget(self.task)
+
+    def wait(self) -> None:
+        """Until nothing is under way: it is not lost, the service keeps it."""
+        if self._under_way is not None:
+            wait([self._under_way])
+
+    def ask(self) -> dict[str, Any] | None:
+        """What has become of it: what the service says of the object, once there is one. Sets `committed`."""
+        return self._exchange(f"bytes */{self.task.size}", (), b"")
+
+    def _settle(self) -> dict[str, Any] | None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is None:
+            return None
+        try:
+            return under_way.result()
+        except (IntegrityError, PreconditionFailed):
+            # Nothing more can become of it.
+            self.upload.sessions.forget(self.task)
+            raise
+        except _SessionLost:
+            self.upload.sessions.forget(self.task)
+        raise TransientError(f"{self.upload.doing}: the service has forgotten what it had of it")
+
+    def _send(self, offset: int, block: memoryview, md5: bytes | None) -> dict[str, Any] | None:
+        return self.upload.requests.run(self.upload.doing, lambda: self._attempt(offset, block, md5))
+
+    def _attempt(self, offset: int, block: memoryview, md5: bytes | None) -> dict[str, Any] | None:
+        """One try to have the service take a chunk, from where it stands."""
+        end = offset + len(block)
+        if self._is_unsure and (found := self.ask()):
+            # The last chunk had arrived, and only the answer was lost.
+            return found
+        self._is_unsure = True
+        more = () if md5 is None else (f"X-Goog-Hash: md5={b64encode(md5).decode()}",)
+        while self.committed < end or md5 is not None:
+            if self.committed < offset:
+                raise _SessionLost
+            begin = self.committed
+            what = f"{begin}-{end - 1}" if begin < end else "*"
+            found = self._exchange(f"bytes {what}/{self.task.size}", more, block[begin - offset :])
+            if found is not None:
+                return found
+            if self.committed <= begin:
+                raise TransientError(f"{self.upload.doing}: the service does not take what is sent")
+        self._is_unsure = False
+        return None
+
+    def _exchange(self, content_range: str, more: Sequence[str], body: bytes | memoryview) -> dict[str, Any] | None:
+        try:
+            answer = self.upload.requests.put("PUT", self.address, (f"Content-Range: {content_range}", *more), body)
+        except Refused as error:
+            if error.refusal.status in (404, 410):
+                raise _SessionLost from None
+            raise
+        if answer.status != RESUME:
+            return document(answer, OBJECT)
+        self.committed = _committed_in(answer)
+        return None
+
+
+def describe(key: str, found: dict[str, Any]) -> StoredObject:
+    """One object as the service describes it. Its times are of the content, whatever was said of it since."""
+    try:
+        md5 = found.get("md5Hash")
+        return StoredObject(
+            key=key,
+            size=int(found["size"]),
+            etag=str(found["generation"]),
+            time_us=round(datetime.fromisoformat(found["timeCreated"]).timestamp() * 1_000_000),
+            checksum=Checksum(b64decode(md5), ComputedBy.SERVICE) if md5 else None,
+        )
+    except (KeyError, ValueError, TypeError):
+        raise broken_off() from None
+
+
+def hash_of(body: BinaryIO, size: int) -> bytes:
+    """The MD5 of a body of `size` bytes, which is read to its end."""
+    md5, left = hashlib.md5(usedforsecurity=False), size
+    piece = memoryview(bytearray(_PIECE))
+    while left:
+        view = piece[: min(left, _PIECE)]
+        fill(view, body, missing=left)
+        md5.update(view)
+        left -= len(view)
+    require_end(body, size)
+    return md5.digest()
+
+
+def _committed_in(answer: Answer) -> int:
+    """How many bytes the service has: it says which the last one is, and nothing when it has none."""
+    _, dash, last = answer.headers.get("range", "").partition("-")
+    return int(last) + 1 if dash and last.isdecimal() else 0
+
+
+def _md5(content: bytes | memoryview) -> bytes:
+    return hashlib.md5(content, usedforsecurity=False).digest()
