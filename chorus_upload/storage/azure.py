@@ -129,24 +129,28 @@ class AzureStore:
         yield from self._listed(f"{check_key(directory)}/" if directory else "", delimiter="/")
 
     def stat(self, key: str) -> StoredObject | None:
-        blob = self._blob(key)
-
         def look() -> BlobProperties | None:
             try:
-                found = blob.get_blob_properties()
+                return self._properties(key)
             except ResourceNotFoundError as error:
                 if error_code(error) != "BlobNotFound":
                     raise
-                return None
-            must_be_complete(found.etag, found.last_modified)
-            return found
+            return None
 
         found = self._requests.run(f"looking at {key}", look)
         return None if found is None else _describe(key, found)
 
     def open(self, key: str, *, offset: int = 0) -> ObjectStream:
-        download = Download(self._requests, self._blob(key), key=key, chunk=self._block_size, offset=offset)
-        return ObjectStream(download, _describe(key, download.properties), buffer_size=_MIB)
+        download = Download(
+            self._requests,
+            self._data,
+            self._url_of(self._name(key)),
+            key=key,
+            chunk=self._block_size,
+            offset=offset,
+            look=lambda: _describe(key, self._properties(key)),
+        )
+        return ObjectStream(download, download.stored, buffer_size=_MIB)
 
     def put(
         self,
@@ -248,6 +252,11 @@ class AzureStore:
 
     def _blob(self, key: str) -> BlobClient:
         return self._container.get_blob_client(self._name(key))
+
+    def _properties(self, key: str) -> BlobProperties:
+        found = self._blob(key).get_blob_properties()
+        must_be_complete(found.etag, found.last_modified)
+        return found
 
     def _url_of(self, name: str) -> str:
         return f"{self._root}/{quote(name, safe='~/')}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
-
-from azure.storage.blob import BlobClient, BlobProperties, StorageStreamDownloader
+from base64 import b64decode
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from chorus_upload.storage.answers import broken_off, must_be_complete
-from chorus_upload.storage.azure_requests import Conditions, Requests, bare_etag
+from chorus_upload.storage.azure_errors import Refused
+from chorus_upload.storage.azure_requests import DataRequests, Requests, bare_etag
+from chorus_upload.storage.azure_upload import microseconds
+from chorus_upload.storage.store import Checksum, ComputedBy, StoredObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -17,32 +21,40 @@ if TYPE_CHECKING:
 class Download(io.RawIOBase):
     """The bytes of one object, fetched `chunk` at a time; what broke off is fetched again from there on.
 
-    All chunks are of the object as it was when this was made: when it is replaced meanwhile, reading raises
-    PreconditionFailed. Making it raises ObjectNotFound.
+    All chunks are of the object as it was when this was made (`stored`): when it is replaced meanwhile, reading raises
+    PreconditionFailed. Making it raises ObjectNotFound. `url` is the object's, without credentials; `look` says what
+    the object is where there are no bytes to fetch.
     """
 
-    def __init__(self, requests: Requests, blob: BlobClient, *, key: str, chunk: int, offset: int = 0) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        data: DataRequests,
+        url: str,
+        *,
+        key: str,
+        chunk: int,
+        offset: int,
+        look: Callable[[], StoredObject],
+    ) -> None:
         super().__init__()
         self._requests = requests
-        self._blob = blob
-        self._doing = f"reading {key}"
+        self._data = data
+        self._url = url
+        self._key = key
         self._chunk = chunk
-        if offset:
-            self.properties, first = requests.run(self._doing, self._look), b""
-        else:
-            # Without a range: that is the only way to ask for an empty object, too. One chunk is all it fetches.
-            self.properties, first = requests.run(self._doing, self._fetch_first)
-        self._etag, self._size = bare_etag(self.properties.etag), self.properties.size
-        self._got = offset + len(first)
+        self._look = look
+        self._got = offset
+        self.stored, first = self._fetch(chunk, ())
         self._buffer = memoryview(first)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        if not self._buffer and self._got < self._size:
-            data = self._requests.run(self._doing, self._fetch_next)
-            self._got += len(data)
+        if not self._buffer and self._got < self.stored.size:
+            most = min(self._chunk, self.stored.size - self._got)
+            _, data = self._fetch(most, (f'If-Match: "{self.stored.etag}"',))
             self._buffer = memoryview(data)
         target = memoryview(buffer).cast("B")
         count = min(len(target), len(self._buffer))
@@ -50,42 +62,32 @@ class Download(io.RawIOBase):
         self._buffer = self._buffer[count:]
         return count
 
-    def _look(self) -> BlobProperties:
-        found = self._blob.get_blob_properties()
-        must_be_complete(found.etag, found.last_modified)
-        return found
+    def _fetch(self, most: int, conditions: tuple[str, ...]) -> tuple[StoredObject, bytes]:
+        headers = (f"x-ms-range: bytes={self._got}-{self._got + most - 1}", *conditions)
 
-    def _fetch_first(self) -> tuple[BlobProperties, bytes]:
-        found = self._download(None, None)
-        first = found.read(min(found.size, self._chunk))
-        # Of what is asked for in pieces the SDK knows the whole size, and says that of the piece in its properties.
-        found.properties.size = found.size
-        return found.properties, _whole(first, min(found.size, self._chunk))
-
-    def _fetch_next(self) -> bytes:
-        length = min(self._chunk, self._size - self._got)
-        return _whole(self._download(self._got, length).readall(), length)
-
-    def _download(self, offset: int | None, length: int | None) -> StorageStreamDownloader[bytes]:
-        conditions = Conditions(if_match=self._etag if offset else None)
-        answers: list[Any] = []
-        try:
-            # One chunk is one request, and is in memory when this returns.
-            found = self._blob.download_blob(
-                offset, length, max_concurrency=1, raw_response_hook=answers.append, **conditions.options
+        def fetch() -> tuple[StoredObject, bytes]:
+            try:
+                answer = self._data.get(self._url, headers)
+            except Refused as error:
+                # From there on there is nothing; of an empty object there are not even first bytes.
+                if error.refusal.status != 416 or conditions:
+                    raise
+                return self._look(), b""
+            said = answer.headers
+            must_be_complete(said.get("etag"), said.get("last-modified"), said.get("content-range"))
+            size = int(said["content-range"].rpartition("/")[2])
+            if len(answer.body) != min(most, size - self._got):
+                raise broken_off()
+            md5 = said.get("x-ms-blob-content-md5")
+            stored = StoredObject(
+                key=self._key,
+                size=size,
+                etag=bare_etag(said["etag"]),
+                time_us=microseconds(parsedate_to_datetime(said["last-modified"])),
+                checksum=Checksum(b64decode(md5), ComputedBy.UNKNOWN) if md5 else None,
             )
-        except ValueError:  # how the SDK takes an answer without a Content-Range
-            raise broken_off() from None
-        finally:
-            # Answers that it cannot use the SDK leaves half read, and their connections open. To an empty
-            # object there always is one: a refusal to give the first bytes of nothing.
-            for answer in answers:
-                answer.http_response.internal_response.close()
-        must_be_complete(found.properties.etag, found.properties.last_modified)
-        return found
+            return stored, answer.body
 
-
-def _whole(data: bytes, length: int) -> bytes:
-    if len(data) != length:
-        raise broken_off()
-    return data
+        stored, data = self._requests.run(f"reading {self._key}", fetch)
+        self._got += len(data)
+        return stored, data

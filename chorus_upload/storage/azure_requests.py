@@ -75,7 +75,7 @@ class Requests:
 class DataRequests:
     """Sends the requests that carry content, which are put together here: the SDK takes ten times as long for it.
 
-    See "Put Blob", "Put Block" and "Put Block From URL" in the reference of Azure's Blob service REST API.
+    See "Put Blob", "Put Block", "Put Block From URL" and "Get Blob" in the reference of Azure's Blob service REST API.
     """
 
     http: HttpClient
@@ -85,12 +85,9 @@ class DataRequests:
     def put(self, url: str, parameters: str, headers: Sequence[str], body: bytes | memoryview) -> Answer:
         """One PUT, once. Raises NoAnswer, and Refused for an answer that is no success."""
         with self.traffic.request(len(body)):
+            lines = ["Content-Type: application/octet-stream", *headers]
             try:
-                answer = self._ask(url, parameters, headers, body)
-                if answer.status == 401 and self.access.login is not None:
-                    # The clocks disagree about when a login's token ends; another one settles it.
-                    self.access.login.forget()
-                    answer = self._ask(url, parameters, headers, body)
+                answer = self._ask("PUT", url, parameters, lines, body)
             except TimedOut:
                 self.traffic.fell_silent()
                 raise
@@ -101,13 +98,28 @@ class DataRequests:
                 raise refused
             return answer
 
-    def _ask(self, url: str, parameters: str, headers: Sequence[str], body: bytes | memoryview) -> Answer:
+    def get(self, url: str, headers: Sequence[str]) -> Answer:
+        """One GET, once. Raises NoAnswer, and Refused for an answer that is no success."""
+        answer = self._ask("GET", url, "", headers, b"")
+        if answer.status >= 300:
+            raise Refused(answer)
+        return answer
+
+    def _ask(self, method: str, url: str, parameters: str, headers: Sequence[str], body: bytes | memoryview) -> Answer:
+        answer = self._exchange(method, url, parameters, headers, body)
+        if answer.status == 401 and self.access.login is not None:
+            # The clocks disagree about when a login's token ends; another one settles it.
+            self.access.login.forget()
+            answer = self._exchange(method, url, parameters, headers, body)
+        return answer
+
+    def _exchange(
+        self, method: str, url: str, parameters: str, headers: Sequence[str], body: bytes | memoryview
+    ) -> Answer:
         query = "&".join(part for part in (parameters, self.access.query()) if part)
-        lines = [f"x-ms-version: {_PROTOCOL}", "Content-Type: application/octet-stream", "Expect:"]
-        lines += headers
-        lines += self.access.headers()
+        lines = [f"x-ms-version: {_PROTOCOL}", "Expect:", *headers, *self.access.headers()]
         silence = self.traffic.silence(len(body))
-        return self.http.request("PUT", f"{url}?{query}" if query else url, lines, body, silence=silence)
+        return self.http.request(method, f"{url}?{query}" if query else url, lines, body, silence=silence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
@@ -35,13 +36,17 @@ from botocore.exceptions import ClientError
 
 from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError, TransientError
 from chorus_upload.model import Twin
+from chorus_upload.storage.answers import broken_off
 from chorus_upload.storage.bodies import whole
+from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_s3
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_client import Connection, S3Access, bare, microseconds, quoted
-from chorus_upload.storage.s3_errors import Call, Motion, Requests, code_of, must_be_complete, status_of
+from chorus_upload.storage.s3_direct import Direct, refused
+from chorus_upload.storage.s3_errors import code_of, must_be_complete, status_of
+from chorus_upload.storage.s3_requests import Call, Requests
 from chorus_upload.storage.s3_upload import Upload, part_size_for
 from chorus_upload.storage.store import (
     Capabilities,
@@ -60,7 +65,6 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 # What is smaller is sent in less time than it takes to ask for a copy.
 _WORTH_COPYING = _MIB
-_PIECE = 1 << 16
 # The service copies no larger part.
 _MOST_COPIED = 5 << 30
 # After so many copies in a row that the service refused, it is not asked any more.
@@ -95,7 +99,9 @@ class S3Store:
         self._part_size = part_size
         self._page_size = page_size
         self._connection = Connection(bucket, access, endpoint_url, network)
-        self._requests = Requests(self._connection.call, retry or Retry(), traffic)
+        headers = {"x-amz-request-payer": "requester"} if access.requester_pays else {}
+        self._direct = Direct(self._connection, network, traffic, headers=headers)
+        self._requests = Requests(self._connection.call, self._direct, retry or Retry(), traffic)
         self._executor = ThreadPoolExecutor(network.connections, thread_name_prefix="chorus-parts")
         self._bucket: dict[str, Any] = {"Bucket": bucket}
         if access.requester_pays:
@@ -134,7 +140,7 @@ class S3Store:
     def stat(self, key: str) -> StoredObject | None:
         at = self._at(key)
 
-        async def look(call: Call, _: Motion) -> dict[str, Any] | None:
+        async def look(call: Call) -> dict[str, Any] | None:
             with suppress(ClientError):
                 return await call("head_object", *_HEAD, **at)
             return None if await _is_absent(call, at) else await call("head_object", *_HEAD, **at)
@@ -213,7 +219,7 @@ class S3Store:
         at = self._at(key)
         attempts = 0
 
-        async def remove(call: Call, _: Motion) -> None:
+        async def remove(call: Call) -> None:
             nonlocal attempts
             attempts += 1
             if if_match is None:
@@ -236,6 +242,7 @@ class S3Store:
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
+        self._direct.close()
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -288,7 +295,7 @@ class S3Store:
         what |= {"ContinuationToken": token} if token else {}
         what |= {"Delimiter": delimiter} if delimiter else {}
 
-        async def fetch(call: Call, _: Motion) -> tuple[dict[str, Any], str | None]:
+        async def fetch(call: Call) -> tuple[dict[str, Any], str | None]:
             # A page of somebody else (a proxy asks for a log-in), which has none of that, looks like an empty bucket.
             page = await call("list_objects_v2", "Name", "IsTruncated", **self._bucket, **what)
             if not page["IsTruncated"]:
@@ -321,7 +328,7 @@ class _Download(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         if not self._buffer and self._got < self.stored.size:
             most = min(self._chunk, self.stored.size - self._got)
-            _, self._buffer = self._fetch({"IfMatch": quoted(self.stored.etag)}, most)
+            _, self._buffer = self._fetch({"If-Match": quoted(self.stored.etag)}, most)
         target = memoryview(buffer).cast("B")
         count = min(len(target), len(self._buffer))
         target[:count] = self._buffer[:count]
@@ -331,30 +338,29 @@ class _Download(io.RawIOBase):
     def _fetch(self, conditions: dict[str, str], most: int) -> tuple[StoredObject, memoryview]:
         first = self._got
 
-        async def fetch(call: Call, motion: Motion) -> tuple[StoredObject, bytearray]:
-            data = bytearray()
-            asked = {**self._at, **conditions, "Range": f"bytes={first}-{first + most - 1}"}
-            try:
-                answer = await call("get_object", "Body", **asked)
-            except ClientError as error:
-                if status_of(error) != 416 or conditions:
-                    raise
+        def judge(answer: Answer) -> tuple[StoredObject, bytes]:
+            said = answer.headers
+            if answer.status == 416 and not conditions:
                 # There is nothing from there on; of an empty object there are not even first bytes.
-                answer = await call("head_object", *_HEAD, **self._at)
-                if answer["ContentLength"] > first:
-                    raise TransientError("it was replaced just now") from None
-                return _describe(self._key, answer["ContentLength"], answer), data
-            async with answer["Body"] as stream:
-                while piece := await stream.read(_PIECE):
-                    data += piece
-                    motion.moved += len(piece)
-            must_be_complete(answer, "ETag", "LastModified", "ContentRange")
-            size = int(answer["ContentRange"].rpartition("/")[2])
-            if len(data) != min(most, size - first):
-                raise TransientError("the answer broke off")
-            return _describe(self._key, size, answer), data
+                return self._requests.run(f"reading {self._key}", look), b""
+            if answer.status >= 300:
+                raise refused(answer)
+            required = ("etag", "last-modified", "content-range")
+            must_be_complete({name: said.get(name) for name in required}, *required)
+            size = int(said["content-range"].rpartition("/")[2])
+            if len(answer.body) != min(most, size - first):
+                raise broken_off()
+            found = {"ETag": said["etag"], "LastModified": parsedate_to_datetime(said["last-modified"])}
+            return _describe(self._key, size, found), answer.body
 
-        stored, data = self._requests.run(f"reading {self._key}", fetch)
+        async def look(call: Call) -> StoredObject:
+            answer = await call("head_object", *_HEAD, **self._at)
+            if answer["ContentLength"] > first:
+                raise TransientError("it was replaced just now")
+            return _describe(self._key, answer["ContentLength"], answer)
+
+        headers = {"Range": f"bytes={first}-{first + most - 1}", **conditions}
+        stored, data = self._requests.get(f"reading {self._key}", str(self._at["Key"]), headers, judge)
         self._got += len(data)
         return stored, memoryview(data)
 

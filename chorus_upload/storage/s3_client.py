@@ -42,12 +42,23 @@ class S3Access:
     requester_pays: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """A signed address of an object, its region, and the credentials of the moment; None for anonymous access."""
+
+    url: str = field(repr=False)
+    region: str
+    credentials: Any = field(repr=False)
+
+
 class Connection:
     """The library's client for one bucket, made when it is first needed, within the library's event loop."""
 
     def __init__(self, bucket: str, access: S3Access, endpoint_url: str | None, network: Network) -> None:
         if endpoint_url:
             _refuse_plain_http(endpoint_url)
+        self._bucket = bucket
+        self._is_anonymous = access.anonymous
         url = urlsplit(endpoint_url or f"https://{bucket}.s3.amazonaws.com")
         proxy = network.proxy_for(url.scheme, url.hostname or "")
         if proxy.startswith("socks"):
@@ -83,15 +94,28 @@ class Connection:
 
     async def call(self, operation: str, *required: str, **parameters: object) -> dict[str, Any]:
         """Ask for one operation, by the library's name of it. Raises TransientError when the answer is not whole."""
+        client = await self._ready()
+        answer: dict[str, Any] = await getattr(client, operation)(**parameters)
+        must_be_complete(answer, *required)
+        return answer
+
+    async def _ready(self) -> Any:  # noqa: ANN401 - made at run time by the library
         if self._client is None:
             client = await self._files.set_session()
             _refuse_plain_http(client.meta.endpoint_url)
             # Some proxies never answer an "Expect: 100-continue", for which the library would wait.
             client.meta.events.unregister("before-call.s3", add_expect_header)
             self._client = client
-        answer: dict[str, Any] = await getattr(self._client, operation)(**parameters)
-        must_be_complete(answer, *required)
-        return answer
+        return self._client
+
+    async def entrance(self, key: str) -> Entrance:
+        """Where an object of that key is, and how requests for it are signed."""
+        client = await self._ready()
+        # A signed address: nobody but the library knows how a bucket of this name is called in this region.
+        url = await client.generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": key})
+        credentials = None if self._is_anonymous else client._request_signer._credentials
+        frozen = None if credentials is None else await credentials.get_frozen_credentials()
+        return Entrance(url, client.meta.region_name or "us-east-1", frozen)
 
     def close(self) -> None:
         """Close all connections; no thread may be using them any more."""

@@ -1,14 +1,19 @@
-"""What S3 says of the parts of an object, and how far it proves something."""
+"""What S3 says of objects and their parts, and how far it proves something."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from base64 import b64encode
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from chorus_upload.storage.s3_client import bare
+from chorus_upload.storage.answers import broken_off
+from chorus_upload.storage.curl import Answer
+from chorus_upload.storage.s3_client import bare, microseconds
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -27,6 +32,35 @@ def computed_md5(answer: Mapping[str, Any]) -> bytes | None:
     etag = bare(str(answer.get("ETag") or ""))
     is_encrypted = str(answer.get("ServerSideEncryption") or "").startswith("aws:") or "SSECustomerAlgorithm" in answer
     return bytes.fromhex(etag) if _MD5.fullmatch(etag) and not is_encrypted else None
+
+
+def computed_md5_in(answer: Answer) -> bytes | None:
+    """The same for an answer of our own request."""
+    encryption = answer.headers.get("x-amz-server-side-encryption", "")
+    said: dict[str, Any] = {"ETag": answer.headers.get("etag"), "ServerSideEncryption": encryption}
+    if "x-amz-server-side-encryption-customer-algorithm" in answer.headers:
+        said["SSECustomerAlgorithm"] = ""
+    return computed_md5(said)
+
+
+def etag_in(answer: Answer) -> str:
+    """The etag that an answer has. TransientError when it has none."""
+    said = answer.headers.get("etag")
+    if not said:
+        raise broken_off()
+    return bare(said)
+
+
+def time_in(answer: Answer) -> int:
+    """When the service says that it answered, microseconds UTC: to a write it does not say the object's time."""
+    date = answer.headers.get("date")
+    return _moment(date) if date else time.time_ns() // 1000
+
+
+@lru_cache(maxsize=16)
+def _moment(header: str) -> int:
+    """Cached because it is the same second for very many small files."""
+    return microseconds(parsedate_to_datetime(header))
 
 
 def etag_of(parts: list[Part]) -> str | None:

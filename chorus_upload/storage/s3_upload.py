@@ -16,8 +16,18 @@ from chorus_upload.errors import AccessDenied, IntegrityError, ObjectExists, Pre
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import fill, require_end
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
-from chorus_upload.storage.s3_errors import Call, Motion, Requests, SessionLost, must_be_complete
-from chorus_upload.storage.s3_parts import Part, base64_of, computed_md5, etag_of, md5_of
+from chorus_upload.storage.s3_errors import SessionLost, must_be_complete
+from chorus_upload.storage.s3_parts import (
+    Part,
+    base64_of,
+    computed_md5,
+    computed_md5_in,
+    etag_in,
+    etag_of,
+    md5_of,
+    time_in,
+)
+from chorus_upload.storage.s3_requests import Call, Requests
 from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 
@@ -74,28 +84,39 @@ class Upload:
 
     @property
     def _conditions(self) -> dict[str, str]:
+        """As the library wants them said."""
         if self.create_only:
             return {"IfNoneMatch": "*"}
         return {"IfMatch": quoted(self.if_match)} if self.if_match is not None else {}
+
+    @property
+    def _condition_headers(self) -> dict[str, str]:
+        """The same as headers."""
+        if self.create_only:
+            return {"If-None-Match": "*"}
+        return {"If-Match": quoted(self.if_match)} if self.if_match is not None else {}
 
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result, if there is one, the service is the author."""
         properties = self.properties()
         md5 = md5_of(body)
-        beside = {**_beside(properties), "ContentType": _TYPE, "ContentMD5": base64_of(md5)}
-        answer = self.requests.send(
-            self.doing,
-            body,
-            lambda call, content: call("put_object", "ETag", **self.at, **self._conditions, **beside, Body=content),
-        )
-        computed = computed_md5(answer)
+        headers = {
+            "Content-Type": _TYPE,
+            "Content-MD5": base64_of(md5),
+            **{f"x-amz-meta-{name}": value for name, value in properties.metadata.items()},
+            **self._condition_headers,
+        }
+        if properties.tier and _STORAGE_CLASS.fullmatch(properties.tier):
+            headers["x-amz-storage-class"] = properties.tier
+        answer = self.requests.put(self.doing, self.name, body, headers=headers)
+        computed = computed_md5_in(answer)
         if computed not in (None, md5):
             raise IntegrityError(f"{self.doing}: the service reports a checksum that is not the body's")
         return StoredObject(
             key=self.key,
             size=len(body),
-            etag=bare(answer["ETag"]),
-            time_us=self._time(answer),
+            etag=etag_in(answer),
+            time_us=time_in(answer),
             checksum=None if computed is None else Checksum(computed, ComputedBy.SERVICE),
             transit_checked=True,
         )
@@ -166,7 +187,7 @@ class Upload:
         with suppress(StorageError):
             answer = self.requests.less_patient(_COPY_PATIENCE).run(
                 self.doing,
-                lambda call, _: call("upload_part_copy", "CopyPartResult", **self.at, **part),
+                lambda call: call("upload_part_copy", "CopyPartResult", **self.at, **part),
                 silence=_COMPLETION_SILENCE,
             )
             computed = computed_md5(answer | answer["CopyPartResult"])
@@ -201,7 +222,7 @@ class Upload:
 
     def _begun(self, others: list[str]) -> _Session:
         answer = self.requests.run(
-            self.doing, lambda call, _: call("create_multipart_upload", "UploadId", **self.at, ContentType=_TYPE)
+            self.doing, lambda call: call("create_multipart_upload", "UploadId", **self.at, ContentType=_TYPE)
         )
         return _Session(str(answer["UploadId"]), {}, others)
 
@@ -222,7 +243,7 @@ class Upload:
     def _pages(self, what: str, at: dict[str, Any], markers: Mapping[str, str]) -> list[dict[str, Any]]:
         """All pages of a listing; [] when what is listed has ended, or we may not know."""
 
-        async def ask(call: Call, _: Motion) -> list[dict[str, Any]]:
+        async def ask(call: Call) -> list[dict[str, Any]]:
             pages = [await call(what, "IsTruncated", **at)]
             while pages[-1]["IsTruncated"]:
                 must_be_complete(pages[-1], *markers.values())
@@ -237,7 +258,7 @@ class Upload:
     def _abort(self, upload_id: str) -> None:
         with suppress(StorageError):
             self.requests.less_patient(_LOOK_PATIENCE).run(
-                self.doing, lambda call, _: call("abort_multipart_upload", **self.at, UploadId=upload_id)
+                self.doing, lambda call: call("abort_multipart_upload", **self.at, UploadId=upload_id)
             )
 
     def _complete(self, session: _Session, parts: list[Part]) -> dict[str, Any]:
@@ -246,7 +267,7 @@ class Upload:
         try:
             answer = self.requests.run(
                 self.doing,
-                lambda call, _: call("complete_multipart_upload", "ETag", **self.at, **self._conditions, **what),
+                lambda call: call("complete_multipart_upload", "ETag", **self.at, **self._conditions, **what),
                 silence=_COMPLETION_SILENCE,
             )
         except PreconditionFailed:
@@ -270,7 +291,7 @@ class Upload:
         # The object may have been replaced already, or reading may not be allowed: it was written all the same.
         with suppress(StorageError):
             found = self.requests.less_patient(_LOOK_PATIENCE).run(
-                self.doing, lambda call, _: call("head_object", "LastModified", **self.at, IfMatch=quoted(etag))
+                self.doing, lambda call: call("head_object", "LastModified", **self.at, IfMatch=quoted(etag))
             )
             return microseconds(found["LastModified"])
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
@@ -326,15 +347,16 @@ class _Staging:
 
     def _send(self, number: int, block: memoryview, md5: bytes) -> str:
         upload = self.upload
-        part = {"UploadId": self.session.upload_id, "PartNumber": number, "ContentMD5": base64_of(md5)}
-        answer = upload.requests.send(
+        answer = upload.requests.put(
             upload.doing,
+            upload.name,
             block,
-            lambda call, content: call("upload_part", "ETag", **upload.at, **part, Body=content),
+            headers={"Content-Type": _TYPE, "Content-MD5": base64_of(md5)},
+            parameters={"partNumber": str(number), "uploadId": self.session.upload_id},
         )
-        if computed_md5(answer) not in (None, md5):
+        if computed_md5_in(answer) not in (None, md5):
             raise IntegrityError(f"{upload.doing}: the service reports a checksum that is not the part's")
-        return bare(answer["ETag"])
+        return etag_in(answer)
 
     def _copied(self, number: int, offset: int, block: memoryview, md5: bytes) -> bool:
         """Whether the service has copied this part: what it then says of it has to be our MD5."""
@@ -349,8 +371,8 @@ class _Staging:
         if not self.is_whole:
             part["CopySourceRange"] = f"bytes={offset}-{offset + len(block) - 1}"
         with suppress(StorageError):
-            answer = upload.requests.less_patient(_COPY_PATIENCE).send(
-                upload.doing, b"", lambda call, _: call("upload_part_copy", "CopyPartResult", **upload.at, **part)
+            answer = upload.requests.less_patient(_COPY_PATIENCE).run(
+                upload.doing, lambda call: call("upload_part_copy", "CopyPartResult", **upload.at, **part)
             )
             if computed_md5(answer | answer["CopyPartResult"]) == md5:
                 return True
@@ -370,10 +392,3 @@ def part_size_for(size: int, *, at_least: int) -> int:
         raise StorageError(f"{size:,} bytes are more than the {LARGEST:,} that an object in S3 can have")
     needed = -(-size // _MOST_PARTS)
     return max(at_least, -(-needed // _MIB) * _MIB) if needed > at_least else at_least
-
-
-def _beside(properties: Properties) -> dict[str, Any]:
-    beside: dict[str, Any] = {"Metadata": dict(properties.metadata)}
-    if properties.tier and _STORAGE_CLASS.fullmatch(properties.tier):
-        beside["StorageClass"] = properties.tier
-    return beside

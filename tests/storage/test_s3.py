@@ -434,7 +434,10 @@ class TestTrouble:
     def test_what_passes_is_waited_for(self, wire: Wire, store: S3Store, fault: Answer | DropAnswer) -> None:
         for method in ("PUT", "HEAD", "GET"):
             wire.script(fault, method=method)
-        store.put("a", b"content", size=7)
+        stored = store.put("a", b"content", size=7)
+        found = store.stat("a")
+        assert found is not None
+        assert found.etag == stored.etag
         assert content_of(store, "a") == b"content"
         wire.script(fault, method="GET", containing="list-type=2")
         assert [each.key for each in store.scan()] == ["a"]
