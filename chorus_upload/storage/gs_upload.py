@@ -128,12 +128,12 @@ class Upload:
                     return self._judged(answer.get("resource") or {}, md5, spared=twin.size)
                 must_be_complete(answer.get("rewriteToken"))
                 token = str(answer["rewriteToken"])
-        except (PreconditionFailed, StorageError) as error:
-            # It is gone, was written again, or may not be copied; or what is there is not what was to be.
-            if isinstance(error, IntegrityError):
-                raise
-        self._require_expected()
-        return None
+        except IntegrityError:
+            raise
+        except StorageError:
+            # It is gone, was written again, or may not be copied; or the key is not as it should be, which is final.
+            self._require_expected()
+            return None
 
     def _filled(self, body: BinaryIO, *, size: int, offset: int, chunk: int) -> Buffer:
         buffer = self.requests.traffic.buffer(min(chunk, size - offset))
