@@ -12,7 +12,7 @@ What the service proves, and how it is used here:
 No client can write an `md5Hash`: one that comes with a body is compared, and later it cannot be changed. So what a
 listing shows is the service's word, too, unlike that of other services.
 
-A body up to `one_request_limit` is one request, a larger one a resumable upload (gs_upload.py). Of the latter the
+A body up to `one_request_limit` is one request, a larger one a resumable upload (gs_resumable.py). Of the latter the
 service takes metadata and storage class only at its beginning, when the body was not read: it has none. Conditions
 are on the generation, for writing and deleting alike. When the answer to a write is lost, the request is repeated,
 and may then meet its own result: the caller reads back what is there and decides.
@@ -36,12 +36,12 @@ from chorus_upload.errors import (
 )
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import whole
-from chorus_upload.storage.gs_client import ENDPOINT, Bucket, connect, document
+from chorus_upload.storage.gs_client import ENDPOINT, OBJECT, Bucket, connect, document
 from chorus_upload.storage.gs_credentials import Access
 from chorus_upload.storage.gs_download import Download
 from chorus_upload.storage.gs_errors import Refused
 from chorus_upload.storage.gs_sessions import InMemory, Sessions
-from chorus_upload.storage.gs_upload import FIELDS, LARGEST, OBJECT, Upload, describe, hash_of
+from chorus_upload.storage.gs_upload import FIELDS, LARGEST, Upload, describe, hash_of
 from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_gs
 from chorus_upload.storage.network import Network

@@ -6,6 +6,7 @@ The service speaks the JSON API of Google Cloud Storage, version 1.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -23,8 +24,12 @@ from chorus_upload.storage.traffic import Traffic
 T = TypeVar("T")
 
 ENDPOINT = "https://storage.googleapis.com"
+OBJECT = "storage#object"
+"""What the service calls the description of an object."""
 RESUME = 308
 """The answer to a part of an upload of which more is to come. It is no redirection."""
+
+_PRINTABLE = re.compile(r"[!-~]+")
 
 # How often a body is sent that arrives garbled. Patience does not help against a machine that garbles.
 _GARBLED_ATTEMPTS = 3
@@ -65,13 +70,15 @@ class Bucket:
         to = self.path_of(target).removeprefix("/storage/v1")
         return self._url(f"{source}/rewriteTo{to}", parameters)
 
-    def session(self, location: str) -> str:
+    def session(self, location: str) -> str | None:
         """The address of an upload session, at the host where we reach the service, whatever it calls itself.
 
-        So neither a foreign answer nor a file that somebody has changed can send content and tokens elsewhere.
+        So neither a foreign answer nor a file that somebody has changed can send content and tokens elsewhere. None
+        for what is no address.
         """
         parts = urlsplit(location)
-        return f"{self.endpoint}{parts.path}?{parts.query}"
+        address = f"{self.endpoint}{parts.path}?{parts.query}"
+        return address if parts.path.startswith("/") and _PRINTABLE.fullmatch(address) else None
 
     def path_of(self, name: str) -> str:
         """Where an object is, below the address of the service."""

@@ -11,26 +11,24 @@ import hashlib
 import json
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
+from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from chorus_upload.errors import IntegrityError, ObjectExists, PreconditionFailed, StorageError, TransientError
+from chorus_upload.errors import IntegrityError, ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.curl import Answer
-from chorus_upload.storage.gs_client import RESUME, Bucket, Requests, document
-from chorus_upload.storage.gs_errors import Refused
+from chorus_upload.storage.gs_client import OBJECT, Bucket, Requests, document
+from chorus_upload.storage.gs_resumable import Session, SessionLost
 from chorus_upload.storage.gs_sessions import Sessions, Task
 from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 
 LARGEST = 5 << 40
 """The largest object, in bytes: 5 TiB."""
-OBJECT = "storage#object"
 FIELDS = "kind,name,size,generation,timeCreated,md5Hash"
 _TYPE = "application/octet-stream"
 _PIECE = 1 << 20
@@ -38,10 +36,6 @@ _PIECE = 1 << 20
 _LOOK_PATIENCE = 30.0
 # What is not one (the configuration may name an access tier of Azure) is ignored.
 _STORAGE_CLASSES = frozenset({"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"})
-
-
-class _SessionLost(Exception):
-    """The service has forgotten a session, or what it had of it. Never leaves this module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +78,7 @@ class Upload:
         answer = self.requests.send(
             self.doing, lambda: document(self.requests.put("POST", url, headers, message), OBJECT)
         )
-        return self.judged(answer, md5)
+        return self._judged(answer, md5)
 
     def in_chunks(self, body: BinaryIO, *, size: int, chunk: int, executor: Executor) -> StoredObject:
         """Send `body` in chunks, reading one while another is sent; nothing is visible before the last one.
@@ -94,7 +88,7 @@ class Upload:
         """
         self.require_expected()
         md5 = hashlib.md5(usedforsecurity=False)
-        session: _Session | None = None
+        session: Session | None = None
         try:
             for offset in range(0, size, chunk):
                 buffer = self._filled(body, size=size, offset=offset, chunk=chunk)
@@ -108,7 +102,7 @@ class Upload:
                 session.send(offset, buffer, md5.digest() if offset + chunk >= size else None)
             if session is None:
                 raise ValueError("a body that is empty goes at once")
-            return session.finish(md5.digest())
+            return self._judged(session.finish(), md5.digest(), spared=session.held)
         finally:
             if session is not None:
                 session.wait()
@@ -131,15 +125,15 @@ class Upload:
             while True:
                 answer = self.requests.less_patient(_LOOK_PATIENCE).run(f"copying to {self.key}", go_on)
                 if answer.get("done"):
-                    return self.judged(answer.get("resource") or {}, md5, spared=size)
+                    return self._judged(answer.get("resource") or {}, md5, spared=size)
                 must_be_complete(answer.get("rewriteToken"))
                 token = str(answer["rewriteToken"])
-        except (PreconditionFailed, StorageError) as error:
-            # It is gone, was written again, or may not be copied; or what is there is not what was to be.
-            if isinstance(error, IntegrityError):
-                raise
-        self.require_expected()
-        return None
+        except IntegrityError:
+            raise
+        except StorageError:
+            # It is gone, was written again, or may not be copied; or the key is not as it should be, which is final.
+            self.require_expected()
+            return None
 
     def _filled(self, body: BinaryIO, *, size: int, offset: int, chunk: int) -> Buffer:
         buffer = self.requests.traffic.buffer(min(chunk, size - offset))
@@ -162,19 +156,20 @@ class Upload:
         if self.generation and (there is None or there.etag != str(self.generation)):
             raise PreconditionFailed(f"{self.key} is not the one that was expected")
 
-    def _session(self, size: int, first_md5: bytes, executor: Executor) -> _Session:
+    def _session(self, size: int, first_md5: bytes, executor: Executor) -> Session:
         """The session of an earlier try, if there is one and the service still knows it, or else a new one."""
         task = Task(self.bucket.at(self.name, {}), size, first_md5, self._conditions)
-        if known := self.sessions.find(task):
-            session = _Session(self, task, self.bucket.session(known), executor)
-            with suppress(_SessionLost):
+        known = self.sessions.find(task)
+        if known is not None and (address := self.bucket.session(known)):
+            session = Session(self.requests, self.sessions, task, self.doing, address, executor)
+            with suppress(SessionLost):
                 if self.requests.run(self.doing, session.ask) is None:
                     session.held = session.committed
                     return session
             self.sessions.forget(task)
         address = self.requests.run(self.doing, lambda: self._begin(size))
         self.sessions.keep(task, address)
-        return _Session(self, task, self.bucket.session(address), executor)
+        return Session(self.requests, self.sessions, task, self.doing, address, executor)
 
     def _begin(self, size: int) -> str:
         url = self.bucket.upload({"uploadType": "resumable", "name": self.name, "fields": FIELDS, **self._conditions})
@@ -185,9 +180,10 @@ class Upload:
         )
         # Of what is said of an object only what is known before its body was read.
         answer = self.requests.ask("POST", url, headers, json.dumps({"contentType": _TYPE}).encode())
-        if "location" not in answer.headers:
+        address = self.bucket.session(answer.headers.get("location", ""))
+        if address is None:
             raise broken_off()
-        return answer.headers["location"]
+        return address
 
     def _beside(self, properties: Properties) -> dict[str, Any]:
         beside: dict[str, Any] = {"contentType": _TYPE, "metadata": dict(properties.metadata)}
@@ -195,7 +191,7 @@ class Upload:
             beside["storageClass"] = properties.tier.upper()
         return beside
 
-    def judged(self, answer: dict[str, Any], md5: bytes, *, spared: int = 0) -> StoredObject:
+    def _judged(self, answer: dict[str, Any], md5: bytes, *, spared: int = 0) -> StoredObject:
         """What the service says of the object that it made. IntegrityError, and the object is gone, if it is wrong."""
         stored = describe(self.key, answer)
         if stored.checksum is not None and stored.checksum.md5 != md5:
@@ -213,101 +209,6 @@ class Upload:
             transit_checked=True,
             spared=spared,
         )
-
-
-@dataclass(slots=True)
-class _Session:
-    """One resumable upload; used from one thread, sends in one of `executor`, a chunk at a time.
-
-    `committed` is how many bytes the service has for certain, and `held` how many it had from an earlier try.
-    """
-
-    upload: Upload
-    task: Task
-    address: str = field(repr=False)
-    executor: Executor
-    committed: int = 0
-    held: int = 0
-    _is_unsure: bool = False
-    _under_way: Future[dict[str, Any] | None] | None = None
-
-    def send(self, offset: int, buffer: Buffer, md5: bytes | None) -> None:
-        """Have a chunk sent, when the one before it is; its buffer is given back then. The last one has an MD5."""
-        try:
-            self._settle()
-        except BaseException:
-            buffer.give_back()
-            raise
-        self._under_way = self.executor.submit(self._send, offset, buffer.view, md5)
-        self._under_way.add_done_callback(lambda _: buffer.give_back())
-
-    def finish(self, md5: bytes) -> StoredObject:
-        answer = self._settle()
-        if answer is None:
-            raise broken_off()
-        try:
-            return self.upload.judged(answer, md5, spared=min(self.held, self.task.size))
-        finally:
-            self.upload.sessions.forget(self.task)
-
-    def wait(self) -> None:
-        """Until nothing is under way: it is not lost, the service keeps it."""
-        if self._under_way is not None:
-            wait([self._under_way])
-
-    def ask(self) -> dict[str, Any] | None:
-        """What has become of it: what the service says of the object, once there is one. Sets `committed`."""
-        return self._exchange(f"bytes */{self.task.size}", (), b"")
-
-    def _settle(self) -> dict[str, Any] | None:
-        under_way, self._under_way = self._under_way, None
-        if under_way is None:
-            return None
-        try:
-            return under_way.result()
-        except (IntegrityError, PreconditionFailed):
-            # Nothing more can become of it.
-            self.upload.sessions.forget(self.task)
-            raise
-        except _SessionLost:
-            self.upload.sessions.forget(self.task)
-        raise TransientError(f"{self.upload.doing}: the service has forgotten what it had of it")
-
-    def _send(self, offset: int, block: memoryview, md5: bytes | None) -> dict[str, Any] | None:
-        return self.upload.requests.run(self.upload.doing, lambda: self._attempt(offset, block, md5))
-
-    def _attempt(self, offset: int, block: memoryview, md5: bytes | None) -> dict[str, Any] | None:
-        """One try to have the service take a chunk, from where it stands."""
-        end = offset + len(block)
-        if self._is_unsure and (found := self.ask()):
-            # The last chunk had arrived, and only the answer was lost.
-            return found
-        self._is_unsure = True
-        more = () if md5 is None else (f"X-Goog-Hash: md5={b64encode(md5).decode()}",)
-        while self.committed < end or md5 is not None:
-            if self.committed < offset:
-                raise _SessionLost
-            begin = self.committed
-            what = f"{begin}-{end - 1}" if begin < end else "*"
-            found = self._exchange(f"bytes {what}/{self.task.size}", more, block[begin - offset :])
-            if found is not None:
-                return found
-            if self.committed <= begin:
-                raise TransientError(f"{self.upload.doing}: the service does not take what is sent")
-        self._is_unsure = False
-        return None
-
-    def _exchange(self, content_range: str, more: Sequence[str], body: bytes | memoryview) -> dict[str, Any] | None:
-        try:
-            answer = self.upload.requests.put("PUT", self.address, (f"Content-Range: {content_range}", *more), body)
-        except Refused as error:
-            if error.refusal.status in (404, 410):
-                raise _SessionLost from None
-            raise
-        if answer.status != RESUME:
-            return document(answer, OBJECT)
-        self.committed = _committed_in(answer)
-        return None
 
 
 def describe(key: str, found: dict[str, Any]) -> StoredObject:
@@ -336,12 +237,6 @@ def hash_of(body: BinaryIO, size: int) -> bytes:
         left -= len(view)
     require_end(body, size)
     return md5.digest()
-
-
-def _committed_in(answer: Answer) -> int:
-    """How many bytes the service has: it says which the last one is, and nothing when it has none."""
-    _, dash, last = answer.headers.get("range", "").partition("-")
-    return int(last) + 1 if dash and last.isdecimal() else 0
 
 
 def _md5(content: bytes | memoryview) -> bytes:

@@ -305,8 +305,22 @@ class TestUploadsThatBreakOff:
         wire.script(Answer(410), method="PUT")
         assert put_large(store, create_only=True) == 0
 
-    def test_a_session_that_ends_in_the_middle(self, store: GsStore, wire: Wire) -> None:
-        wire.script(Answer(404, (("Content-Type", "text/plain"),), b"No such upload"), method="PUT")
+    @pytest.mark.parametrize("address", ["", ".evil.example/x?upload_id=1", "x y", "/a b"])
+    def test_an_address_that_is_none_is_not_asked(
+        self, wire: Wire, gs_bucket: str, tmp_path: Path, address: str
+    ) -> None:
+        """Neither one that an answer names nor one that stands in the file."""
+        file = tmp_path / "sessions"
+        with open_gs(gs_bucket, wire.port, sessions=InFile(file)) as store:
+            wire.script(Answer(200, (("Location", address),)), method="POST")
+            break_off(store)
+            kept = json.loads(file.read_text())
+            file.write_text(json.dumps({name: (address, since) for name, (_, since) in kept.items()}))
+            assert put_large(store, create_only=True) == 0
+
+    @pytest.mark.parametrize("answer", [Answer(404, (), b"No such upload"), Answer(410), Answer(200)])
+    def test_a_session_that_ends_in_the_middle(self, store: GsStore, wire: Wire, answer: Answer) -> None:
+        wire.script(answer, method="PUT")
         with pytest.raises(TransientError, match="has forgotten"):
             put_large(store)
         assert put_large(store) == 0
