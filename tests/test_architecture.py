@@ -57,6 +57,8 @@ AT_HOME = {
     "botocore": {"storage"},
     "aiohttp": {"storage"},
     "gcsfs": {"storage"},
+    "backports": {"storage"},
+    "compression": {"storage"},
     "obstore": {"storage"},
 }
 

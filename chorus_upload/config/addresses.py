@@ -20,6 +20,7 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTA
 _DRIVE = re.compile(r"/[A-Za-z]:(?:[/\\]|\Z)")
 # How others chain places, with kinds of them that are none of ours.
 _CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+::[A-Za-z][A-Za-z0-9+.-]+:(?:/|:)")
+_ARCHIVE_NAME = re.compile(r"(?i)\.(?:(?P<zip>zip)|tar(?:\.(?:gz|bz2|xz|zst))?|tgz|tbz2?|txz)\Z")
 _ABSOLUTE_LOCAL = re.compile(r"[/\\~.]|[A-Za-z]:")
 
 
@@ -51,6 +52,12 @@ class Address:
     def service(self) -> str:
         """The scheme of the place that is entered: for an archive, of the one that it lies in."""
         return scheme_of(self.path.partition("::")[2]) if self.scheme in ARCHIVES else self.scheme
+
+
+def archive_kind(name: str) -> str | None:
+    """The scheme for a file that is an archive, by its name; None if it does not look like one."""
+    found = _ARCHIVE_NAME.search(name)
+    return None if found is None else "zip" if found["zip"] else "tar"
 
 
 def scheme_of(path: str) -> str:

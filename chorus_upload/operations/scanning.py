@@ -153,6 +153,9 @@ class Scan:
             for modality in self._tree.asked_for:
                 self._observation.unreadable(modality, problem.path)
             concerned = concerned or [""]
+        if problem.kind is ProblemKind.INVALID_NAME and not {"/", "\\"}.isdisjoint(problem.path):
+            # Where it belongs cannot be told from a name that can belong nowhere.
+            concerned = concerned or [""]
         if problem.kind in _HIDES_A_FILE:
             for modality in concerned:
                 self._observation.unreadable(modality, *posixpath.split(problem.path))

@@ -29,7 +29,7 @@ from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce
 from chorus_upload.model import Twin
 from chorus_upload.storage.azure_client import connect
 from chorus_upload.storage.azure_credentials import AzureCredential, ConnectionString, SasToken
-from chorus_upload.storage.azure_download import Download
+from chorus_upload.storage.azure_download import Download, read_range
 from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import (
     Conditions,
@@ -138,6 +138,11 @@ class AzureStore:
     def open(self, key: str) -> ObjectStream:
         download = Download(self._requests, self._blob(key), key=key, chunk=self._block_size)
         return ObjectStream(download, _describe(key, download.properties), buffer_size=_MIB)
+
+    def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
+        """See `RangedStore`. More than a block would be fetched in several requests."""
+        blob = self._blob(key)
+        return self._requests.run(f"reading {key}", lambda: read_range(blob, offset=offset, length=length, etag=etag))
 
     def put(
         self,

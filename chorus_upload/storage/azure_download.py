@@ -58,22 +58,36 @@ class Download(io.RawIOBase):
         return _whole(self._download(self._got, length).readall(), length)
 
     def _download(self, offset: int | None, length: int | None) -> StorageStreamDownloader[bytes]:
-        conditions = Conditions(if_match=self._etag if offset else None)
-        answers: list[Any] = []
-        try:
-            # One chunk is one request, and is in memory when this returns.
-            found = self._blob.download_blob(
-                offset, length, max_concurrency=1, raw_response_hook=answers.append, **conditions.options
-            )
-        except ValueError:  # how the SDK takes an answer without a Content-Range
-            raise broken_off() from None
-        finally:
-            # Answers that it cannot use the SDK leaves half read, and their connections open. To an empty
-            # object there always is one: a refusal to give the first bytes of nothing.
-            for answer in answers:
-                answer.http_response.internal_response.close()
-        must_be_complete(found.properties.etag, found.properties.last_modified)
-        return found
+        return _download(self._blob, offset, length, if_match=self._etag if offset else None)
+
+
+def read_range(blob: BlobClient, *, offset: int, length: int, etag: str) -> bytes:
+    """So many bytes of an object, in one request, if it has that etag. Raises what the SDK raises."""
+    return _whole(_download(blob, offset, length, if_match=etag).readall(), length)
+
+
+def _download(
+    blob: BlobClient, offset: int | None, length: int | None, *, if_match: str | None
+) -> StorageStreamDownloader[bytes]:
+    answers: list[Any] = []
+    try:
+        # One chunk is one request, and is in memory when this returns.
+        found = blob.download_blob(
+            offset,
+            length,
+            max_concurrency=1,
+            raw_response_hook=answers.append,
+            **Conditions(if_match=if_match).options,
+        )
+    except ValueError:  # how the SDK takes an answer without a Content-Range
+        raise broken_off() from None
+    finally:
+        # Answers that it cannot use the SDK leaves half read, and their connections open. To an empty
+        # object there always is one: a refusal to give the first bytes of nothing.
+        for answer in answers:
+            answer.http_response.internal_response.close()
+    must_be_complete(found.properties.etag, found.properties.last_modified)
+    return found
 
 
 def _whole(data: bytes, length: int) -> bytes:

@@ -22,9 +22,12 @@ from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
+    from chorus_upload.storage.outer import Outer
 
 _STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it)"
-_SOURCES = _STORES
+_SOURCES = f"{_STORES}, and archives there: zip://INNER/PATH::PLACE, tar://INNER/PATH::PLACE"
+_STORE_SCHEMES = ("file", "az", "s3")
+_SOURCE_SCHEMES = _STORE_SCHEMES
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way."""
 
@@ -56,12 +59,12 @@ def unsupported(settings: Settings) -> list[str]:
     found = [
         _unsupported(place, "stored", _STORES).message
         for place in (settings.journal.cloud, settings.central.location)
-        if not place.is_local and place.scheme not in ("az", "s3")
+        if place.scheme not in _STORE_SCHEMES
     ]
     found += [
         f"{site.modality}: {_unsupported(site.location, 'read', _SOURCES).message}"
         for site in settings.sites.values()
-        if not site.location.is_local and site.location.scheme not in ("az", "s3")
+        if _place(site.location).scheme not in _SOURCE_SCHEMES
     ]
     return found
 
@@ -80,14 +83,52 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
 
     Raises ConfigError when this version cannot open it.
     """
-    if site.location.is_local:
-        return LocalSource(site.location.local_path, follow_links=site.follow_links)
-    if site.location.scheme == "az":
-        retry = _retry(network.patience, stop)
-        return CloudSource(_azure(site.location, network, None, retry=retry, block_size=_SOURCE_BLOCK))
-    if site.location.scheme == "s3":
-        return CloudSource(_s3(site.location, network, None, retry=_retry(network.patience, stop)))
-    raise _unsupported(site.location, "read", _SOURCES)
+    location = site.location
+    if location.is_local:
+        return LocalSource(location.local_path, follow_links=site.follow_links)
+    if location.is_archive:
+        return _archive(location, network, retry=_retry(network.patience, stop))
+    return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)))
+
+
+def is_sequential(location: Location) -> bool:
+    """Whether the source at `location` will be one whose files are best read in the order in which they were seen."""
+    return location.scheme == "tar"
+
+
+def _archive(location: Location, network: Network, *, retry: Retry) -> Source:
+    from chorus_upload.storage.tar_source import TarSource
+    from chorus_upload.storage.zip_source import ZipSource
+
+    outer = _outer(location.outer, network, retry=retry)
+    return (TarSource if location.scheme == "tar" else ZipSource)(outer, location.inner)
+
+
+def _outer(location: Location, network: Network, *, retry: Retry) -> Outer:
+    """The file at `location`, which is an archive."""
+    from chorus_upload.storage.outer import LocalOuter, StoreOuter
+
+    if location.is_local:
+        return LocalOuter(location.local_path)
+    try:
+        directory, name = location.split()
+    except ValueError:
+        raise ConfigError(f"{location} names no archive", hint="Write the whole address of the file.") from None
+    return StoreOuter(_origin(directory, network, retry=retry), name)
+
+
+def _origin(location: Location, network: Network, *, retry: Retry) -> Store:
+    """A store that is only read from."""
+    if location.scheme == "az":
+        return _azure(location, network, None, retry=retry, block_size=_SOURCE_BLOCK)
+    if location.scheme == "s3":
+        return _s3(location, network, None, retry=retry)
+    raise _unsupported(location, "read", _SOURCES)
+
+
+def _place(location: Location) -> Location:
+    """Where the bytes of a source are."""
+    return location.outer if location.is_archive else location
 
 
 def _unsupported(location: Location, verb: str, supported: str) -> ConfigError:

@@ -135,6 +135,20 @@ class S3Store:
         download = _Download(self._requests, self._at(key), key=key, chunk=self._part_size)
         return ObjectStream(download, download.stored, buffer_size=_MIB)
 
+    def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
+        """See `RangedStore`."""
+        at = self._at(key)
+
+        async def fetch(call: Call, motion: Motion) -> bytearray:
+            asked = {**at, "IfMatch": quoted(etag), "Range": f"bytes={offset}-{offset + length - 1}"}
+            answer = await call("get_object", "Body", **asked)
+            data = await _body_of(answer, motion)
+            if len(data) != length:
+                raise TransientError("the answer broke off")
+            return data
+
+        return bytes(self._requests.run(f"reading {key}", fetch))
+
     def put(
         self,
         key: str,
@@ -267,7 +281,6 @@ class _Download(io.RawIOBase):
         first = self._got
 
         async def fetch(call: Call, motion: Motion) -> tuple[StoredObject, bytearray]:
-            data = bytearray()
             asked = {**self._at, **conditions, "Range": f"bytes={first}-{first + most - 1}"}
             try:
                 answer = await call("get_object", "Body", **asked)
@@ -278,11 +291,8 @@ class _Download(io.RawIOBase):
                 answer = await call("head_object", *_HEAD, **self._at)
                 if answer["ContentLength"]:
                     raise TransientError("it was replaced just now") from None
-                return _describe(self._key, 0, answer), data
-            async with answer["Body"] as stream:
-                while piece := await stream.read(_PIECE):
-                    data += piece
-                    motion.moved += len(piece)
+                return _describe(self._key, 0, answer), bytearray()
+            data = await _body_of(answer, motion)
             must_be_complete(answer, "ETag", "LastModified", "ContentRange")
             size = int(answer["ContentRange"].rpartition("/")[2])
             if len(data) != min(most, size - first):
@@ -292,6 +302,15 @@ class _Download(io.RawIOBase):
         stored, data = self._requests.run(f"reading {self._key}", fetch)
         self._got += len(data)
         return stored, memoryview(data)
+
+
+async def _body_of(answer: dict[str, Any], motion: Motion) -> bytearray:
+    data = bytearray()
+    async with answer["Body"] as stream:
+        while piece := await stream.read(_PIECE):
+            data += piece
+            motion.moved += len(piece)
+    return data
 
 
 async def _is_absent(call: Call, at: dict[str, Any]) -> bool:

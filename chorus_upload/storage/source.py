@@ -67,6 +67,11 @@ class Source(Protocol):
         """Whether reading a file means fetching it: then a listing has to do for finding out what has changed."""
         ...
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether files are best read one at a time and in the order of `walk`: to go back means to start over."""
+        ...
+
     def walk(self) -> Iterator[Directory]:
         """Yield every directory with files below and including the root, in any order.
 

@@ -6,7 +6,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
 from urllib.parse import quote
@@ -29,6 +29,7 @@ from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.reader import BLOCK, CheckedStream, SourceChanged, Stopped, md5_of, read_file
+from chorus_upload.transfer.turns import Turns
 
 WRONG_ARRIVALS = 3
 """How often a file is sent again after something else arrived than was sent."""
@@ -87,6 +88,17 @@ class Sender:
         self._traffic = traffic
         self._stop = stop or threading.Event()
         self._read_at_once = store.capabilities.one_request_limit
+        # Modalities may share a source, and then they share its turns.
+        turns = {id(source): Turns(self._stop) for source in sources.values() if source.is_sequential}
+        self._turns = {name: turns[id(source)] for name, source in sources.items() if source.is_sequential}
+
+    def announce(self, transfer: Transfer) -> None:
+        """This is sent next: where the order matters in which files are read, it is the one in which they come here.
+
+        Whatever is announced has to be begun in that order.
+        """
+        if turns := self._turns.get(transfer.modality):
+            turns.announce(transfer.file_id)
 
     def send(self, transfer: Transfer) -> Outcome:
         """Deliver one file. What is wrong with this file is an outcome.
@@ -127,6 +139,12 @@ class Sender:
             return _failed(transfer, FailureKind.REFUSED, error.message, begun)
         finally:
             self._meter.end(transfer)
+            if turns := self._turns.get(transfer.modality):
+                turns.leave(transfer.file_id)
+
+    def _turn(self, transfer: Transfer) -> AbstractContextManager[None]:
+        turns = self._turns.get(transfer.modality)
+        return nullcontext() if turns is None else turns.turn(transfer.file_id)
 
     def _send(self, transfer: Transfer, begun: float) -> Outcome:
         """Deliver the file to a key that is free, holds what it supersedes, or may be replaced."""
@@ -185,11 +203,9 @@ class Sender:
     def _put(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
         """Read the file once, and send it on the condition that it is what the journal says."""
         if transfer.size <= self._read_at_once:
-            # What may be copied goes in blocks, for which the store itself takes the room: never twice for one file.
-            with self._traffic.room(transfer.size if transfer.twin is None else 0):
-                return self._put_small(source, transfer)
+            return self._put_small(source, transfer)
         self._meter.begin(transfer)
-        with source.open(transfer.path) as stream:
+        with self._turn(transfer), source.open(transfer.path) as stream:
             _require_same(source.open_stat(stream), transfer)
 
             def verify(body: CheckedStream) -> None:
@@ -204,13 +220,17 @@ class Sender:
             return stored, _Content(body.fingerprint, body.md5)
 
     def _put_small(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
-        data, state = source.read_small(transfer.path, size=transfer.size)
-        _require_same(state, transfer)
-        if len(data) != transfer.size:
-            raise SourceChanged("it changed while it was read")
-        content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
-        _require_known(transfer, content)
-        return self._store_body(transfer, data, lambda: content), content
+        with ExitStack() as held:
+            with self._turn(transfer):
+                # What may be copied goes in blocks, for which the store takes the room: never twice for one file.
+                held.enter_context(self._traffic.room(transfer.size if transfer.twin is None else 0))
+                data, state = source.read_small(transfer.path, size=transfer.size)
+            _require_same(state, transfer)
+            if len(data) != transfer.size:
+                raise SourceChanged("it changed while it was read")
+            content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
+            _require_known(transfer, content)
+            return self._store_body(transfer, data, lambda: content), content
 
     def _sent(self, transfer: Transfer, count: int) -> None:
         self._meter.add(transfer, count)
@@ -245,9 +265,10 @@ class Sender:
     def _read(self, transfer: Transfer) -> _Content:
         """The content of the file, which has to be what the journal says."""
         expected = FileStat(transfer.size, transfer.mtime_us)
-        reading = read_file(
-            self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True, stop=self._stop
-        )
+        with self._turn(transfer):
+            reading = read_file(
+                self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True, stop=self._stop
+            )
         if isinstance(reading, Problem):
             raise SourceChanged(reading.detail)
         _require_same(FileStat(reading.size, reading.mtime_us), transfer)
