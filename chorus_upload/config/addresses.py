@@ -145,7 +145,13 @@ def _web_address(text: str) -> Address:
     is_emulator = is_numeric_host(host) and url.path.startswith("/devstoreaccount1")
     if not (".blob." in host or is_emulator or ("sig" in query and "sv" in query)):
         shown = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
-        return Address(url.scheme, shown, username=url.username, password=url.password, query=url.query or None)
+        return Address(
+            url.scheme,
+            shown,
+            username=unquote(url.username) if url.username else None,
+            password=unquote(url.password) if url.password else None,
+            query=url.query or None,
+        )
     names = url.path.strip("/").split("/") if url.path.strip("/") else []
     account_url = f"{url.scheme}://{url.netloc}"
     account_name = host.partition(".")[0]

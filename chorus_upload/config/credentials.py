@@ -103,6 +103,8 @@ def resolve(
     if cloud is None:
         if unused := [name for name in given | overrides if name != "mode"]:
             complaints.warning(where, f"{', '.join(unused)}: not used, because the path needs no such credentials")
+        if address.service == "http" and (address.password or address.query):
+            complaints.warning(f"{where} path", "http:// sends data and credentials unprotected; use https://")
         return _pasted_user(address, where)
     given = overlay(_with_pasted(given, address, where=where, complaints=complaints), overrides)
 

@@ -23,11 +23,12 @@ from chorus_upload.storage.traffic import Traffic
 if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
     from chorus_upload.storage.outer import Outer
+    from chorus_upload.storage.web import Web
 
 _STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it)"
-_SOURCES = f"{_STORES}, and archives there: zip://INNER/PATH::PLACE, tar://INNER/PATH::PLACE"
+_SOURCES = f"{_STORES}, https://, and archives there: zip://INNER/PATH::PLACE, tar://INNER/PATH::PLACE"
 _STORE_SCHEMES = ("file", "az", "s3")
-_SOURCE_SCHEMES = _STORE_SCHEMES
+_SOURCE_SCHEMES = (*_STORE_SCHEMES, "http", "https")
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way."""
 
@@ -88,6 +89,11 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
         return LocalSource(location.local_path, follow_links=site.follow_links)
     if location.is_archive:
         return _archive(location, network, retry=_retry(network.patience, stop))
+    if location.scheme in ("http", "https"):
+        from chorus_upload.storage.web_source import WebSource
+
+        web = _web(location, network, retry=_retry(network.patience, stop))
+        return WebSource(web, connections=network.connections)
     return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)))
 
 
@@ -110,6 +116,10 @@ def _outer(location: Location, network: Network, *, retry: Retry) -> Outer:
 
     if location.is_local:
         return LocalOuter(location.local_path)
+    if location.scheme in ("http", "https"):
+        from chorus_upload.storage.web import WebOuter
+
+        return WebOuter(_web(location, network, retry=retry))
     try:
         directory, name = location.split()
     except ValueError:
@@ -124,6 +134,18 @@ def _origin(location: Location, network: Network, *, retry: Retry) -> Store:
     if location.scheme == "s3":
         return _s3(location, network, None, retry=retry)
     raise _unsupported(location, "read", _SOURCES)
+
+
+def _web(location: Location, network: Network, *, retry: Retry) -> Web:
+    from chorus_upload.storage.web import Web, WebAccess
+
+    query, password = location.auth.url_query, location.auth.password
+    access = WebAccess(
+        query=None if query is None else query.get_secret_value(),
+        username=location.auth.username,
+        password=None if password is None else password.get_secret_value(),
+    )
+    return Web(location.path, access, network, retry)
 
 
 def _place(location: Location) -> Location:

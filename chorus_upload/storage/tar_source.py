@@ -10,7 +10,7 @@ import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from chorus_upload.errors import DeletionRefused, ObjectNotFound, StorageError
 from chorus_upload.model import Problem, ProblemKind
@@ -18,6 +18,9 @@ from chorus_upload.storage import members
 from chorus_upload.storage.outer import OpenedFile, Outer
 from chorus_upload.storage.source import Directory, FileReplaced, FileStat, SmallFile
 from chorus_upload.storage.tape import Damaged, Tape, mtime_of
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _PIECE = 1 << 20
 
@@ -220,7 +223,7 @@ class _File(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
         try:
             return self._content.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
         except BaseException:

@@ -13,13 +13,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import BinaryIO, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from chorus_upload.errors import DeletionRefused, ObjectNotFound, StorageError
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage import members
 from chorus_upload.storage.outer import OpenedFile, Outer
 from chorus_upload.storage.source import Directory, FileReplaced, FileStat, SmallFile
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _PIECE = 1 << 20
 _HELD_WHOLE = 64 << 20
@@ -222,7 +225,7 @@ class _File(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")[:_PIECE]
         with _damage_told():
             data = self._content.read1(len(view)) if view else b""

@@ -30,7 +30,7 @@ TREE: dict[str, Content] = {
     "top.csv": "1",
     "1001/Images/a b/scan äö.dcm": Bytes(5_000),
     "1001/Images/empty.dcm": "",
-    "1002/Images/large.dcm": Bytes(3_000_001),
+    "1002/Images/large.dcm": Bytes(600_001),
     "1001/Images/late.dcm": Bytes(10),
 }
 SPRING_US = SPRING * 1_000_000
@@ -87,7 +87,7 @@ def test_the_members_are_the_files(archive: Path) -> None:
         with source.open("1002/Images/large.dcm") as stream:
             assert stream.read(10) == expected["1002/Images/large.dcm"][:10]
             assert content(source, "1001/Images/late.dcm") == expected["1001/Images/late.dcm"]
-            assert source.open_stat(stream) == (3_000_001, SPRING_US)
+            assert source.open_stat(stream) == (600_001, SPRING_US)
         for path in reversed(TREE):
             assert content(source, path) == expected[path]
         assert source.stat("absent") is None
@@ -277,12 +277,9 @@ def test_damage_inside(tmp_path: Path) -> None:
     for compression in ("gz", "bz2", "xz", "zst"):
         data = bytearray(tar([Member("a", body)], compression=compression))
         data[len(data) // 2] ^= 0xFF
-        with opened(put(tmp_path / "a.tar", bytes(data))) as source:
-            with pytest.raises(StorageError):
-                list(source.walk())
-            if compression in ("bz2", "xz"):  # the others have their checksums at their very ends
-                with pytest.raises(OSError):
-                    content(source, "a")
+        # Their checksums stand behind all of it: what is looked at when it is listed.
+        with opened(put(tmp_path / "a.tar", bytes(data))) as source, pytest.raises(StorageError):
+            list(source.walk())
     data = bytearray(zipped([Member("a", body), Member("b", b"fine")], method=zipfile.ZIP_STORED))
     data[1000] ^= 0xFF
     with opened(put(tmp_path / "a.zip", bytes(data))) as source:
