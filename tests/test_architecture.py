@@ -58,6 +58,9 @@ AT_HOME = {
     "aiohttp": {"storage"},
     "gcsfs": {"storage"},
     "backports": {"storage"},
+    "paramiko": {"storage"},
+    "smbclient": {"storage"},
+    "smbprotocol": {"storage"},
     "compression": {"storage"},
     "obstore": {"storage"},
 }

@@ -23,12 +23,14 @@ from chorus_upload.storage.traffic import Traffic
 if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
     from chorus_upload.storage.outer import Outer
+    from chorus_upload.storage.share_source import Share
     from chorus_upload.storage.web import Web
 
 _STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it)"
-_SOURCES = f"{_STORES}, https://, and archives there: zip://INNER/PATH::PLACE, tar://INNER/PATH::PLACE"
+_SOURCES = f"{_STORES}, https://, sftp://, smb://, and archives there: zip://INNER/PATH::PLACE, tar://INNER/PATH::PLACE"
 _STORE_SCHEMES = ("file", "az", "s3")
-_SOURCE_SCHEMES = (*_STORE_SCHEMES, "http", "https")
+_SOURCE_SCHEMES = (*_STORE_SCHEMES, "http", "https", "sftp", "smb")
+_SHARES = ("sftp", "smb")
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way."""
 
@@ -94,6 +96,10 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
 
         web = _web(location, network, retry=_retry(network.patience, stop))
         return WebSource(web, connections=network.connections)
+    if location.scheme in _SHARES:
+        from chorus_upload.storage.share_source import ShareSource
+
+        return ShareSource(_share(location), _retry(network.patience, stop))
     return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)))
 
 
@@ -124,6 +130,10 @@ def _outer(location: Location, network: Network, *, retry: Retry) -> Outer:
         directory, name = location.split()
     except ValueError:
         raise ConfigError(f"{location} names no archive", hint="Write the whole address of the file.") from None
+    if location.scheme in _SHARES:
+        from chorus_upload.storage.share_source import ShareOuter
+
+        return ShareOuter(_share(directory), name, retry)
     return StoreOuter(_origin(directory, network, retry=retry), name)
 
 
@@ -134,6 +144,29 @@ def _origin(location: Location, network: Network, *, retry: Retry) -> Store:
     if location.scheme == "s3":
         return _s3(location, network, None, retry=retry)
     raise _unsupported(location, "read", _SOURCES)
+
+
+def _share(location: Location) -> Share:
+    """A directory that is reached by sftp or smb."""
+    host, _, port = location.container.partition(":")
+    username, secret = location.auth.username, location.auth.password
+    password = None if secret is None else secret.get_secret_value()
+    if not host or (port and not port.isdecimal()):
+        raise ConfigError(f"{location} names no host", hint=f"Write {location.scheme}://HOST/PATH.")
+    try:
+        if location.scheme == "sftp":
+            from chorus_upload.storage.sftp import SftpAccess, SftpShare
+
+            return SftpShare(SftpAccess(host, int(port or 22), username, password), f"/{location.prefix}")
+        from chorus_upload.storage.smb import SmbAccess, SmbShare
+
+        return SmbShare(SmbAccess(host, int(port or 445), username, password), location.prefix)
+    except ModuleNotFoundError as error:
+        missing = error.name
+    raise ConfigError(
+        f"{location}: {location.scheme}:// places need a library that is not installed ({missing})",
+        hint=f'Install it: pip install "chorus-upload[{location.scheme}]"',
+    )
 
 
 def _web(location: Location, network: Network, *, retry: Retry) -> Web:
