@@ -55,8 +55,9 @@ class WebSite:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def fetched(self) -> int:
-        """How many bytes were asked for by ranges."""
-        bounds = [each[1].removeprefix("bytes=").split("-") for each in self.asked if each[1]]
+        """How many bytes of files were asked for by ranges."""
+        asked = [wanted for target, wanted, _ in self.asked if unquote(urlsplit(target).path)[1:] in self.files]
+        bounds = [each.removeprefix("bytes=").split("-") for each in asked if each]
         return sum(int(last) - int(first) + 1 for first, last in bounds)
 
 

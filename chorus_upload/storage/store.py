@@ -177,6 +177,6 @@ class RangedStore(Store, Protocol):
     def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
         """So many bytes of the object from `offset` on, all of which have to be in it.
 
-        Raises ObjectNotFound, and PreconditionFailed when its etag is another one.
+        Raises PreconditionFailed when its etag is another one, and that or ObjectNotFound when it is gone.
         """
         ...

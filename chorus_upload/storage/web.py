@@ -12,6 +12,7 @@ import io
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _MOST_REDIRECTS = 10
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REMEMBERED_SECONDS = 60.0
+_GONE_BY = frozenset({400, 401, 403, 404, 410})
 _PIECES_AHEAD = 16
 _PAGE = 64 << 20
 
@@ -102,6 +105,7 @@ class Web:
         self._retry = retry
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str | None, int | None], HttpClient] = {}
+        self._led: dict[str, tuple[str, float]] = {}
 
     def look(self, url: str) -> WebState:
         """What is known of a file before it is read, by one request."""
@@ -192,17 +196,26 @@ class Web:
 
     def _get(self, url: str, lines: Sequence[str], take: TakeAnswer, *, also: tuple[int, ...] = ()) -> Answer:
         """The answer from where the redirects lead; what is no success, nor `also` wanted, is raised."""
-        target = url
+        target, until = self._led.pop(url, (url, 0.0))
+        if time.monotonic() > until:
+            target = url
+        is_remembered = target != url
         for _ in range(_MOST_REDIRECTS):
             answer = self._ask(target, url, lines, take)
             if answer.status in _REDIRECTS and answer.headers.get("location"):
                 following = urljoin(target, answer.headers["location"])
                 if urlsplit(following).scheme not in ("https", urlsplit(target).scheme):
                     raise StorageError(f"reading {url}: it leads from https:// to a place without it")
-                target = following
+                target, until = following, time.monotonic() + _REMEMBERED_SECONDS
                 continue
             if 200 <= answer.status < 300 or answer.status in also:
+                if target != url:
+                    self._led[url] = (target, until)
                 return answer
+            if is_remembered and answer.status in _GONE_BY:
+                # Such an address may be good for a while only.
+                target, is_remembered = url, False
+                continue
             raise _refused(answer, url)
         raise StorageError(f"reading {url}: too many redirects")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -13,14 +15,17 @@ from tests.e2e.clouds import Container, Disk, ask, files_of
 from tests.e2e.conftest import new_disk, settle
 from tests.e2e.site import Site
 from tests.e2e.test_cloud_source import _WATCHED
-from tests.trees import Bytes, bytes_of
+from tests.emulators import Authority
+from tests.shares import PASSWORD, USER, smb_server
+from tests.sites import web_site
+from tests.trees import Bytes, build, bytes_of
 from tests.wire import Wire
 
 TREE: dict[str, Content] = {
     "OMOP/person.csv": Bytes(3_000),
     "1002/Images/scan äö.dcm": Bytes(70_000),
     "1001/Images/small.dcm": Bytes(10),
-    "1002/Waveforms/large.h5": Bytes(9_000_001),
+    "1002/Waveforms/large.h5": Bytes(8_500_001),
     "1001/Images/a/b/late.dcm": Bytes(20_000),
     "OMOP/empty.csv": "",
     **{f"1003/Images/{number:03}.dcm": Bytes(number * 31) for number in range(60)},
@@ -31,14 +36,6 @@ def expected(version: str, tree: dict[str, Content]) -> dict[str, bytes]:
     return {f"{version}/{path}": bytes_of(path, body) for path, body in tree.items()}
 
 
-@pytest.fixture(params=["disk", "container"])
-def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Disk | Container:
-    if request.param == "disk":
-        return new_disk(tmp_path / "cloud")
-    container: Container = request.getfixturevalue("container")
-    return container
-
-
 def settled(tmp_path: Path, cloud: Disk | Container, path: str, *, more: str = "") -> Site:
     """A site with this source, which is no path of this machine."""
     site = settle(tmp_path / "home", Path("elsewhere"), cloud, more=more)
@@ -46,8 +43,18 @@ def settled(tmp_path: Path, cloud: Disk | Container, path: str, *, more: str = "
     return site
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.zst", "zip"])
-def test_two_submissions(tmp_path: Path, cloud: Disk | Container, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("tar", "disk"),
+        ("tar.gz", "container"),
+        pytest.param("tar.zst", "disk", marks=pytest.mark.thorough),
+        ("zip", "disk"),
+        pytest.param("zip", "container", marks=pytest.mark.thorough),
+    ],
+)
+def test_two_submissions(tmp_path: Path, request: pytest.FixtureRequest, kind: str, where: str) -> None:
+    cloud: Disk | Container = request.getfixturevalue(where)
     archive = tmp_path / f"images.{kind}"
 
     def pack(tree: dict[str, Content], mtime: float) -> None:
@@ -182,3 +189,61 @@ def test_nothing_is_put_on_a_disk_on_the_way(tmp_path: Path, container: Containe
     written = {Path(line).name for line in notes.read_text().splitlines()}
     written = {name for name in written if not name.startswith("journal.db") and not name.isdigit()}
     assert written <= {"manifest.csv", "null"}
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", pytest.param("zip", marks=pytest.mark.thorough)])
+def test_a_dataset_from_the_web(tmp_path: Path, container: Container, kind: str) -> None:
+    """Over https, behind a redirect and a log-in: one pass to list it, one to send it, the next release likewise."""
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("127.0.0.1"))
+
+    def packed(tree: dict[str, Content], mtime: float) -> bytes:
+        members = members_of(tree, mtime=mtime)
+        return zipped(members) if kind == "zip" else tar(members, compression="gz")
+
+    with web_site(tls=context) as web:
+        web.log_in = "me:SECRET-word"
+        web.put(f"sets/v1.{kind}", packed(TREE, 1_740_000_000), etag='"1"')
+        web.redirects[f"latest.{kind}"] = f"/sets/v1.{kind}"
+        address = web.url.replace("//", "//me:SECRET-word@")
+        site = settled(tmp_path, container, f"{kind[:3]}://::{address}/latest.{kind}")
+        config = site.config.read_text().replace(
+            "[configuration]", f'[configuration]\nca_bundle = "{authority.bundle}"'
+        )
+        site.configure(config.replace("num_threads = 4", "num_threads = 16"))
+        told = site.run("journal", "update", "--version", "spring").err
+        size = len(web.files[f"sets/v1.{kind}"].content)
+        # A little is fetched to see what is there, and of a zip archive the directory only.
+        assert web.fetched() < (20_000 if kind == "zip" else size + 100)
+        web.asked.clear()
+        told += site.run("file", "upload").err
+        assert web.fetched() < 1.02 * size + 70_000
+        assert files_of(container.objects()) == expected("spring", TREE)
+
+        changed: dict[str, Content] = {"OMOP/person.csv": Bytes(3_001), "1004/Images/new.dcm": Bytes(5)}
+        web.put(f"sets/v2.{kind}", packed({**TREE, **changed}, 1_750_000_000), etag='"2"')
+        web.redirects[f"latest.{kind}"] = f"/sets/v2.{kind}"
+        told += site.run("journal", "update", "--version", "autumn").err
+        if kind != "zip":
+            assert site.pending() == set(changed)
+        told += site.run("file", "upload").err
+        objects = files_of(container.objects())
+        assert {key: objects[key] for key in expected("autumn", changed)} == expected("autumn", changed)
+        told += site.run("config", "show").out + site.run("history").out
+    assert "SECRET" not in told
+
+
+def test_a_web_directory_and_a_share(tmp_path: Path, disk: Disk) -> None:
+    """Two modalities, each from a place of its own."""
+    files = {path: bytes_of(path, body) for path, body in TREE.items()}
+    with web_site() as web, smb_server(build(tmp_path / "served", files)) as port:
+        for path, body in files.items():
+            web.put(f"set/{path}", body)
+        share = f"smb://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/DATA"
+        site = settled(tmp_path, disk, f"{web.url}/set/", more=f'[site_path.Images]\npath = "{share}"\n')
+        site.run("journal", "update", "--version", "spring")
+        site.run("file", "upload")
+        assert files_of(disk.objects()) == expected("spring", TREE)
+        site.run("journal", "update", "--version", "summer")
+        assert site.pending() == set()

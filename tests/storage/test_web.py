@@ -151,7 +151,13 @@ def test_log_ins_and_signatures_go_to_the_site_and_nowhere_else(site: WebSite) -
             assert "p@ss" not in source.url
             site.redirects["archive.bin"] = f"{other.url}/cdn/file"
             assert content(source, "archive.bin") == b"12345"
-        assert {(target, log_in) for target, _, log_in in other.asked} == {("/cdn/file", "")}
+            # Where it leads is remembered for a while, and asked for again when that is gone.
+            with source.open("archive.bin") as stream:
+                other.files.clear()
+                other.put("cdn/other", b"12345")
+                site.redirects["archive.bin"] = f"{other.url}/cdn/other"
+                assert stream.read(10) == b"12345"
+        assert {(target, log_in) for target, _, log_in in other.asked} == {("/cdn/file", ""), ("/cdn/other", "")}
     with opened(f"{site.url}/data/set/") as source, pytest.raises(AccessDenied) as caught:
         walked(source)
     assert "SECRET" not in f"{caught.value} {caught.value.hint}"
