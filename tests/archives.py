@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -56,10 +60,6 @@ def tar(members: Iterable[Member], *, compression: str = "") -> bytes:
 
 def compressed(data: bytes, compression: str) -> bytes:
     """`data`, compressed like that."""
-    import bz2
-    import gzip
-    import lzma
-
     match compression:
         case "gz":
             return gzip.compress(data, mtime=0)
@@ -68,14 +68,13 @@ def compressed(data: bytes, compression: str) -> bytes:
         case "xz":
             return lzma.compress(data)
         case "zst":
-            return zstd.compress(data)
+            # As its program does it; without that, damage need not show.
+            return zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
     return data
 
 
 def zipped(members: Iterable[Member], *, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip archive, without more about times than DOS knew."""
-    import time
-
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for member in members:

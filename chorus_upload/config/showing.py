@@ -121,7 +121,10 @@ def _check_place(subject: str, location: Location, *, needs: str, now: datetime)
         yield _check_archive(subject, location.outer.local_path)
     elif location.auth.azure_sas_token is not None:
         sas = read_sas(location.auth.azure_sas_token)
-        if errors := [Finding(Level.ERROR, subject, text) for text in errors_of(sas, needs=needs, now=now)]:
+        # To read an archive nothing has to be listed.
+        alone = location.is_archive
+        wrong = errors_of(sas, needs="r" if alone else needs, now=now, for_one_blob=alone)
+        if errors := [Finding(Level.ERROR, subject, text) for text in wrong]:
             yield from errors
         elif warnings := [Finding(Level.WARNING, subject, text) for text in warnings_of(sas, now=now)]:
             yield from warnings

@@ -123,6 +123,9 @@ class TarSource:
         """See `Source.open`. Damage on the way to the member raises OSError, too."""
         if problem := members.refused(path):
             raise OSError(errno.EINVAL, problem.detail, path)
+        if not self._outer.is_remote:
+            # A tape may hold what is asked for already. To ask a service each time would be a request for each member.
+            self._open_outer().require_same()
         with self._lock:
             if self._damage is not None and self._idle is None:
                 # A tape for each of those behind the damage would only get there again.
