@@ -48,7 +48,7 @@ permit no more than to read that one blob. Nothing is unpacked to a disk, and no
 - *What is listed.* Of a zip archive only the directory at its end is read; it is held in memory, about half a kilobyte
   for each member. A tar archive has none: it is read from its beginning to its end, once for each `journal update` and
   once for each `file upload`, which sends in the order of the archive. Members of a compressed one are hashed when they
-  are listed, so that a new release of a dataset with other times is only sent where it has other content.
+  are listed, so that of a new release of a dataset only what has other content is sent, whatever the times say.
 - *What is no file* is reported and left out: links, devices, names that lead out of the archive or hold a backslash,
   encrypted members of a zip archive, and those compressed by anything but deflate. When a name is there twice, that is
   reported, and of a tar archive the first is taken, of a zip archive the last.

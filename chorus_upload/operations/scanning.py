@@ -126,7 +126,7 @@ class Scan:
         number = self._observation.directory(
             modality, directory.path, patient=parts.patient_id, version=parts.version, central=central
         )
-        self._observation.files(modality, number, entries, claims=directory.claims)
+        self._observation.files(modality, number, entries, claims=directory.claims, are_hashed=directory.is_hashed)
 
     def _place(self, modality: str, parts: Parts) -> str | None:
         """What the central keys of a directory have in common: all but the version and the name."""

@@ -192,6 +192,13 @@ class HttpClient:
             # It knows this frame: if that knew it as well, the body would stay until somebody collects garbage.
             del failure
 
+    def release(self) -> None:
+        """Close the connection of this thread, if it has one: for threads that end before the client does."""
+        curl = self._own.__dict__.pop("curl", None)
+        if curl is not None:
+            self._handles.remove(curl)
+            curl.close()
+
     def close(self) -> None:
         """Close all connections. No thread may be using the client any more."""
         self._aside.shutdown()

@@ -76,5 +76,5 @@ class Collector:
     def rest(self) -> Iterator[Directory]:
         """What was not given yet."""
         if self._entries or self._problems:
-            yield Directory(self._path, self._entries, self._problems, self._claims)
+            yield Directory(self._path, self._entries, self._problems, self._claims, is_hashed=bool(self._claims))
             self._entries, self._claims, self._problems = [], {}, []

@@ -30,6 +30,8 @@ class Directory:
     problems: list[Problem]
     claims: Mapping[str, bytes] = field(default_factory=dict)
     """MD5s by name, where a service lists them. Whoever wrote them: good enough to see that nothing has changed."""
+    is_hashed: bool = False
+    """Whether the claims are of bytes that had to be read to be listed: then they also tell that something has."""
 
 
 class FileReplaced(OSError):

@@ -1,20 +1,18 @@
 """Files of web servers: asked for by our own HTTP client, followed to where they are, and read in ranges.
 
-A server that does not know ranges of bytes is read from the beginning to the end; what breaks off there is asked for
-again, and what was had already is passed over. A file is known by its ETag, or by the time of its last change.
+A server without ranges is read from the beginning to the end; what breaks off there is asked for again, and what was
+had is passed over. A file is known by its ETag, or by the time of its last change.
 """
 
 from __future__ import annotations
 
 import base64
 import errno
-import io
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -29,23 +27,22 @@ from chorus_upload.errors import (
     TransientError,
 )
 from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer, NotTrusted, ProxyRefused
+from chorus_upload.storage.flow import Flow, Take
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.outer import RangeStream
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.source import FileReplaced, FileStat
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    pass
 
 _MOST_REDIRECTS = 10
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REMEMBERED_SECONDS = 60.0
 _GONE_BY = frozenset({400, 401, 403, 404, 410})
-_PIECES_AHEAD = 16
 _PAGE = 64 << 20
 
-Take = Callable[[bytes], bool]
 TakeAnswer = Callable[[Answer, bytes], bool]
 
 
@@ -190,6 +187,13 @@ class Web:
                 if passed == before:
                     raise
 
+    def release(self) -> None:
+        """Close the connections of this thread, which is about to end."""
+        with self._lock:
+            clients = list(self._clients.values())
+        for client in clients:
+            client.release()
+
     def close(self) -> None:
         for client in self._clients.values():
             client.close()
@@ -284,7 +288,7 @@ class OpenedWeb:
     def stream(self, *, start: int = 0, end: int | None = None) -> BinaryIO:
         if self.state.has_ranges:
             return cast(BinaryIO, RangeStream(self._fetch, self.state.size or 0, start=start, end=end))
-        return cast(BinaryIO, _Flow(lambda take: self._web.whole(self._url, self.state, take)))
+        return cast(BinaryIO, Flow(self._flow))
 
     def require_same(self) -> None:
         with _as_file(self._url):
@@ -295,62 +299,14 @@ class OpenedWeb:
     def close(self) -> None:
         """The connections belong to the site."""
 
+    def _flow(self, take: Take) -> None:
+        try:
+            self._web.whole(self._url, self.state, take)
+        finally:
+            self._web.release()
+
     def _fetch(self, offset: int, length: int) -> bytes:
         return self._web.part(self._url, self.state, offset=offset, length=length)
-
-
-class _Flow(io.RawIOBase):
-    """What comes in another thread, as a stream; a few pieces of it are held."""
-
-    def __init__(self, run: Callable[[Take], None]) -> None:
-        super().__init__()
-        self._run = run
-        self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(_PIECES_AHEAD)
-        self._over = threading.Event()
-        self._left = memoryview(b"")
-        self._has_ended = False
-        self._thread = threading.Thread(target=self._flow, name="chorus-flow", daemon=True)
-        self._thread.start()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        got = 0
-        while got < len(view) and not self._has_ended:
-            if not self._left:
-                piece = self._pieces.get()
-                if isinstance(piece, BaseException):
-                    raise piece
-                self._has_ended = piece is None
-                self._left = memoryview(piece or b"")
-                continue
-            count = min(len(view) - got, len(self._left))
-            view[got : got + count] = self._left[:count]
-            self._left = self._left[count:]
-            got += count
-        return got
-
-    def close(self) -> None:
-        self._over.set()
-        self._thread.join()
-        super().close()
-
-    def _flow(self) -> None:
-        try:
-            self._run(self._put)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the stream is read
-            self._put(error)
-        else:
-            self._put(None)
-
-    def _put(self, piece: bytes | BaseException | None) -> bool:
-        while not self._over.is_set():
-            with suppress(queue.Full):
-                self._pieces.put(piece, timeout=0.2)
-                return True
-        return False
 
 
 def _into(data: bytearray, most: int) -> TakeAnswer:

@@ -35,7 +35,8 @@ class WebSource:
 
     def __init__(self, web: Web, *, connections: int) -> None:
         self._web = web
-        self._connections = connections
+        # Threads that last, for each has connections of its own.
+        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="chorus-web")
         self._is_directory = web.root.endswith("/")
 
     @property
@@ -88,6 +89,7 @@ class WebSource:
         return cast(_File, stream).state
 
     def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
         self._web.close()
 
     def __enter__(self) -> Self:
@@ -133,12 +135,12 @@ class WebSource:
     def _directory(self, path: str, names: list[str]) -> Directory:
         lead = f"{path}/" if path else ""
         found = Directory(path, [], [])
-        with ThreadPoolExecutor(self._connections, thread_name_prefix="chorus-web") as pool:
-            for name, state in zip(names, pool.map(self._look, (lead + name for name in names)), strict=True):
-                if isinstance(state, Problem):
-                    found.problems.append(state)
-                else:
-                    found.entries.append(Entry(name, *state))
+        states = self._pool.map(self._look, [lead + name for name in names])
+        for name, state in zip(names, states, strict=True):
+            if isinstance(state, Problem):
+                found.problems.append(state)
+            else:
+                found.entries.append(Entry(name, *state))
         return found
 
     def _look(self, path: str) -> FileStat | Problem:

@@ -149,15 +149,17 @@ class Sender:
     def _send(self, transfer: Transfer, begun: float) -> Outcome:
         """Deliver the file to a key that is free, holds what it supersedes, or may be replaced."""
         content: _Content | None = None
+        read: list[_Content] = []
         replaced = False
         is_taken = transfer.may_be_there and self._is_taken(transfer)
         for _ in range(CONTESTS):
             if not is_taken:
                 with suppress(ObjectExists, PreconditionFailed):
-                    return self._deliver(transfer, begun, replaced=replaced)
+                    return self._deliver(transfer, begun, replaced=replaced, read=read)
             is_taken = False
             # The key is taken. By this very content, from a run that died before recording it? Look and see.
-            content = content or self._read(transfer)
+            # What was read to be sent need not be read again; of a tape that would cost a pass.
+            content = content or (read[-1] if read else self._read(transfer))
             held = self._look(transfer.key)
             if held is None:
                 transfer = dataclasses.replace(transfer, replaces=None)
@@ -181,11 +183,14 @@ class Sender:
             return _key_taken(transfer, begun)
         return _delivered(transfer, content, Evidence.READBACK, held.etag, begun, sent=False)
 
-    def _deliver(self, transfer: Transfer, begun: float, *, replaced: bool) -> Delivered:
-        """Raises ObjectExists or PreconditionFailed when the key is not as the transfer says."""
+    def _deliver(self, transfer: Transfer, begun: float, *, replaced: bool, read: list[_Content]) -> Delivered:
+        """Raises ObjectExists or PreconditionFailed when the key is not as the transfer says.
+
+        `read` gets the content when all of it was read, and is what the transfer says.
+        """
         source = self._sources[transfer.modality]
         for _ in range(WRONG_ARRIVALS):
-            stored, content = self._put(source, transfer)
+            stored, content = self._put(source, transfer, read)
             verdict = judge(stored, size=transfer.size, md5=content.md5)
             if verdict is Verdict.UNPROVEN:
                 verdict = self._prove(transfer, content)
@@ -200,10 +205,10 @@ class Sender:
             transfer = dataclasses.replace(transfer, twin=None)
         raise IntegrityError(f"what arrived differed from what was sent, {WRONG_ARRIVALS} times")
 
-    def _put(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
+    def _put(self, source: Source, transfer: Transfer, read: list[_Content]) -> tuple[StoredObject, _Content]:
         """Read the file once, and send it on the condition that it is what the journal says."""
         if transfer.size <= self._read_at_once:
-            return self._put_small(source, transfer)
+            return self._put_small(source, transfer, read)
         self._meter.begin(transfer)
         with self._turn(transfer), source.open(transfer.path) as stream:
             _require_same(source.open_stat(stream), transfer)
@@ -211,7 +216,9 @@ class Sender:
             def verify(body: CheckedStream) -> None:
                 _require_same(source.open_stat(stream), transfer)
                 _require_same(source.stat(transfer.path), transfer)
-                _require_known(transfer, _Content(body.fingerprint, body.md5))
+                content = _Content(body.fingerprint, body.md5)
+                _require_known(transfer, content)
+                read.append(content)
 
             body = CheckedStream(
                 stream, size=transfer.size, verify=verify, on_bytes=lambda count: self._sent(transfer, count)
@@ -219,7 +226,7 @@ class Sender:
             stored = self._store_body(transfer, cast(BinaryIO, body), lambda: _Content(body.fingerprint, body.md5))
             return stored, _Content(body.fingerprint, body.md5)
 
-    def _put_small(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
+    def _put_small(self, source: Source, transfer: Transfer, read: list[_Content]) -> tuple[StoredObject, _Content]:
         with ExitStack() as held:
             with self._turn(transfer):
                 # What may be copied goes in blocks, for which the store takes the room: never twice for one file.
@@ -230,6 +237,7 @@ class Sender:
                 raise SourceChanged("it changed while it was read")
             content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
             _require_known(transfer, content)
+            read.append(content)
             return self._store_body(transfer, data, lambda: content), content
 
     def _sent(self, transfer: Transfer, count: int) -> None:

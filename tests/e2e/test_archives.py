@@ -141,6 +141,20 @@ def _fetched(wire: Wire) -> int:
     return sum(int(last) - int(first) + 1 for first, last in bounds)
 
 
+def test_an_archive_without_times(tmp_path: Path, disk: Disk) -> None:
+    """Some are made so that the same content is the same archive: what has changed is seen all the same."""
+    tree: dict[str, Content] = {"OMOP/a.csv": "one", "OMOP/b.csv": "two"}
+    path = put(tmp_path / "a.tar.gz", tar(members_of(tree, mtime=0), compression="gz"))
+    site = settled(tmp_path, disk, f"tar://::{path}")
+    site.run("journal", "update", "--version", "spring")
+    site.run("file", "upload")
+    put(path, tar(members_of({**tree, "OMOP/b.csv": "2.0"}, mtime=0), compression="gz"))
+    site.run("journal", "update", "--version", "autumn")
+    assert site.pending() == {"OMOP/b.csv"}
+    site.run("file", "upload")
+    assert files_of(disk.objects()) == {**expected("spring", tree), "autumn/OMOP/b.csv": b"2.0"}
+
+
 def test_what_is_hostile_is_told_and_the_rest_is_sent(tmp_path: Path, disk: Disk) -> None:
     members = [
         Member("OMOP/person.csv", b"1"),

@@ -84,6 +84,19 @@ def test_one_pass_for_all(tape: _Counting, store: ScriptedStore, workers: int) -
     assert sent(store) == {f"v/{path}": bytes_of(path, body) for path, body in TREE.items()}
 
 
+def test_what_is_there_already_costs_no_pass(tape: _Counting, store: ScriptedStore) -> None:
+    """As after a lost journal: everything is taken, by the same content."""
+    for path, body in TREE.items():
+        store.put(f"v/{path}", bytes_of(path, body), size=len(bytes_of(path, body)))
+    with TarSource(tape, "") as source:
+        plan = transfers(source)
+        sender = made(source, store)
+        tape.streams = 0
+        outcomes = [each for each in ThreadPool(8).run(sender.send, announced(sender, plan)) if each]
+        assert all(isinstance(each, Delivered) and not each.sent for each in outcomes)
+        assert tape.streams == 1
+
+
 def test_some_are_gone_some_are_taken_and_the_rest_arrives(tape: _Counting, store: ScriptedStore) -> None:
     """Trouble costs passes, and keeps nobody waiting."""
     with TarSource(tape, "") as source:
