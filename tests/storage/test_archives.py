@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import tarfile
 import threading
 import tracemalloc
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chorus_upload.errors import DeletionRefused, ObjectNotFound, StorageError
+from chorus_upload.errors import ConfigError, DeletionRefused, ObjectNotFound, StorageError
 from chorus_upload.model import ProblemKind
 from chorus_upload.storage.outer import LocalOuter, OpenedFile, RangeStream
 from chorus_upload.storage.source import Directory, FileReplaced, FileStat, Source
@@ -316,6 +317,15 @@ def test_memory_stays_bounded_however_much_is_packed(tmp_path: Path, compression
         assert walked(source)["zeros"][0] == 40_000_000
         assert tracemalloc.get_traced_memory()[1] < 16_000_000
         tracemalloc.stop()
+
+
+def test_zstandard_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "a.tar", tar([Member("a")], compression="zst"))
+    monkeypatch.setitem(sys.modules, "compression", None)
+    monkeypatch.setitem(sys.modules, "backports", None)
+    with opened(path) as source, pytest.raises(ConfigError, match="not installed") as caught:
+        list(source.walk())
+    assert "chorus-upload[zst]" in (caught.value.hint or "")
 
 
 def test_a_header_of_enormous_size_is_not_read_into_memory(tmp_path: Path) -> None:
