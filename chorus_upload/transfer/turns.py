@@ -22,22 +22,24 @@ class Turns:
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._row: OrderedDict[int, None] = OrderedDict()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._row: OrderedDict[int, threading.Condition] = OrderedDict()
 
     def announce(self, file_id: int) -> None:
         """This file comes after all that were announced before."""
-        with self._changed:
-            self._row[file_id] = None
+        with self._lock:
+            # One for each: to wake all of them whenever one has read would be most of the work.
+            self._row[file_id] = threading.Condition(self._lock)
 
     @contextmanager
     def turn(self, file_id: int) -> Iterator[None]:
         """Read within the block: it begins when all before have read or left. Later readings of a file do not wait."""
-        with self._changed:
-            while file_id in self._row and next(iter(self._row)) != file_id:
+        with self._lock:
+            me = self._row.get(file_id)
+            while me is not None and next(iter(self._row)) != file_id:
                 if self._stop.is_set():
                     raise Stopped
-                self._changed.wait(_LOOK_SECONDS)
+                me.wait(_LOOK_SECONDS)
         try:
             yield
         finally:
@@ -45,7 +47,6 @@ class Turns:
 
     def leave(self, file_id: int) -> None:
         """It is not waited for any more."""
-        with self._changed:
-            if file_id in self._row:
-                del self._row[file_id]
-                self._changed.notify_all()
+        with self._lock:
+            if self._row.pop(file_id, None) is not None and self._row:
+                next(iter(self._row.values())).notify()
