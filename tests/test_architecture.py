@@ -57,6 +57,11 @@ AT_HOME = {
     "botocore": {"storage"},
     "aiohttp": {"storage"},
     "google": {"storage"},
+    "backports": {"storage"},
+    "paramiko": {"storage"},
+    "smbclient": {"storage"},
+    "smbprotocol": {"storage"},
+    "compression": {"storage"},
     "obstore": {"storage"},
 }
 

@@ -8,14 +8,19 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from chorus_upload.config.accounts import is_numeric_host
+from chorus_upload.config.pasting import clean_address
 
 SCHEMES = ("file", "az", "s3", "gs", "http", "https", "ftp", "sftp", "smb", "zip", "tar", "memory")
 _OTHER_NAMES = {"azure": "az", "gcs": "gs"}
 _CLOUDS = ("az", "s3", "gs")
+ARCHIVES = ("zip", "tar")
 
 # At least two letters, so that the `C:` of a Windows path is no scheme.
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 _DRIVE = re.compile(r"/[A-Za-z]:(?:[/\\]|\Z)")
+# How others chain places, with kinds of them that are none of ours.
+_CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+::[A-Za-z][A-Za-z0-9+.-]+:(?:/|:)")
+_ARCHIVE_NAME = re.compile(r"(?i)\.(?:(?P<zip>zip)|tar(?:\.(?:gz|bz2|xz|zst))?|tgz|tbz2?|txz)\Z")
 _ABSOLUTE_LOCAL = re.compile(r"[/\\~.]|[A-Za-z]:")
 
 
@@ -23,7 +28,9 @@ _ABSOLUTE_LOCAL = re.compile(r"[/\\~.]|[A-Za-z]:")
 class Address:
     """A place without its credentials (`path`), and what was pasted along with it.
 
-    `path` is `az://container/prefix`, `s3://…`, `gs://…`, another URL, or a local path as it was written.
+    `path` is `az://container/prefix`, `s3://…`, `gs://…`, another URL, or a local path as it was written. Of an
+    archive it is `zip://INNER::OUTER` or `tar://INNER::OUTER`, where OUTER is such a path, and what was pasted is
+    for that.
     """
 
     scheme: str
@@ -38,23 +45,45 @@ class Address:
     @property
     def has_no_container(self) -> bool:
         """Whether this is a cloud's address without the container or bucket that it needs."""
-        return self.scheme in _CLOUDS and not self.path.partition("://")[2].partition("/")[0]
+        outer = self.path.partition("::")[2] if self.scheme in ARCHIVES else self.path
+        return self.service in _CLOUDS and not outer.partition("://")[2].partition("/")[0]
+
+    @property
+    def service(self) -> str:
+        """The scheme of the place that is entered: for an archive, of the one that it lies in."""
+        return scheme_of(self.path.partition("::")[2]) if self.scheme in ARCHIVES else self.scheme
+
+
+def archive_kind(name: str) -> str | None:
+    """The scheme for a file that is an archive, by its name; None if it does not look like one."""
+    found = _ARCHIVE_NAME.search(name)
+    return None if found is None else "zip" if found["zip"] else "tar"
+
+
+def scheme_of(path: str) -> str:
+    """The scheme of a path that was taken apart; `file` for a local one."""
+    scheme, separator, _ = path.partition("://")
+    return scheme if separator and scheme in SCHEMES else "file"
 
 
 def parse_address(text: str) -> Address:
-    """Take `text` apart; spaces and quotes around it, as pasting leaves them, are ignored.
+    """Take `text` apart; what pasting leaves around it (see `pasting`) is ignored.
 
     Raises ValueError, whose message never shows what may be a credential.
     """
-    text = text.strip().strip("\"'").strip()
+    text = clean_address(text)
     if not text:
         raise ValueError("is empty")
     url = _URL.fullmatch(text)
     if url is None:
+        if _CHAIN.match(text):
+            raise ValueError(f"{text.partition('::')[0]}:: is not known here; archives are {_HOW}")
         return Address("file", text)
     scheme = url["scheme"].lower()
     scheme, rest = _OTHER_NAMES.get(scheme, scheme), url["rest"]
-    if scheme not in SCHEMES and "::" not in text:
+    if scheme in ARCHIVES:
+        return _archive(scheme, rest)
+    if scheme not in SCHEMES:
         near = difflib.get_close_matches(scheme, SCHEMES, n=1)
         meant = f"did you mean {near[0]}://?" if near else f"known are {', '.join(SCHEMES)}"
         raise ValueError(f"{scheme}:// is not a kind of place that is known; {meant}")
@@ -66,6 +95,20 @@ def parse_address(text: str) -> Address:
         path, _, query = rest.partition("?") if scheme == "az" else (rest, "", "")
         return Address(scheme, f"{scheme}://{path.rstrip('/')}", sas_token=query or None)
     return _with_user(scheme, rest)
+
+
+_HOW = "zip://INNER/PATH::PLACE and tar://INNER/PATH::PLACE, with nothing between // and :: for all of an archive"
+
+
+def _archive(scheme: str, rest: str) -> Address:
+    inner, separator, place = rest.partition("::")
+    if not separator or not place:
+        raise ValueError(f"does not say where the archive is: {_HOW}")
+    outer = parse_address(place)
+    if outer.scheme in ARCHIVES:
+        raise ValueError("is an archive inside an archive, which cannot be read")
+    inner = "" if inner.strip("/") in ("*", "**") else inner.strip("/")
+    return replace(outer, scheme=scheme, path=f"{scheme}://{inner}::{outer.path}")
 
 
 def in_container(address: Address, *, scheme: str, container: str) -> Address:
@@ -102,7 +145,13 @@ def _web_address(text: str) -> Address:
     is_emulator = is_numeric_host(host) and url.path.startswith("/devstoreaccount1")
     if not (".blob." in host or is_emulator or ("sig" in query and "sv" in query)):
         shown = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
-        return Address(url.scheme, shown, username=url.username, password=url.password, query=url.query or None)
+        return Address(
+            url.scheme,
+            shown,
+            username=unquote(url.username) if url.username else None,
+            password=unquote(url.password) if url.password else None,
+            query=url.query or None,
+        )
     names = url.path.strip("/").split("/") if url.path.strip("/") else []
     account_url = f"{url.scheme}://{url.netloc}"
     account_name = host.partition(".")[0]

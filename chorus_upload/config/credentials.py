@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from chorus_upload.config.accounts import Account, account_of, account_of_connection_string
 from chorus_upload.config.addresses import Address
 from chorus_upload.config.keys import CREDENTIALS
+from chorus_upload.config.pasting import clean_token, unquoted
 from chorus_upload.config.reading import Complaints, Entry, Given, convert, is_empty
 from chorus_upload.config.settings import Auth, AuthMode
 
@@ -104,15 +105,17 @@ def resolve(
     of the result.
     """
     given, overrides = _tidy(given), _tidy(overrides)
-    cloud = _CLOUDS.get(address.scheme)
+    cloud = _CLOUDS.get(address.service)
     if cloud is None:
         if unused := [name for name in given | overrides if name != "mode"]:
             complaints.warning(where, f"{', '.join(unused)}: not used, because the path needs no such credentials")
+        if address.service == "http" and (address.password or address.query):
+            complaints.warning(f"{where} path", "http:// sends data and credentials unprotected; use https://")
         return _pasted_user(address, where)
     given = overlay(_with_pasted(given, address, where=where, complaints=complaints), overrides)
 
     own = Account(None, None)
-    if address.scheme == "az":
+    if address.service == "az":
         try:
             own = account_of(_text(given, "azure_account_name"), _text(given, "azure_account_url"))
         except ValueError as error:
@@ -123,7 +126,7 @@ def resolve(
     if chosen is None:
         return {}
     identity = {name: entry for name, entry in (usual | given).items() if name in cloud.identity}
-    if address.scheme == "az":
+    if address.service == "az":
         named = {name: entry for name, entry in identity.items() if name in _ACCOUNT}
         identity |= _azure_account(own, named, chosen=chosen, where=where, complaints=complaints)
     return chosen | identity
@@ -140,8 +143,9 @@ def _tidy(given: Given) -> Given:
     for name, entry in given.items():
         value = entry.value
         if isinstance(value, SecretStr):
-            text = value.get_secret_value().strip().strip("\"'").strip()
-            value = SecretStr(text.rpartition("?")[2] if name == "azure_sas_token" else text)
+            text = value.get_secret_value()
+            is_token = name == "azure_sas_token"
+            value = SecretStr(clean_token(text).rpartition("?")[2] if is_token else unquoted(text))
         elif value is AuthMode.SAS:
             value = AuthMode.SAS_TOKEN
         if not is_empty(value):

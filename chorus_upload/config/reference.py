@@ -21,6 +21,50 @@ A `path` is a local directory (`/data/chorus`, `D:/chorus`, `'\\server\share'`, 
 directory, or `file://…`), `az://container/prefix`, `s3://bucket/prefix`, `gs://bucket/prefix`, or another address
 such as `sftp://host/path`. A SAS URL of Azure may be pasted as it was received
 (`https://account.blob.core.windows.net/container/prefix?sv=…&sig=…`): account, container and token are taken from it.
+What mails, chats, shells and web pages leave around and in it is taken off: quotes of every kind, `<…>`, backticks, a
+comma or semicolon after it, line breaks, `\&` and `\?`, `&amp;`, and a second percent encoding of the signature.
+"""
+
+_SOURCES = """\
+These can be the `path` of a source, `[site_path.default]` or `[site_path.<Modality>]`, and of nothing else:
+
+| path | what it is |
+|---|---|
+| `tar://::PLACE`, `tar://INNER/PATH::PLACE` | the files in a tar archive, or those below a directory in it |
+| `zip://::PLACE`, `zip://INNER/PATH::PLACE` | the same for a zip archive |
+| `https://host/directory/` | the files in and below a web directory that the server lists, as Apache and nginx do |
+| `https://host/file` | a single file |
+| `sftp://user@host/path`, `sftp://user@host/~/path` | a directory that is reached by SFTP |
+| `smb://user@host/share/path` | a directory of a Windows share; where the system has mounted it, write its path |
+
+A tar archive may be compressed by gzip, bzip2, xz or Zstandard; how is seen from its first bytes, and not from its
+name. Three of these need more than is installed: `pip install "chorus-upload[zst,sftp,smb]"` for Zstandard, SFTP, SMB.
+
+The PLACE of an archive is where its file is, in any notation of this page but an archive's: `zip://::/data/set.zip`,
+`tar://images::https://host/set.tar.gz`, `tar://::https://account.blob.core.windows.net/container/set.tar?sv=…&sig=…`,
+`tar://::sftp://host/set.tar`. Credentials are those of that place, and stand in the same section; a SAS token needs to
+permit no more than to read that one blob. Nothing is unpacked to a disk, and no whole archive is held in memory.
+
+- *What is listed.* Of a zip archive only the directory at its end is read; it is held in memory, about half a kilobyte
+  for each member. A tar archive has none: it is read from its beginning to its end, once for each `journal update` and
+  once for each `file upload`, which sends in the order of the archive. Members of a compressed one are hashed when they
+  are listed, so that of a new release of a dataset only what has other content is sent, whatever the times say.
+- *What is no file* is reported and left out: links, devices, names that lead out of the archive or hold a backslash,
+  encrypted members of a zip archive, and those compressed by anything but deflate. When a name is there twice, that is
+  reported, and of a tar archive the first is taken, of a zip archive the last.
+- *Times* in a zip archive are UTC if it says so (most programs write that beside the time of DOS); the time of DOS, in
+  steps of two seconds, is taken for UTC.
+- *Damage.* An archive that is not complete is never listed, so nothing counts as deleted. The checksum of a zip
+  member is checked when it is sent, that of a compressed tar archive when it is listed.
+- *A web server* should know ranges of bytes. From one that does not, tar archives can be read, and zip archives up to
+  64 MiB. A file is asked for under the condition that it is still the one that was listed, by its ETag or time. In a
+  web directory each file is asked once for size and time; without a time, a change under the same size is not seen.
+  Redirects are followed, never from https to http; user, password and what stands behind the `?` go to the first host
+  only.
+- *User and password* of `https://`, `sftp://` and `smb://` stand before the host, `user:password@host`, with `%40`
+  for `@` and the like in them, and are never shown. Without a password SFTP uses the keys of the user: those of the
+  agent and those in `~/.ssh`. The host has to be in `~/.ssh/known_hosts`; an unknown one is refused, and so is another
+  key than the known one. SMB messages are signed; without a user, Kerberos is used.
 """
 
 _CREDENTIALS = """\
@@ -106,7 +150,7 @@ Files for earlier releases load unchanged. These keys and places are read, and m
 
 def markdown() -> str:
     """The reference as a Markdown document."""
-    parts = ["# Configuration", _INTRODUCTION, "## Paths", _PLACES]
+    parts = ["# Configuration", _INTRODUCTION, "## Paths", _PLACES, "### Sources of other kinds", _SOURCES]
     for section in SECTIONS:
         if not section.name.endswith(".auth"):
             parts += [f"## `[{_written(section.name)}]`", section.text, _table(_current(section.keys))]

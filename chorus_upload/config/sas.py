@@ -67,7 +67,7 @@ def read_sas(token: SecretStr) -> Sas:
     )
 
 
-def errors_of(sas: Sas, *, needs: str, now: datetime) -> Iterator[str]:
+def errors_of(sas: Sas, *, needs: str, now: datetime, for_one_blob: bool = False) -> Iterator[str]:
     """Why the token cannot do what it is for; `needs` are letters of Azure's permissions."""
     if not sas.has_signature:
         yield "the SAS token has no signature (sig=…): it is not complete, or not a SAS token"
@@ -81,11 +81,11 @@ def errors_of(sas: Sas, *, needs: str, now: datetime) -> Iterator[str]:
     if sas.permissions is not None and (missing := [letter for letter in needs if letter not in sas.permissions]):
         words = ", ".join(f"{_WORDS[letter]} ({letter})" for letter in missing)
         yield f"the SAS token does not permit to {words}; it has sp={sas.permissions}"
-    if sas.resource == "b":
+    if sas.resource == "b" and not for_one_blob:
         yield "the SAS token is for a single blob (sr=b); one for the container is needed"
     if sas.services is not None and "b" not in sas.services:
         yield f"the SAS token is not for blobs (ss={sas.services})"
-    if sas.resource_types is not None and not {"c", "o"} <= set(sas.resource_types):
+    if sas.resource_types is not None and not set("o" if for_one_blob else "co") <= set(sas.resource_types):
         yield f"the SAS token must be for containers and objects (srt=co), and has srt={sas.resource_types}"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from chorus_upload.config.addresses import SCHEMES, parse_address
+from chorus_upload.config.addresses import ARCHIVES, parse_address, scheme_of
 from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.model import FingerprintTime, JournalingMode
 
@@ -105,7 +105,8 @@ class Location(_Frozen):
     """A place and how to get in.
 
     `path` may be given as people paste it; it becomes `az://container/prefix`, `s3://…`, `gs://…`, another
-    URL, or stays a local path, and credentials in it move to `auth`. ValueError (of pydantic) if it cannot.
+    URL, `zip://…::…` or `tar://…::…` of these, or stays a local path, and credentials in it move to `auth`.
+    ValueError (of pydantic) if it cannot.
     """
 
     path: str
@@ -137,13 +138,26 @@ class Location(_Frozen):
 
     @property
     def scheme(self) -> str:
-        """One of `file`, `az`, `s3`, `gs`, `https`, …"""
-        scheme, separator, _ = self.path.partition("://")
-        return scheme if separator and (scheme in SCHEMES or "::" in self.path) else "file"
+        """One of `file`, `az`, `s3`, `gs`, `https`, …, `zip` and `tar`"""
+        return scheme_of(self.path)
 
     @property
     def is_local(self) -> bool:
         return self.scheme == "file"
+
+    @property
+    def is_archive(self) -> bool:
+        return self.scheme in ARCHIVES
+
+    @property
+    def outer(self) -> Self:
+        """Of an archive: the file that it is, with the same credentials."""
+        return self.model_copy(update={"path": self.path.partition("::")[2]})
+
+    @property
+    def inner(self) -> str:
+        """Of an archive: the directory in it that is meant; "" for all of it."""
+        return self._rest.partition("::")[0]
 
     @property
     def local_path(self) -> Path:

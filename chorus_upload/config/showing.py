@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
+from chorus_upload.config.addresses import archive_kind
 from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.config.sas import (
     KEEPING_THE_JOURNAL,
@@ -116,9 +117,14 @@ def _check_local_journal(path: Path) -> Iterator[Finding]:
 def _check_place(subject: str, location: Location, *, needs: str, now: datetime) -> Iterator[Finding]:
     if location.is_local:
         yield _check_directory(subject, location.local_path, needs=needs)
+    elif location.is_archive and location.outer.is_local:
+        yield _check_archive(subject, location.outer.local_path)
     elif location.auth.azure_sas_token is not None:
         sas = read_sas(location.auth.azure_sas_token)
-        if errors := [Finding(Level.ERROR, subject, text) for text in errors_of(sas, needs=needs, now=now)]:
+        # To read an archive nothing has to be listed.
+        alone = location.is_archive
+        wrong = errors_of(sas, needs="r" if alone else needs, now=now, for_one_blob=alone)
+        if errors := [Finding(Level.ERROR, subject, text) for text in wrong]:
             yield from errors
         elif warnings := [Finding(Level.WARNING, subject, text) for text in warnings_of(sas, now=now)]:
             yield from warnings
@@ -138,10 +144,20 @@ def _check_directory(subject: str, path: Path, *, needs: str) -> Finding:
     if not path.is_dir():
         # Neither is made by this program: a share that is not mounted must not look like an empty one.
         what = "is not a directory" if path.exists() else "does not exist"
+        if kind := archive_kind(path.name) if path.is_file() and "w" not in needs else None:
+            what += f"; for the files in it write {kind}://::{path}"
         return Finding(Level.ERROR, subject, f"{path} {what}" + ("; create it, or mount it" if "w" in needs else ""))
     if not os.access(path, wanted):
         return Finding(Level.ERROR, subject, f"{path} cannot be {'written' if os.access(path, os.R_OK) else 'read'}")
     return Finding(Level.OK, subject, f"{path} is there and can be {'written' if 'w' in needs else 'read'}")
+
+
+def _check_archive(subject: str, path: Path) -> Finding:
+    if not path.is_file():
+        return Finding(Level.ERROR, subject, f"{path} {'is not a file' if path.exists() else 'does not exist'}")
+    if not os.access(path, os.R_OK):
+        return Finding(Level.ERROR, subject, f"{path} cannot be read")
+    return Finding(Level.OK, subject, f"{path} is there and can be read")
 
 
 def _check_overlaps(settings: Settings) -> Iterator[Finding]:

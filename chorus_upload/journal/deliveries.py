@@ -127,15 +127,19 @@ def pending_tally(journal: Journal, *, url: str, selection: Selection) -> Tally:
     return Tally(row[0], row[1])
 
 
-def plan(journal: Journal, *, url: str, selection: Selection, limit: int | None = None) -> Tally:
+def plan(
+    journal: Journal, *, url: str, selection: Selection, limit: int | None = None, in_order: Sequence[str] = ()
+) -> Tally:
     """Fix what is to be sent: the answer of `planned` from now on. Gives the first `limit` of it.
+
+    Of the modalities `in_order` files come in the order in which they entered the journal.
 
     The plan is a temporary table, so that memory stays flat and deliveries can be recorded meanwhile. It has
     everything: where some files cannot be sent, others take their places.
     """
     to = destination_id(journal, url)
     with journal.transaction() as connection:
-        fill(connection, _PENDING_ROWS, selection.parameters(to))
+        fill(connection, _PENDING_ROWS, selection.parameters(to), in_order=in_order)
         row = connection.execute(
             text(
                 "SELECT count(*), coalesce(sum(size), 0)"
@@ -150,7 +154,7 @@ def planned(journal: Journal, *, waiting: bool | None = None) -> Iterator[list[P
     """Yield the files of the plan in its order, a page at a time.
 
     First those that can be sent at once, and then those that wait for a twin to be delivered; with `waiting`
-    only these (True) or only the others (False). Largest first, in both.
+    only these (True) or only the others (False). Largest first, in both, but see `plan`.
     """
     statement = text(f"""
         SELECT p.id, f.id, m.name, {_PATH}, f.patient, v.label, f.change, f.size, f.mtime_us,

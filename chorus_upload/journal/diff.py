@@ -37,7 +37,8 @@ TABLES = (
     """CREATE TEMP TABLE observed_directory (
         id INTEGER PRIMARY KEY, modality_id INTEGER, path TEXT, patient TEXT, version TEXT, central TEXT,
         directory_id INTEGER, version_id INTEGER)""",
-    "CREATE TEMP TABLE observed (directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, claim BLOB)",
+    """CREATE TEMP TABLE observed (
+        directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, claim BLOB, hashed INTEGER)""",
     "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
     "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
     """CREATE TEMP TABLE gone (
@@ -82,6 +83,8 @@ MAP_DIRECTORIES = """
     WHERE directory_id IS NULL
 """
 
+# In the order in which files were seen, which is that in which an archive has them. Whose bytes were seen in passing is
+# SUSPECT by them, too: archives are made in which all times are the same for ever.
 DIFFERENCE = """
     INSERT INTO difference (observed, file_id)
     SELECT o.rowid, f.id
@@ -91,6 +94,8 @@ DIFFERENCE = """
         ON f.retired_by IS NULL AND f.directory_id = d.directory_id AND f.name = o.name
         AND f.modality_id = d.modality_id
     WHERE f.id IS NULL OR f.size <> o.size OR f.mtime_us <> o.mtime_us OR f.unsettled
+        OR o.hashed AND f.md5 <> o.claim
+    ORDER BY o.rowid
 """
 
 # GONE is neither what could not be read nor what is below a directory that could not be read.
@@ -175,7 +180,7 @@ ENTER = """
         change, introduced_by, renamed_from)
     SELECT modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5,
         fingerprint IS NOT NULL AND mtime_us >= :settled, change, coalesce(version_id, :version), renamed_from
-    FROM judged WHERE change <> 'same'
+    FROM judged WHERE change <> 'same' ORDER BY id
 """
 # Last, for it makes the two times equal by which TOUCHED was told from SAME.
 KEEP = """

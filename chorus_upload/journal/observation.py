@@ -68,7 +68,7 @@ class Observation:
         self._names = {key: name for name, key in modalities.items()}
         self._directories: list[tuple[int, int, str, str | None, str | None, str | None]] = []
         self._files: list[tuple[int, str, int, int]] = []
-        self._claimed: list[tuple[int, str, int, int, bytes | None]] = []
+        self._claimed: list[tuple[int, str, int, int, bytes | None, bool]] = []
         self._directory_count = 0
         self._version_id = 0
         self._any_gone = False
@@ -104,14 +104,21 @@ class Observation:
         return number
 
     def files(
-        self, modality: str, number: int, entries: Sequence[tuple[str, int, int]], *, claims: Mapping[str, bytes] = {}
+        self,
+        modality: str,
+        number: int,
+        entries: Sequence[tuple[str, int, int]],
+        *,
+        claims: Mapping[str, bytes] = {},
+        are_hashed: bool = False,
     ) -> None:
         """Announce files (name, size, mtime_us) of the directory of that number.
 
-        `claims` are MD5s by name, where somebody says them of files that are not read.
+        `claims` are MD5s by name, where somebody says them of files that are not read; `are_hashed`, that this is
+        somebody who has just seen the bytes.
         """
         if claims:
-            self._claimed.extend([(number, *entry, claims.get(entry[0])) for entry in entries])
+            self._claimed.extend([(number, *entry, claims.get(entry[0]), are_hashed) for entry in entries])
         else:
             self._files.extend([(number, *entry) for entry in entries])
         self.seen[modality] += Tally(len(entries), sum([entry[1] for entry in entries]))
@@ -134,9 +141,9 @@ class Observation:
                     self._directories,
                 )
             if self._files:
-                connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, NULL)", self._files)
+                connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, NULL, 0)", self._files)
             if self._claimed:
-                connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, ?)", self._claimed)
+                connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, ?, ?)", self._claimed)
         self._directories.clear()
         self._files.clear()
         self._claimed.clear()

@@ -16,7 +16,8 @@ from chorus_upload.model import Evidence, Twin
 TWIN_BYTES = 64 << 10
 """Below this, having the service copy a file costs more than sending it: a request each, and one more to ask."""
 
-# `id` is the order of sending, largest first. `content` and `renamed_from` are those of files that are large enough
+# `id` is the order of sending: largest first, and after that what is best read in the order in which it was seen,
+# in which it also entered the journal. `content` and `renamed_from` are those of files that are large enough
 # to have twins. `twin_of` is a file of the same content; one that `waits` is sent when that has been, for it is in
 # the plan, too.
 _TABLE = """
@@ -27,7 +28,8 @@ _TABLE = """
 _FILL = """
     INSERT INTO planned (file_id, size, content, renamed_from)
     SELECT f.id, f.size, iif(f.size >= :least, f.fingerprint, NULL), iif(f.size >= :least, f.renamed_from, NULL)
-    {pending} ORDER BY f.size DESC, f.id
+    {pending} ORDER BY m.name IN (SELECT value FROM json_each(:in_order)),
+        iif(m.name IN (SELECT value FROM json_each(:in_order)), 0, f.size) DESC, f.id
 """
 
 _PROVEN = ", ".join(f"'{each}'" for each in Evidence if each not in (Evidence.SIZE, Evidence.IMPORTED))
@@ -65,12 +67,15 @@ _RENAMED = text(f"""
 """)
 
 
-def fill(connection: Connection, pending: str, parameters: Mapping[str, object]) -> None:
+def fill(
+    connection: Connection, pending: str, parameters: Mapping[str, object], *, in_order: Sequence[str] = ()
+) -> None:
     """Make the plan anew, of all files `f` that `pending` (FROM and WHERE of a query) finds with its parameters.
 
-    Among these is the `destination`. What it will have under another key, when it has not already, is found out, too.
+    `in_order` are the modalities `m` whose files are to be read in the order in which they were seen. Among the
+    parameters is the `destination`. What it will have under another key, when it has not already, is found out, too.
     """
-    parameters = {**parameters, "least": TWIN_BYTES}
+    parameters = {**parameters, "least": TWIN_BYTES, "in_order": json.dumps(list(in_order))}
     connection.exec_driver_sql("DROP TABLE IF EXISTS temp.planned")
     connection.exec_driver_sql(_TABLE)
     for statement in (text(_FILL.format(pending=pending)), _SAME_CONTENT, _RENAMED):

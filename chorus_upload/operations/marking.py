@@ -21,7 +21,7 @@ from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
 from chorus_upload.scripting.work import RESULTS_TITLE
 from chorus_upload.storage.network import Network
-from chorus_upload.storage.open import open_store
+from chorus_upload.storage.open import is_sequential, open_store
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import Pool, ThreadPool
@@ -125,7 +125,8 @@ def _mark(
     leaving_proof: bool = False,
 ) -> FilesMarked:
     url = destination_url(settings.central.location)
-    deliveries.plan(journal, url=url, selection=Selection(modalities=settings.modalities))
+    in_order = [name for name in settings.modalities if is_sequential(settings.sites[name].location)]
+    deliveries.plan(journal, url=url, selection=Selection(modalities=settings.modalities), in_order=in_order)
     marked = 0
     submission = submissions.begin(journal, url=url, label=label, who=Who.here(), resume=False)
     with (
@@ -133,7 +134,7 @@ def _mark(
         open_store(settings.central.location, Network.of(settings)) as store,
     ):
         sender = Sender(sources, store, Terms(), meter=Meter(), traffic=Traffic(settings.num_threads))
-        transfers = _pending(journal, Keys(settings), is_wanted, refused)
+        transfers = _announced(sender, _pending(journal, Keys(settings), is_wanted, refused))
         proven: list[Delivered] = []
         try:
             for outcome in (pool or ThreadPool(settings.num_threads)).run(sender.recognise, transfers):
@@ -189,6 +190,12 @@ def _submission_label(text: str) -> str:
                 f"{text!r} is not a date and time", hint="Write it as YYYYMMDDHHMMSS, or as 2026-01-31T17:00:00."
             ) from None
     return moment.strftime("%Y%m%d%H%M%S")
+
+
+def _announced(sender: Sender, transfers: Iterator[Transfer]) -> Iterator[Transfer]:
+    for transfer in transfers:
+        sender.announce(transfer)
+        yield transfer
 
 
 def _pending(

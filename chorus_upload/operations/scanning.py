@@ -126,7 +126,7 @@ class Scan:
         number = self._observation.directory(
             modality, directory.path, patient=parts.patient_id, version=parts.version, central=central
         )
-        self._observation.files(modality, number, entries, claims=directory.claims)
+        self._observation.files(modality, number, entries, claims=directory.claims, are_hashed=directory.is_hashed)
 
     def _place(self, modality: str, parts: Parts) -> str | None:
         """What the central keys of a directory have in common: all but the version and the name."""
@@ -152,6 +152,9 @@ class Scan:
             # Patterns are not asked: what is below such a directory could belong to any modality.
             for modality in self._tree.asked_for:
                 self._observation.unreadable(modality, problem.path)
+            concerned = concerned or [""]
+        if problem.kind is ProblemKind.INVALID_NAME and not {"/", "\\"}.isdisjoint(problem.path):
+            # Where it belongs cannot be told from a name that can belong nowhere.
             concerned = concerned or [""]
         if problem.kind in _HIDES_A_FILE:
             for modality in concerned:

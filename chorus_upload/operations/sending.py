@@ -130,7 +130,7 @@ class Run:
                 if self._stop.is_set():
                     return
                 taken += 1
-                yield transfer_of(
+                transfer = transfer_of(
                     file,
                     key=key,
                     replaces=superseded.get(key),
@@ -138,6 +138,8 @@ class Run:
                     twin=_twin(file, twins, key=key),
                     may_be_there=taken <= self._to_look_for,
                 )
+                self._sender.announce(transfer)
+                yield transfer
 
     def _keyed(self, page: list[PendingFile]) -> Iterator[tuple[PendingFile, str]]:
         """Files with their keys; those that can have none have failed."""

@@ -240,6 +240,10 @@ class _Application:
         self.not_same: defaultdict[str, Tally] = defaultdict(Tally)
         """What is not unchanged, as it was observed."""
         self.problems: dict[str, int] = {}
+        self._batch: list[tuple[Candidate, Reading]] = []
+        self._files = self._bytes = 0
+        self._path = ""
+        self._commit_pace, self._report_pace = Pace(BATCH_SECONDS), Pace(0.2)
 
     def tally(self, modality: str, change: str) -> Tally:
         """How much was changed in that way (see `Applied`)."""
@@ -247,35 +251,26 @@ class _Application:
 
     def run(self, pool: Pool) -> None:
         """Read and apply everything."""
-        total = self._observation.work
-        files = size = 0
-        batch: list[tuple[Candidate, Reading]] = []
-        commit_pace, report_pace = Pace(BATCH_SECONDS), Pace(0.2)
-        path = ""
         for piece in pool.run(self._read, self._pieces()):
             for candidate, reading in piece or ():
-                files += 1
-                size += candidate.size
-                path = candidate.path
-                if isinstance(reading, Problem):
-                    self._report(candidate, reading)
-                else:
-                    batch.append((candidate, reading))
-            if batch and (len(batch) >= BATCH_FILES or commit_pace.is_due()):
-                self._apply(batch)
-                batch = []
-            if report_pace.is_due():
-                self._emit(ReadProgressed(files, total.files, size, total.bytes, path))
-        if batch:
-            self._apply(batch)
-        if total.files:
-            self._emit(ReadProgressed(files, total.files, size, total.bytes, path))
+                self._take(candidate, reading)
+            self._apply_if_due()
+        self._apply()
+        if self._observation.work.files:
+            self._tell()
 
     def _pieces(self) -> Iterator[Piece]:
-        """Group the candidates so that handing them to a thread costs little beside reading them."""
+        """Group the candidates so that handing them to a thread costs little beside reading them.
+
+        What is not read at all does not go through the pool: it enters the journal in the order in which it was seen.
+        """
         piece: Piece = []
         size = 0
         for candidate in self._candidates():
+            if not self._needs_reading(candidate):
+                self._take(candidate, Reading(candidate.size, candidate.mtime_us))
+                self._apply_if_due()
+                continue
             piece.append(candidate)
             size += candidate.size
             if len(piece) >= PIECE_FILES or size >= PIECE_BYTES:
@@ -293,8 +288,6 @@ class _Application:
         return [(candidate, self._read_one(candidate)) for candidate in piece]
 
     def _read_one(self, candidate: Candidate) -> Reading | Problem:
-        if not self._needs_reading(candidate):
-            return Reading(candidate.size, candidate.mtime_us)
         source = self._sources[candidate.modality_id]
         with_md5 = bool(candidate.needs_md5)
         return read_file(source, candidate.path, expected=_seen(candidate), with_md5=with_md5, stop=self.stop)
@@ -315,7 +308,29 @@ class _Application:
         self.not_same[modality] += Tally(1, candidate.size)
         self._emit(ProblemFound(problem, self._sources[candidate.modality_id].url, modality))
 
-    def _apply(self, batch: list[tuple[Candidate, Reading]]) -> None:
+    def _take(self, candidate: Candidate, reading: Reading | Problem) -> None:
+        self._files += 1
+        self._bytes += candidate.size
+        self._path = candidate.path
+        if isinstance(reading, Problem):
+            self._report(candidate, reading)
+        else:
+            self._batch.append((candidate, reading))
+
+    def _apply_if_due(self) -> None:
+        if self._batch and (len(self._batch) >= BATCH_FILES or self._commit_pace.is_due()):
+            self._apply()
+        if self._report_pace.is_due():
+            self._tell()
+
+    def _tell(self) -> None:
+        total = self._observation.work
+        self._emit(ReadProgressed(self._files, total.files, self._bytes, total.bytes, self._path))
+
+    def _apply(self) -> None:
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
         for applied in self._observation.apply(batch):
             self._changes[applied.modality, applied.change] += applied.read
             if applied.change != "unchanged":

@@ -36,7 +36,7 @@ from chorus_upload.operations.selecting import require_version, selected_modalit
 from chorus_upload.operations.sending import Run
 from chorus_upload.storage.bandwidth import Throttle
 from chorus_upload.storage.network import Network
-from chorus_upload.storage.open import open_store
+from chorus_upload.storage.open import is_sequential, open_store
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import AdaptivePool, Pool, ThreadPool
@@ -77,7 +77,8 @@ def upload(
     selection = Selection(version=request.version, modalities=modalities)
     central = settings.central
     url = destination_url(central.location)
-    pending = deliveries.plan(journal, url=url, selection=selection, limit=request.max_files)
+    in_order = [name for name in modalities if is_sequential(settings.sites[name].location)]
+    pending = deliveries.plan(journal, url=url, selection=selection, limit=request.max_files, in_order=in_order)
     if request.dry_run:
         emit(UploadPlanned(submission="", destination=url, pending=pending, dry_run=True))
         return _dry_run(journal, settings, request, selection=selection, emit=emit)
@@ -105,7 +106,7 @@ def upload(
         sender = Sender(sources, store, terms, meter=meter, traffic=traffic, stop=stop)
         outcomes = Outcomes(pending, meter, ExpiryWatch(expires, emit=emit), emit)
         run = Run(journal, settings, submission, sender, outcomes, stop=stop)
-        run.send_all(pool or _pool(settings, stop=stop), at_most=request.max_files)
+        run.send_all(pool or _pool(settings, in_order=bool(in_order), stop=stop), at_most=request.max_files)
         if stop.is_set():
             raise KeyboardInterrupt
         manifests = [
@@ -129,9 +130,12 @@ def upload(
     )
 
 
-def _pool(settings: Settings, *, stop: threading.Event) -> Pool:
-    """What sends to this central store: a service makes each file wait, a disk hardly any."""
-    if settings.central.location.is_local:
+def _pool(settings: Settings, *, in_order: bool, stop: threading.Event) -> Pool:
+    """What sends to this central store: a service makes each file wait, a disk hardly any.
+
+    The caller's own thread, which tells what happens, should not wait for its turn.
+    """
+    if settings.central.location.is_local and not in_order:
         return AdaptivePool(settings.num_threads, is_long=_is_long, stop=stop)
     return ThreadPool(settings.num_threads, stop=stop)
 

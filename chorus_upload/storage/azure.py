@@ -30,7 +30,7 @@ from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.azure_client import connect
 from chorus_upload.storage.azure_credentials import AzureCredential, ConnectionString, SasToken
-from chorus_upload.storage.azure_download import Download
+from chorus_upload.storage.azure_download import Download, read_range
 from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.azure_upload import Source, Upload, block_size_for, microseconds
@@ -151,6 +151,12 @@ class AzureStore:
             look=lambda: _describe(key, self._properties(key)),
         )
         return ObjectStream(download, download.stored, buffer_size=_MIB)
+
+    def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
+        url = self._url_of(self._name(key))
+        return self._requests.run(
+            f"reading {key}", lambda: read_range(self._data, url, offset=offset, length=length, etag=etag)
+        )
 
     def put(
         self,

@@ -91,3 +91,11 @@ class Download(io.RawIOBase):
         stored, data = self._requests.run(f"reading {self._key}", fetch)
         self._got += len(data)
         return stored, data
+
+
+def read_range(data: DataRequests, url: str, *, offset: int, length: int, etag: str) -> bytes:
+    """So many bytes of an object, in one request, if it has that etag. Raises NoAnswer and Refused."""
+    answer = data.get(url, (f"x-ms-range: bytes={offset}-{offset + length - 1}", f'If-Match: "{etag}"'))
+    if len(answer.body) != length:
+        raise broken_off()
+    return answer.body

@@ -39,6 +39,10 @@ class CloudSource:
     def is_remote(self) -> bool:
         return True
 
+    @property
+    def is_sequential(self) -> bool:
+        return False
+
     def walk(self) -> Iterator[Directory]:
         """See `Source.walk`: one listing, in pages. The empty objects that stand for directories are left out."""
         held: dict[str, Directory] = {"": Directory("", [], [], {})}
@@ -64,20 +68,20 @@ class CloudSource:
         yield from held.values()
 
     def stat(self, path: str) -> FileStat | None:
-        with _as_file(path):
+        with as_file(path):
             found = self._store.stat(path)
         return None if found is None else _state(found)
 
     def read_small(self, path: str, *, size: int) -> SmallFile:
-        with self._opened(path) as stream, _as_file(path):
+        with self._opened(path) as stream, as_file(path):
             return SmallFile(stream.read(size + 1), _state(stream.stored))
 
     def origin(self, path: str) -> Origin | None:
-        with _as_file(path):
+        with as_file(path):
             return self._store.origin(path)
 
     def open(self, path: str) -> BinaryIO:
-        return cast(BinaryIO, _File(self._opened(path), path))
+        return as_stream(self._opened(path), path)
 
     def open_stat(self, stream: BinaryIO) -> FileStat:
         return _state(cast(_File, stream).stored)
@@ -92,7 +96,7 @@ class CloudSource:
         self._store.__exit__(*exc)
 
     def _opened(self, path: str) -> ObjectStream:
-        with _as_file(path):
+        with as_file(path):
             return self._store.open(path)
 
 
@@ -112,7 +116,7 @@ class _File(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        with _as_file(self._path):
+        with as_file(self._path):
             return self._stream.readinto(buffer)
 
     def close(self) -> None:
@@ -120,12 +124,17 @@ class _File(io.RawIOBase):
         super().close()
 
 
+def as_stream(stream: ObjectStream, path: str) -> BinaryIO:
+    """The stream of an object as that of a file."""
+    return cast(BinaryIO, _File(stream, path))
+
+
 def _state(stored: StoredObject) -> FileStat:
     return FileStat(stored.size, stored.time_us)
 
 
 @contextmanager
-def _as_file(path: str) -> Iterator[None]:
+def as_file(path: str) -> Iterator[None]:
     """What is the matter with one object, as it would be with a file; what concerns all of them passes."""
     try:
         yield

@@ -11,7 +11,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import pycurl
 
 from chorus_upload.storage.bandwidth import Throttle
+from chorus_upload.storage.curl_bodies import Incoming, Outgoing, Passing
 from chorus_upload.storage.network import Network
 
 _CONNECT_SECONDS = 60
@@ -28,8 +29,6 @@ SILENCE = 180.0
 
 # A body of this size or larger can be given up while it is on its way.
 _LONG = 1 << 18
-# A list of 50,000 blocks or a page of a listing is a tenth of that.
-_LONGEST_ANSWER = 1 << 26
 # In how large pieces a body is asked for that is not handed over as a whole.
 _PIECE = 1 << 19
 # How much may wait in the system's buffer: what is beyond it counts as sent only when it is on its way, so that
@@ -99,9 +98,19 @@ class HttpClient:
         self.stop = stop or threading.Event()
 
     def request(
-        self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview = b"", *, silence: float = SILENCE
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[str],
+        body: bytes | memoryview = b"",
+        *,
+        silence: float = SILENCE,
+        take: Callable[[Answer, bytes], bool] | None = None,
     ) -> Answer:
         """Send one request; `headers` are whole lines, ValueError if one is several. Redirects are not followed.
+
+        The body of a success goes to `take`, if it is given, piece by piece and of any length, together with the Answer
+        without one. When `take` answers False, the exchange ends there, and passes for complete.
 
         A body that is a view of a buffer must not change before this returns; no copy of it is made.
 
@@ -111,15 +120,21 @@ class HttpClient:
         if any("\n" in line or "\r" in line for line in headers):
             raise ValueError("a header is more than one line")
         if threading.current_thread() is threading.main_thread():
-            return self._exchange_aside(method, url, headers, body, silence)
-        return self._exchange(method, url, headers, body, silence)
+            return self._exchange_aside(method, url, headers, body, silence, take)
+        return self._exchange(method, url, headers, body, silence, take)
 
     def _exchange_aside(
-        self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview, silence: float
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[str],
+        body: bytes | memoryview,
+        silence: float,
+        take: Callable[[Answer, bytes], bool] | None,
     ) -> Answer:
         """In a thread of its own: signals reach Python in the main thread, and there not before libcurl returns."""
         interrupted = threading.Event()
-        future = self._aside.submit(self._exchange, method, url, headers, body, silence, interrupted)
+        future = self._aside.submit(self._exchange, method, url, headers, body, silence, take, interrupted)
         try:
             return future.result()
         except KeyboardInterrupt:
@@ -137,11 +152,12 @@ class HttpClient:
         headers: Sequence[str],
         body: bytes | memoryview,
         silence: float,
+        take: Callable[[Answer, bytes], bool] | None,
         interrupted: threading.Event | None = None,
     ) -> Answer:
         curl = self._handle()
         head: list[bytes] = []
-        pieces = _Incoming()
+        pieces = Incoming() if take is None else Passing(lambda: _head_of(head), take)
         curl.setopt(pycurl.URL, url)
         curl.setopt(pycurl.NOBODY, method == "HEAD")
         curl.setopt(pycurl.HTTPHEADER, headers)
@@ -156,6 +172,8 @@ class HttpClient:
             curl.perform()
         except pycurl.error as error:
             failure: NoAnswer = self._no_answer(curl, *error.args)
+            if pieces.is_enough:
+                return _answer(curl.getinfo(pycurl.RESPONSE_CODE), head, pieces)
         else:
             # A connection that closes within the head passes for a complete answer with libcurl.
             if _is_whole(head):
@@ -173,6 +191,13 @@ class HttpClient:
         finally:
             # It knows this frame: if that knew it as well, the body would stay until somebody collects garbage.
             del failure
+
+    def release(self) -> None:
+        """Close the connection of this thread, if it has one: for threads that end before the client does."""
+        curl = self._own.__dict__.pop("curl", None)
+        if curl is not None:
+            self._handles.remove(curl)
+            curl.close()
 
     def close(self) -> None:
         """Close all connections. No thread may be using the client any more."""
@@ -224,7 +249,7 @@ class HttpClient:
             options.append((pycurl.CONNECT_TO, [f"{self._host}:{self._port}:{address}:{self._port}"]))
         return options
 
-    def _set_body(self, curl: pycurl.Curl, method: str, body: bytes | memoryview) -> _Outgoing | None:
+    def _set_body(self, curl: pycurl.Curl, method: str, body: bytes | memoryview) -> Outgoing | None:
         """What the body is read from, if it is not handed over as a whole."""
         reader = None
         throttle = self._throttle if self._throttle is not None and self._throttle.is_active else None
@@ -236,7 +261,7 @@ class HttpClient:
                 curl.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
                 curl.setopt(pycurl.POSTFIELDS, body)
             else:
-                reader = _Outgoing(body, throttle)
+                reader = Outgoing(body, throttle)
                 curl.setopt(pycurl.UPLOAD, 1)
                 curl.setopt(pycurl.READFUNCTION, reader.read)
                 curl.setopt(pycurl.SEEKFUNCTION, reader.seek)
@@ -267,51 +292,6 @@ class HttpClient:
         if number == pycurl.E_OPERATION_TIMEDOUT:
             return TimedOut(text)
         return NoAnswer(f"{text or f'libcurl error {number}'}{f' ({os.strerror(errno)})' if errno else ''}")
-
-
-class _Incoming(list[bytes]):
-    """The pieces of an answer, as far as it is as short as every answer is that we ask for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._size = 0
-
-    def take(self, piece: bytes) -> int | None:
-        """None is libcurl's word for all of it; any other number ends the transfer."""
-        self._size += len(piece)
-        if self._size > _LONGEST_ANSWER:
-            return -1
-        self.append(piece)
-        return None
-
-
-class _Outgoing:
-    """A body that is handed out piece by piece, no faster than a throttle allows."""
-
-    def __init__(self, body: bytes | memoryview, throttle: Throttle | None) -> None:
-        self._body = memoryview(body)
-        self._at = 0
-        self._throttle = throttle
-
-    def read(self, most: int) -> bytes:
-        if self._throttle is not None:
-            most = min(most, self._throttle.piece())
-        piece = bytes(self._body[self._at : self._at + most])
-        if self._throttle is not None:
-            self._throttle.take(len(piece))
-        self._at += len(piece)
-        return piece
-
-    def seek(self, offset: int, origin: int) -> int:
-        """libcurl sends a body again when a connection that it kept turns out to be closed."""
-        if origin != os.SEEK_SET:
-            return int(pycurl.SEEKFUNC_CANTSEEK)
-        self._at = offset
-        return int(pycurl.SEEKFUNC_OK)
-
-    def forget(self) -> None:
-        """Let go of the body."""
-        self._body = memoryview(b"")
 
 
 _UNTRUSTED = frozenset(
@@ -370,6 +350,13 @@ def _is_whole(head: list[bytes]) -> bool:
         if line.startswith(b"HTTP/"):
             return False
     return False
+
+
+def _head_of(head: list[bytes]) -> tuple[Answer, bool]:
+    """The answer as far as it is known before its body, and whether it is a success."""
+    lines = [line for line in head if line.startswith(b"HTTP/")]
+    status = int(lines[-1].split()[1]) if lines else 0
+    return _answer(status, head, []), 200 <= status < 300
 
 
 def _answer(status: int, head: list[bytes], pieces: list[bytes]) -> Answer:

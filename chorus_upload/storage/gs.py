@@ -38,7 +38,7 @@ from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import whole
 from chorus_upload.storage.gs_client import ENDPOINT, OBJECT, Bucket, connect, document
 from chorus_upload.storage.gs_credentials import Access
-from chorus_upload.storage.gs_download import Download
+from chorus_upload.storage.gs_download import Download, media_url, read_range
 from chorus_upload.storage.gs_errors import Refused
 from chorus_upload.storage.gs_sessions import InMemory, Sessions
 from chorus_upload.storage.gs_upload import FIELDS, LARGEST, Upload, describe, hash_of
@@ -147,6 +147,16 @@ class GsStore:
         stored = self._requests.run(f"reading {key}", lambda: self._look(key, name))
         download = Download(self._requests, self._bucket, name, stored, self._chunk_size, offset=offset)
         return ObjectStream(download, stored, buffer_size=_MIB)
+
+    def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
+        """See `RangedStore`."""
+        if _GENERATION.fullmatch(etag) is None:
+            raise PreconditionFailed(f"{key} is not the one that was expected")
+        url = media_url(self._bucket, self._name(key), etag)
+        return self._requests.run(
+            f"reading {key}",
+            lambda: read_range(self._requests, url, offset=offset, length=length, etag=etag).body,
+        )
 
     def put(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from chorus_upload.errors import PreconditionFailed, TransientError
 from chorus_upload.storage.answers import broken_off
+from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.gs_client import Bucket, Requests
 from chorus_upload.storage.store import StoredObject
 
@@ -30,7 +31,7 @@ class Download(io.RawIOBase):
     ) -> None:
         super().__init__()
         self._requests = requests
-        self._url = bucket.at(name, {"alt": "media", "ifGenerationMatch": stored.etag})
+        self._url = media_url(bucket, name, stored.etag)
         self._stored = stored
         self._chunk = chunk
         self._got = offset
@@ -52,18 +53,29 @@ class Download(io.RawIOBase):
 
     def _fetch(self) -> bytes:
         stored = self._stored
-        last = min(self._got + self._chunk, stored.size) - 1
-        # What was stored compressed is given as it is stored only to who says that he takes it; else it would be
-        # uncompressed on the way, and have another size than the service says.
-        headers = [f"Range: bytes={self._got}-{last}", "Accept-Encoding: gzip"]
-        answer = self._requests.ask("GET", self._url, headers)
-        if answer.headers.get("x-goog-generation", stored.etag) != stored.etag:
-            raise PreconditionFailed(f"{stored.key} was replaced while it was read")
-        if len(answer.body) != last + 1 - self._got:
-            raise broken_off()
+        length = min(self._chunk, stored.size - self._got)
+        answer = read_range(self._requests, self._url, offset=self._got, length=length, etag=stored.etag)
         if len(answer.body) == stored.size and not _is_as_said(answer.body, answer.headers.get("x-goog-hash", "")):
             raise TransientError("it did not arrive as it is stored")
         return answer.body
+
+
+def media_url(bucket: Bucket, name: str, etag: str) -> str:
+    """Where the bytes of an object are, as long as its etag is this one."""
+    return bucket.at(name, {"alt": "media", "ifGenerationMatch": etag})
+
+
+def read_range(requests: Requests, url: str, *, offset: int, length: int, etag: str) -> Answer:
+    """So many bytes behind a `media_url`. Raises NoAnswer, Refused, and PreconditionFailed for another object."""
+    # What was stored compressed is given as it is stored only to who says that he takes it; else it would be
+    # uncompressed on the way, and have another size than the service says.
+    headers = [f"Range: bytes={offset}-{offset + length - 1}", "Accept-Encoding: gzip"]
+    answer = requests.ask("GET", url, headers)
+    if answer.headers.get("x-goog-generation", etag) != etag:
+        raise PreconditionFailed("it was replaced while it was read")
+    if len(answer.body) != length:
+        raise broken_off()
+    return answer
 
 
 def _is_as_said(data: bytes, hashes: str) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from chorus_upload.config.addresses import archive_kind
 from chorus_upload.errors import DeletionRefused
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
@@ -58,6 +59,10 @@ class LocalSource:
 
     @property
     def is_remote(self) -> bool:
+        return False
+
+    @property
+    def is_sequential(self) -> bool:
         return False
 
     def walk(self) -> Iterator[Directory]:
@@ -130,10 +135,10 @@ class LocalSource:
         self.close()
 
     def _unusable(self, error: OSError) -> DeletionRefused:
-        return DeletionRefused(
-            f"the source {self._shown} cannot be listed: {error.strerror or error}",
-            hint="Is the path right, the share mounted, and may you read it? Nothing was recorded.",
-        )
+        hint = "Is the path right, the share mounted, and may you read it? Nothing was recorded."
+        if (kind := archive_kind(self._shown)) and isinstance(error, NotADirectoryError):
+            hint = f"For the files in an archive write {kind}://::{self._shown}. Nothing was recorded."
+        return DeletionRefused(f"the source {self._shown} cannot be listed: {error.strerror or error}", hint=hint)
 
     def _list(self, branch: _Branch) -> Found:
         """List one directory, all of it or (OSError) nothing."""

@@ -24,12 +24,17 @@ from chorus_upload.storage.traffic import Traffic
 if TYPE_CHECKING:
     from chorus_upload.storage.azure_credentials import AzureCredential
     from chorus_upload.storage.gs_credentials import Access
+    from chorus_upload.storage.outer import Outer
+    from chorus_upload.storage.share_source import Share
+    from chorus_upload.storage.web import Web
 
 _STORES = "a local directory, az:// (Azure Blob Storage), s3:// (Amazon S3 and what is like it), gs:// (Google)"
-_SOURCES = _STORES
+_SOURCES = f"{_STORES}, https://, sftp://, smb://, and archives there: zip://INNER/PATH::PLACE, tar://INNER/PATH::PLACE"
+_STORE_SCHEMES = ("file", "az", "s3", "gs")
+_SOURCE_SCHEMES = (*_STORE_SCHEMES, "http", "https", "sftp", "smb")
+_SHARES = ("sftp", "smb")
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way."""
-_CLOUDS = ("az", "s3", "gs")
 _S3_MODES = (None, AuthMode.LOGIN, AuthMode.ACCESS_KEY, AuthMode.PROFILE, AuthMode.ANONYMOUS)
 
 
@@ -66,12 +71,12 @@ def unsupported(settings: Settings) -> list[str]:
     found = [
         _unsupported(place, "stored", _STORES).message
         for place in (settings.journal.cloud, settings.central.location)
-        if not place.is_local and place.scheme not in _CLOUDS
+        if place.scheme not in _STORE_SCHEMES
     ]
     found += [
         f"{site.modality}: {_unsupported(site.location, 'read', _SOURCES).message}"
         for site in settings.sites.values()
-        if not site.location.is_local and site.location.scheme not in _CLOUDS
+        if _place(site.location).scheme not in _SOURCE_SCHEMES
     ]
     return found
 
@@ -90,17 +95,106 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
 
     Raises ConfigError when this version cannot open it.
     """
-    if site.location.is_local:
-        return LocalSource(site.location.local_path, follow_links=site.follow_links)
-    if site.location.scheme == "az":
-        retry = _retry(network.patience, stop)
-        return CloudSource(_azure(site.location, network, None, retry=retry, block_size=_SOURCE_BLOCK))
-    if site.location.scheme == "s3":
-        return CloudSource(_s3(site.location, network, None, retry=_retry(network.patience, stop)))
-    if site.location.scheme == "gs":
-        retry = _retry(network.patience, stop)
-        return CloudSource(_gs(site.location, network, None, retry=retry, chunk_size=_SOURCE_BLOCK))
-    raise _unsupported(site.location, "read", _SOURCES)
+    location = site.location
+    if location.is_local:
+        return LocalSource(location.local_path, follow_links=site.follow_links)
+    if location.is_archive:
+        return _archive(location, network, retry=_retry(network.patience, stop))
+    if location.scheme in ("http", "https"):
+        from chorus_upload.storage.web_source import WebSource
+
+        web = _web(location, network, retry=_retry(network.patience, stop))
+        return WebSource(web, connections=network.connections)
+    if location.scheme in _SHARES:
+        from chorus_upload.storage.share_source import ShareSource
+
+        return ShareSource(_share(location), _retry(network.patience, stop))
+    return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)))
+
+
+def is_sequential(location: Location) -> bool:
+    """Whether the source at `location` will be one whose files are best read in the order in which they were seen."""
+    return location.scheme == "tar"
+
+
+def _archive(location: Location, network: Network, *, retry: Retry) -> Source:
+    from chorus_upload.storage.tar_source import TarSource
+    from chorus_upload.storage.zip_source import ZipSource
+
+    outer = _outer(location.outer, network, retry=retry)
+    return (TarSource if location.scheme == "tar" else ZipSource)(outer, location.inner)
+
+
+def _outer(location: Location, network: Network, *, retry: Retry) -> Outer:
+    """The file at `location`, which is an archive."""
+    from chorus_upload.storage.outer import LocalOuter, StoreOuter
+
+    if location.is_local:
+        return LocalOuter(location.local_path)
+    if location.scheme in ("http", "https"):
+        from chorus_upload.storage.web import WebOuter
+
+        return WebOuter(_web(location, network, retry=retry))
+    try:
+        directory, name = location.split()
+    except ValueError:
+        raise ConfigError(f"{location} names no archive", hint="Write the whole address of the file.") from None
+    if location.scheme in _SHARES:
+        from chorus_upload.storage.share_source import ShareOuter
+
+        return ShareOuter(_share(directory), name, retry)
+    return StoreOuter(_origin(directory, network, retry=retry), name)
+
+
+def _origin(location: Location, network: Network, *, retry: Retry) -> Store:
+    """A store that is only read from."""
+    if location.scheme == "az":
+        return _azure(location, network, None, retry=retry, block_size=_SOURCE_BLOCK)
+    if location.scheme == "s3":
+        return _s3(location, network, None, retry=retry)
+    if location.scheme == "gs":
+        return _gs(location, network, None, retry=retry, chunk_size=_SOURCE_BLOCK)
+    raise _unsupported(location, "read", _SOURCES)
+
+
+def _share(location: Location) -> Share:
+    """A directory that is reached by sftp or smb."""
+    host, _, port = location.container.partition(":")
+    username, secret = location.auth.username, location.auth.password
+    password = None if secret is None else secret.get_secret_value()
+    if not host or (port and not port.isdecimal()):
+        raise ConfigError(f"{location} names no host", hint=f"Write {location.scheme}://HOST/PATH.")
+    try:
+        if location.scheme == "sftp":
+            from chorus_upload.storage.sftp import SftpAccess, SftpShare
+
+            return SftpShare(SftpAccess(host, int(port or 22), username, password), f"/{location.prefix}")
+        from chorus_upload.storage.smb import SmbAccess, SmbShare
+
+        return SmbShare(SmbAccess(host, int(port or 445), username, password), location.prefix)
+    except ModuleNotFoundError as error:
+        missing = error.name
+    raise ConfigError(
+        f"{location}: {location.scheme}:// places need a library that is not installed ({missing})",
+        hint=f'Install it: pip install "chorus-upload[{location.scheme}]"',
+    )
+
+
+def _web(location: Location, network: Network, *, retry: Retry) -> Web:
+    from chorus_upload.storage.web import Web, WebAccess
+
+    query, password = location.auth.url_query, location.auth.password
+    access = WebAccess(
+        query=None if query is None else query.get_secret_value(),
+        username=location.auth.username,
+        password=None if password is None else password.get_secret_value(),
+    )
+    return Web(location.path, access, network, retry)
+
+
+def _place(location: Location) -> Location:
+    """Where the bytes of a source are."""
+    return location.outer if location.is_archive else location
 
 
 def open_directory(root: Path) -> Source:

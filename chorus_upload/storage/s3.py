@@ -24,17 +24,15 @@ then meet its own result: the caller reads back what is there and decides.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError, TransientError
+from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off
 from chorus_upload.storage.bodies import whole
@@ -43,15 +41,14 @@ from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_s3
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
-from chorus_upload.storage.s3_client import Connection, S3Access, bare, microseconds, quoted
+from chorus_upload.storage.s3_client import Connection, S3Access, quoted
 from chorus_upload.storage.s3_direct import Direct, refused
+from chorus_upload.storage.s3_download import HEAD, Download, describe
 from chorus_upload.storage.s3_errors import code_of, must_be_complete, status_of
 from chorus_upload.storage.s3_requests import Call, Requests
 from chorus_upload.storage.s3_upload import Upload, part_size_for
 from chorus_upload.storage.store import (
     Capabilities,
-    Checksum,
-    ComputedBy,
     ObjectStream,
     Origin,
     Properties,
@@ -60,7 +57,7 @@ from chorus_upload.storage.store import (
 from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    pass
 
 _MIB = 1 << 20
 # What is smaller is sent in less time than it takes to ask for a copy.
@@ -69,8 +66,6 @@ _WORTH_COPYING = _MIB
 _MOST_COPIED = 5 << 30
 # After so many copies in a row that the service refused, it is not asked any more.
 _MOST_REFUSED = 3
-_LIKE_AN_MD5 = re.compile(r"[0-9a-f]{32}")
-_HEAD = ("ETag", "LastModified", "ContentLength")
 
 
 class S3Store:
@@ -142,15 +137,28 @@ class S3Store:
 
         async def look(call: Call) -> dict[str, Any] | None:
             with suppress(ClientError):
-                return await call("head_object", *_HEAD, **at)
-            return None if await _is_absent(call, at) else await call("head_object", *_HEAD, **at)
+                return await call("head_object", *HEAD, **at)
+            return None if await _is_absent(call, at) else await call("head_object", *HEAD, **at)
 
         found = self._requests.run(f"looking at {key}", look)
-        return None if found is None else _describe(key, found["ContentLength"], found)
+        return None if found is None else describe(key, found["ContentLength"], found)
 
     def open(self, key: str, *, offset: int = 0) -> ObjectStream:
-        download = _Download(self._requests, self._at(key), key=key, chunk=self._part_size, offset=offset)
+        download = Download(self._requests, self._at(key), key=key, chunk=self._part_size, offset=offset)
         return ObjectStream(download, download.stored, buffer_size=_MIB)
+
+    def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
+        """See `RangedStore`."""
+        headers = {"If-Match": quoted(etag), "Range": f"bytes={offset}-{offset + length - 1}"}
+
+        def judge(answer: Answer) -> bytes:
+            if answer.status >= 300:
+                raise refused(answer)
+            if len(answer.body) != length:
+                raise broken_off()
+            return answer.body
+
+        return self._requests.get(f"reading {key}", self._name(key), headers, judge)
 
     def put(
         self,
@@ -285,7 +293,7 @@ class S3Store:
             for each in page.get("Contents", []):
                 key = each["Key"][len(lead) :]
                 if key and not key.endswith("/"):
-                    yield _describe(key, each["Size"], each)
+                    yield describe(key, each["Size"], each)
             for each in page.get("CommonPrefixes", []):
                 yield each["Prefix"][len(lead) :]
 
@@ -306,65 +314,6 @@ class S3Store:
         return self._requests.run(f"listing {self._url}", fetch)
 
 
-class _Download(io.RawIOBase):
-    """The bytes of one object, `stored`, fetched `chunk` at a time; what broke off is fetched again from there on.
-
-    All chunks are of the object as it was when this was made: when it is replaced meanwhile, reading raises
-    PreconditionFailed. Making it raises ObjectNotFound.
-    """
-
-    def __init__(self, requests: Requests, at: dict[str, Any], *, key: str, chunk: int, offset: int) -> None:
-        super().__init__()
-        self._requests = requests
-        self._at = at
-        self._key = key
-        self._chunk = chunk
-        self._got = offset
-        self.stored, self._buffer = self._fetch({}, chunk)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        if not self._buffer and self._got < self.stored.size:
-            most = min(self._chunk, self.stored.size - self._got)
-            _, self._buffer = self._fetch({"If-Match": quoted(self.stored.etag)}, most)
-        target = memoryview(buffer).cast("B")
-        count = min(len(target), len(self._buffer))
-        target[:count] = self._buffer[:count]
-        self._buffer = self._buffer[count:]
-        return count
-
-    def _fetch(self, conditions: dict[str, str], most: int) -> tuple[StoredObject, memoryview]:
-        first = self._got
-
-        def judge(answer: Answer) -> tuple[StoredObject, bytes]:
-            said = answer.headers
-            if answer.status == 416 and not conditions:
-                # There is nothing from there on; of an empty object there are not even first bytes.
-                return self._requests.run(f"reading {self._key}", look), b""
-            if answer.status >= 300:
-                raise refused(answer)
-            required = ("etag", "last-modified", "content-range")
-            must_be_complete({name: said.get(name) for name in required}, *required)
-            size = int(said["content-range"].rpartition("/")[2])
-            if len(answer.body) != min(most, size - first):
-                raise broken_off()
-            found = {"ETag": said["etag"], "LastModified": parsedate_to_datetime(said["last-modified"])}
-            return _describe(self._key, size, found), answer.body
-
-        async def look(call: Call) -> StoredObject:
-            answer = await call("head_object", *_HEAD, **self._at)
-            if answer["ContentLength"] > first:
-                raise TransientError("it was replaced just now")
-            return _describe(self._key, answer["ContentLength"], answer)
-
-        headers = {"Range": f"bytes={first}-{first + most - 1}", **conditions}
-        stored, data = self._requests.get(f"reading {self._key}", str(self._at["Key"]), headers, judge)
-        self._got += len(data)
-        return stored, memoryview(data)
-
-
 async def _is_absent(call: Call, at: dict[str, Any]) -> bool:
     """Whether it is the object that is missing; raises what else is the matter.
 
@@ -381,10 +330,3 @@ async def _is_absent(call: Call, at: dict[str, Any]) -> bool:
         return True
     answer["Body"].close()
     return False
-
-
-def _describe(key: str, size: int, found: dict[str, Any]) -> StoredObject:
-    etag = bare(found["ETag"])
-    # The MD5 of what was sent at once, but for some encryptions and services: a claim, like that in any listing.
-    claim = Checksum(bytes.fromhex(etag), ComputedBy.UNKNOWN) if _LIKE_AN_MD5.fullmatch(etag) else None
-    return StoredObject(key=key, size=size, etag=etag, time_us=microseconds(found["LastModified"]), checksum=claim)

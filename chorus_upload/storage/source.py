@@ -31,6 +31,8 @@ class Directory:
     problems: list[Problem]
     claims: Mapping[str, bytes] = field(default_factory=dict)
     """MD5s by name, where a service lists them. Whoever wrote them: good enough to see that nothing has changed."""
+    is_hashed: bool = False
+    """Whether the claims are of bytes that had to be read to be listed: then they also tell that something has."""
 
 
 class FileReplaced(OSError):
@@ -66,6 +68,11 @@ class Source(Protocol):
     @property
     def is_remote(self) -> bool:
         """Whether reading a file means fetching it: then a listing has to do for finding out what has changed."""
+        ...
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether files are best read one at a time and in the order of `walk`: to go back means to start over."""
         ...
 
     def walk(self) -> Iterator[Directory]:

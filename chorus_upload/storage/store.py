@@ -20,7 +20,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from chorus_upload.model import Twin
 
@@ -215,3 +215,15 @@ class Store(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class RangedStore(Store, Protocol):
+    """A store that gives any part of an object."""
+
+    def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
+        """So many bytes of the object from `offset` on, all of which have to be in it.
+
+        Raises PreconditionFailed when its etag is another one, and that or ObjectNotFound when it is gone.
+        """
+        ...

@@ -6,14 +6,12 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
-from urllib.parse import quote
 
 import xxhash
 
-from chorus_upload import __version__
 from chorus_upload.errors import (
     IntegrityError,
     ObjectExists,
@@ -26,9 +24,11 @@ from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Outcom
 from chorus_upload.storage.source import FileReplaced, FileStat, Source
 from chorus_upload.storage.store import Properties, Store, StoredObject
 from chorus_upload.storage.traffic import Traffic
+from chorus_upload.transfer.content import Content, metadata_of, require_known, require_same
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.reader import BLOCK, CheckedStream, SourceChanged, Stopped, md5_of, read_file
+from chorus_upload.transfer.turns import Turns
 
 WRONG_ARRIVALS = 3
 """How often a file is sent again after something else arrived than was sent."""
@@ -49,13 +49,6 @@ class Terms:
     accept_size: bool = False
     replace: bool = False
     tier: str | None = None
-
-
-class _Content(NamedTuple):
-    """The hashes of what was read from the source; no fingerprint of what only the service has read."""
-
-    fingerprint: bytes | None
-    md5: bytes
 
 
 class _Held(NamedTuple):
@@ -89,6 +82,17 @@ class Sender:
         self._traffic = traffic
         self._stop = stop or threading.Event()
         self._read_at_once = store.capabilities.one_request_limit
+        # Modalities may share a source, and then they share its turns.
+        turns = {id(source): Turns(self._stop) for source in sources.values() if source.is_sequential}
+        self._turns = {name: turns[id(source)] for name, source in sources.items() if source.is_sequential}
+
+    def announce(self, transfer: Transfer) -> None:
+        """This is sent next: where the order matters in which files are read, it is the one in which they come here.
+
+        Whatever is announced has to be begun in that order.
+        """
+        if turns := self._turns.get(transfer.modality):
+            turns.announce(transfer.file_id)
 
     def send(self, transfer: Transfer) -> Outcome:
         """Deliver one file. What is wrong with this file is an outcome.
@@ -129,19 +133,27 @@ class Sender:
             return _failed(transfer, FailureKind.REFUSED, error.message, begun)
         finally:
             self._meter.end(transfer)
+            if turns := self._turns.get(transfer.modality):
+                turns.leave(transfer.file_id)
+
+    def _turn(self, transfer: Transfer) -> AbstractContextManager[None]:
+        turns = self._turns.get(transfer.modality)
+        return nullcontext() if turns is None else turns.turn(transfer.file_id)
 
     def _send(self, transfer: Transfer, begun: float) -> Outcome:
         """Deliver the file to a key that is free, holds what it supersedes, or may be replaced."""
-        content: _Content | None = None
+        content: Content | None = None
+        read: list[Content] = []
         replaced = False
         is_taken = transfer.may_be_there and self._is_taken(transfer)
         for _ in range(CONTESTS):
             if not is_taken:
                 with suppress(ObjectExists, PreconditionFailed):
-                    return self._deliver(transfer, begun, replaced=replaced)
+                    return self._deliver(transfer, begun, replaced=replaced, read=read)
             is_taken = False
             # The key is taken. By this very content, from a run that died before recording it? Look and see.
-            content = content or self._read(transfer)
+            # What was read to be sent need not be read again; of a tape that would cost a pass.
+            content = content or (read[-1] if read else self._read(transfer))
             held = self._look(transfer.key)
             if held is None:
                 transfer = dataclasses.replace(transfer, replaces=None)
@@ -165,8 +177,11 @@ class Sender:
             return _key_taken(transfer, begun)
         return _delivered(transfer, content, Evidence.READBACK, held.etag, begun, sent=False)
 
-    def _deliver(self, transfer: Transfer, begun: float, *, replaced: bool) -> Delivered:
-        """Raises ObjectExists or PreconditionFailed when the key is not as the transfer says."""
+    def _deliver(self, transfer: Transfer, begun: float, *, replaced: bool, read: list[Content]) -> Delivered:
+        """Raises ObjectExists or PreconditionFailed when the key is not as the transfer says.
+
+        `read` gets the content when all of it was read, and is what the transfer says.
+        """
         source = self._sources[transfer.modality]
         if copied := self._copied(source, transfer):
             stored, content = copied
@@ -177,7 +192,7 @@ class Sender:
         failure = IntegrityError(f"what arrived differed from what was sent, {WRONG_ARRIVALS} times")
         for _ in range(WRONG_ARRIVALS):
             try:
-                stored, content = self._put(source, transfer)
+                stored, content = self._put(source, transfer, read)
             except IntegrityError as error:
                 # The service noticed itself, at the end of a body that cannot be read twice; it keeps nothing of it.
                 failure = error
@@ -197,7 +212,7 @@ class Sender:
             transfer = dataclasses.replace(transfer, twin=None)
         raise failure
 
-    def _copied(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content] | None:
+    def _copied(self, source: Source, transfer: Transfer) -> tuple[StoredObject, Content] | None:
         """What the service says after it copied the file by itself; None when the file has to come by here.
 
         Of a file that is known by its fingerprint alone, the service cannot say whether it still is that.
@@ -209,56 +224,61 @@ class Sender:
         origin = source.origin(transfer.path)
         if origin is None or transfer.md5 not in (None, origin.md5):
             return None
-        _require_same(FileStat(origin.size, origin.time_us), transfer)
-        content = _Content(transfer.fingerprint, origin.md5)
+        require_same(FileStat(origin.size, origin.time_us), transfer)
+        content = Content(transfer.fingerprint, origin.md5)
         stored = self._store.copy(
             transfer.key,
             origin,
             create_only=transfer.replaces is None,
             if_match=transfer.replaces,
-            properties=lambda: Properties(_metadata(transfer, content.fingerprint), self._terms.tier, content.md5),
+            properties=lambda: Properties(metadata_of(transfer, content.fingerprint), self._terms.tier, content.md5),
         )
         return None if stored is None else (stored, content)
 
-    def _put(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
+    def _put(self, source: Source, transfer: Transfer, read: list[Content]) -> tuple[StoredObject, Content]:
         """Read the file once, and send it on the condition that it is what the journal says."""
         if transfer.size <= self._read_at_once:
-            # What may be copied goes in blocks, for which the store itself takes the room: never twice for one file.
-            with self._traffic.room(transfer.size if transfer.twin is None else 0):
-                return self._put_small(source, transfer)
+            return self._put_small(source, transfer, read)
         self._meter.begin(transfer)
-        with source.open(transfer.path) as stream:
-            _require_same(source.open_stat(stream), transfer)
+        with self._turn(transfer), source.open(transfer.path) as stream:
+            require_same(source.open_stat(stream), transfer)
 
             def verify(body: CheckedStream) -> None:
-                _require_same(source.open_stat(stream), transfer)
-                _require_same(source.stat(transfer.path), transfer)
-                _require_known(transfer, _Content(body.fingerprint, body.md5))
+                require_same(source.open_stat(stream), transfer)
+                require_same(source.stat(transfer.path), transfer)
+                content = Content(body.fingerprint, body.md5)
+                require_known(transfer, content)
+                read.append(content)
 
             body = CheckedStream(
                 stream, size=transfer.size, verify=verify, on_bytes=lambda count: self._sent(transfer, count)
             )
-            stored = self._store_body(transfer, cast(BinaryIO, body), lambda: _Content(body.fingerprint, body.md5))
-            return stored, _Content(body.fingerprint, body.md5)
+            stored = self._store_body(transfer, cast(BinaryIO, body), lambda: Content(body.fingerprint, body.md5))
+            return stored, Content(body.fingerprint, body.md5)
 
-    def _put_small(self, source: Source, transfer: Transfer) -> tuple[StoredObject, _Content]:
-        data, state = source.read_small(transfer.path, size=transfer.size)
-        _require_same(state, transfer)
-        if len(data) != transfer.size:
-            raise SourceChanged("it changed while it was read")
-        content = _Content(xxhash.xxh3_128_digest(data), md5_of(data))
-        _require_known(transfer, content)
-        return self._store_body(transfer, data, lambda: content), content
+    def _put_small(self, source: Source, transfer: Transfer, read: list[Content]) -> tuple[StoredObject, Content]:
+        with ExitStack() as held:
+            with self._turn(transfer):
+                # What may be copied goes in blocks, for which the store takes the room: never twice for one file.
+                held.enter_context(self._traffic.room(transfer.size if transfer.twin is None else 0))
+                data, state = source.read_small(transfer.path, size=transfer.size)
+            require_same(state, transfer)
+            if len(data) != transfer.size:
+                raise SourceChanged("it changed while it was read")
+            content = Content(xxhash.xxh3_128_digest(data), md5_of(data))
+            require_known(transfer, content)
+            read.append(content)
+            return self._store_body(transfer, data, lambda: content), content
 
     def _sent(self, transfer: Transfer, count: int) -> None:
         self._meter.add(transfer, count)
         if self._stop.is_set():
             raise Stopped
 
-    def _store_body(self, transfer: Transfer, body: bytes | BinaryIO, content: Callable[[], _Content]) -> StoredObject:
+    def _store_body(self, transfer: Transfer, body: bytes | BinaryIO, content: Callable[[], Content]) -> StoredObject:
         def properties() -> Properties:
             fingerprint, md5 = content()
-            return Properties(_metadata(transfer, fingerprint), self._terms.tier, md5)
+            return Properties(metadata_of(transfer, fingerprint), self._terms.tier, md5)
 
         return self._store.put(
             transfer.key,
@@ -270,7 +290,7 @@ class Sender:
             twin=transfer.twin,
         )
 
-    def _prove(self, transfer: Transfer, content: _Content) -> Evidence | Verdict:
+    def _prove(self, transfer: Transfer, content: Content) -> Evidence | Verdict:
         """Find evidence where the store's answer had none."""
         if self._terms.accept_size:
             return Evidence.SIZE
@@ -280,17 +300,18 @@ class Sender:
             return Verdict.WRONG
         return Evidence.READBACK if returned == content else Verdict.WRONG
 
-    def _read(self, transfer: Transfer) -> _Content:
+    def _read(self, transfer: Transfer) -> Content:
         """The content of the file, which has to be what the journal says."""
         expected = FileStat(transfer.size, transfer.mtime_us)
-        reading = read_file(
-            self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True, stop=self._stop
-        )
+        with self._turn(transfer):
+            reading = read_file(
+                self._sources[transfer.modality], transfer.path, expected=expected, with_md5=True, stop=self._stop
+            )
         if isinstance(reading, Problem):
             raise SourceChanged(reading.detail)
-        _require_same(FileStat(reading.size, reading.mtime_us), transfer)
-        content = _Content(reading.fingerprint or b"", reading.md5 or b"")
-        _require_known(transfer, content)
+        require_same(FileStat(reading.size, reading.mtime_us), transfer)
+        content = Content(reading.fingerprint or b"", reading.md5 or b"")
+        require_known(transfer, content)
         return content
 
     def _is_taken(self, transfer: Transfer) -> bool:
@@ -316,43 +337,13 @@ class Sender:
         return read_back(self._store, key, size=size, stop=self._stop if size > BLOCK else None)
 
 
-def _is_same(held: _Held, content: _Content) -> bool:
+def _is_same(held: _Held, content: Content) -> bool:
     return held.content == content
-
-
-def _require_same(found: FileStat | None, transfer: Transfer) -> None:
-    if found is None:
-        raise FileNotFoundError
-    if found.size != transfer.size:
-        raise SourceChanged(f"its size is {found.size}, the journal says {transfer.size}")
-    if found.mtime_us != transfer.mtime_us:
-        raise SourceChanged("its time is not the one in the journal")
-
-
-def _require_known(transfer: Transfer, content: _Content) -> None:
-    """Compare by the fingerprint, or by the MD5 where an older tool left only that."""
-    if transfer.fingerprint is not None:
-        known = transfer.fingerprint == content.fingerprint
-    else:
-        known = transfer.md5 is None or transfer.md5 == content.md5
-    if not known:
-        raise SourceChanged("its content is not the one in the journal")
-
-
-def _metadata(transfer: Transfer, fingerprint: bytes | None) -> dict[str, str]:
-    """What the receiver may want to know of an object; evidence of nothing."""
-    return {
-        "source_mtime_us": str(transfer.mtime_us),
-        **({"fingerprint": fingerprint.hex()} if fingerprint else {}),
-        # A label may come from an old journal, and only ASCII can be a header.
-        "journal_version": quote(transfer.version),
-        "tool_version": __version__,
-    }
 
 
 def _delivered(
     transfer: Transfer,
-    content: _Content,
+    content: Content,
     evidence: Evidence,
     etag: str,
     begun: float,

@@ -458,3 +458,19 @@ def test_no_secret_is_shown(load_text: Load) -> None:
     ):
         assert "SECRET" not in text
     assert json.dumps(shown).count("***") == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "warned"),
+    [
+        ("http://me:SECRET@host/data/", True),
+        ("tar://::http://host/data.tar?key=SECRET", True),
+        ("tar://::https://me:SECRET@host/data.tar", False),
+        ("http://host/data/", False),
+    ],
+)
+def test_a_log_in_that_goes_unprotected(load_text: Load, path: str, *, warned: bool) -> None:
+    text = MINIMAL.replace('path = "/data"', f'path = "{path}"')
+    settings = load_text(text)
+    assert any("unprotected" in warning for warning in settings.warnings) == warned
+    assert "SECRET" not in str(settings)

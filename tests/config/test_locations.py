@@ -33,7 +33,16 @@ from chorus_upload.config.settings import Auth, AuthMode, JournalSettings, Locat
         ("gcs://bucket/p", "gs://bucket/p", "gs"),
         ("sftp://me@host/p", "sftp://host/p", "sftp"),
         ("https://host/archive.tar.gz", "https://host/archive.tar.gz", "https"),
-        ("zip://*::https://host/a.zip", "zip://*::https://host/a.zip", "zip"),
+        ("zip://*::https://host/a.zip", "zip://::https://host/a.zip", "zip"),
+        ("zip://a/b::/data/x.zip", "zip://a/b::/data/x.zip", "zip"),
+        ("zip:///a b/::C:\\data\\x.zip", "zip://a b::C:\\data\\x.zip", "zip"),
+        ("tar://::file:///data/a%20b.tar", "tar://::/data/a b.tar", "tar"),
+        ("<TAR://::sftp://me@host/x.tar.gz>", "tar://::sftp://host/x.tar.gz", "tar"),
+        ("tar://::gcs://bucket/x.tar", "tar://::gs://bucket/x.tar", "tar"),
+        ("tar://::https://acct.blob.core.windows.net/c/x.tar?sv=1&sig=S", "tar://::az://c/x.tar", "tar"),
+        ("tar://a::https://me:secret@host/x.tar?key=SECRET", "tar://a::https://host/x.tar", "tar"),
+        ("s3://bucket/a::b", "s3://bucket/a::b", "s3"),
+        ("/data/a::b", "/data/a::b", "file"),
         ("https://acct.blob.core.windows.net/c/p?sv=1&sig=S", "az://c/p", "az"),
         ("https://acct.privatelink.blob.core.windows.net/c", "az://c", "az"),
         ("https://10.1.2.3/acct/c/p?sv=1&sig=S", "az://c/p", "az"),
@@ -46,7 +55,20 @@ def test_how_places_are_written(written: str, path: str, scheme: str) -> None:
     assert Location(path=location.path).path == path
 
 
-@pytest.mark.parametrize("written", ["", "  ", "azz://c", "https://10.1.2.3/?sv=1&sig=SECRET"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "  ",
+        "azz://c",
+        "https://10.1.2.3/?sv=1&sig=SECRET",
+        "tar://archive.tar",
+        "tar://::",
+        "zip://::tar://::https://host/SECRET",
+        "simplecache::https://me:SECRET@host/a",
+        "filecache::zip://::https://me:SECRET@host/a",
+    ],
+)
 def test_what_is_no_place(written: str) -> None:
     with pytest.raises(ValidationError) as raised:
         Location(path=written)
@@ -99,6 +121,66 @@ def test_what_is_pasted_becomes_credentials() -> None:
     own = Location(path="sftp://me:OLD@host/p", auth=Auth(password=SecretStr("NEW")))
     assert own.auth.username == "me"
     assert own.auth.password == SecretStr("NEW")
+
+
+def test_the_credentials_of_an_archive_are_those_of_the_place_that_it_lies_in() -> None:
+    location = Location(path="tar://in/side::https://acct.blob.core.windows.net/c/dir/x.tar?sv=1&sr=c&sig=SECRET%2B")
+    assert (location.inner, str(location.outer), location.outer.scheme) == ("in/side", "az://c/dir/x.tar", "az")
+    assert location.outer.auth == location.auth == Location(path=WHOLE).auth
+    assert "SECRET" not in f"{location} {location!r} {location.outer!r}"
+    assert not Location(path="/data").is_archive
+
+
+WHOLE = "https://acct.blob.core.windows.net/c/p?sv=1&sr=c&sig=SECRET%2B"
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        f"  {WHOLE}\n",
+        f"'{WHOLE}'",
+        f'"{WHOLE}",',
+        f"“{WHOLE}”",
+        f"\u2018{WHOLE}\u2019;",
+        f"„{WHOLE}“",
+        f"<{WHOLE}>",
+        f"`{WHOLE}`",
+        f"'<{WHOLE}>', ",
+        f"“{WHOLE}",
+        WHOLE.replace("&", "\\&").replace("?", "\\?"),
+        WHOLE.replace("&", "&amp;"),
+        WHOLE.replace("&", "\r\n  &"),
+        WHOLE.replace("sig", "\ts ig"),
+        WHOLE.replace("windows", "win\n dows"),
+        WHOLE.replace("%2B", "%252B"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "tar://::"])
+def test_what_pasting_leaves_around_an_address(pasted: str, before: str) -> None:
+    meant = Location(path=before + WHOLE)
+    assert Location(path=before + pasted) == meant
+    assert meant.auth.azure_sas_token == SecretStr("sv=1&sr=c&sig=SECRET%2B")
+
+
+@pytest.mark.parametrize(
+    "kept", ["/data/a,", "/data/<x>", "s3://b/a b&amp;c", "az://c/a b", "C:\\a\\&b", "gs://b/it's`"]
+)
+def test_what_may_be_a_name_is_kept(kept: str) -> None:
+    assert str(Location(path=kept)) == kept
+
+
+@given(
+    st.text(st.characters(codec="ascii", exclude_characters="&?\\"), max_size=8).map(
+        lambda text: "".join(text.split())
+    ),
+    st.sampled_from(["%s", " <%s> ", "'%s'", "“%s”,", "`%s`;", "\n%s\n"]),
+    st.sampled_from(["", "tar://::", "zip://in/side::"]),
+)
+def test_no_wrapping_gets_a_secret_into_a_path(secret: str, wrapping: str, before: str) -> None:
+    whole = f"https://acct.blob.core.windows.net/c/x?sv=1&sig=S{secret}S"
+    location = Location(path=before + wrapping % whole)
+    assert str(location) == f"{before}az://c/x"
+    assert location.auth.azure_sas_token is not None
 
 
 def test_settings_do_not_change() -> None:

@@ -74,8 +74,8 @@ class Journaled:
             submissions.complete(self.journal, submission)
         return Twin(transfer.key, etag or "")
 
-    def plan(self, limit: int | None = None) -> Tally:
-        return deliveries.plan(self.journal, url=HERE, selection=Selection(), limit=limit)
+    def plan(self, limit: int | None = None, *, in_order: tuple[str, ...] = ()) -> Tally:
+        return deliveries.plan(self.journal, url=HERE, selection=Selection(), limit=limit, in_order=in_order)
 
     def names(self, *, waiting: bool | None = None) -> list[str]:
         return [file.path.removeprefix("Images/") for file in self.files(waiting=waiting)]
@@ -95,6 +95,19 @@ class Journaled:
 def site(tmp_path: Path) -> Iterator[Journaled]:
     with Journal.create(tmp_path / "journal.db") as journal:
         yield Journaled(journal)
+
+
+def test_what_is_read_from_a_tape_goes_in_the_order_of_the_journal(site: Journaled) -> None:
+    for name, size in (("one", 10), ("two", 30), ("three", 20)):
+        site.enter(name, size)
+
+    site.plan(in_order=("Images",))
+
+    assert site.names() == ["one", "two", "three"]
+
+    site.plan(in_order=("Waveforms",))
+
+    assert site.names() == ["two", "three", "one"]
 
 
 def test_the_largest_go_first_and_what_can_be_copied_goes_last(site: Journaled) -> None:
