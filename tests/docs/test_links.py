@@ -47,7 +47,7 @@ def test_files_of_the_repository_that_are_named_exist(path: Path) -> None:
 def test_blocks_of_shell_say_which_program_they_are_for(path: Path) -> None:
     for block in blocks(read(path)):
         assert block.marker == "" or re.fullmatch(
-            r"not run, it [\w ]+|exit \d+|make room|said elsewhere|not output", block.marker
+            r"not run, it [\w ]+|exit \d+|make room|said elsewhere|not output|file [\w.-]+", block.marker
         )
 
 

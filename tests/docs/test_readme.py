@@ -77,8 +77,8 @@ def test_every_command_does_what_is_said_of_it(fill_in: Callable[[], None], tmp_
 
     assert "error" not in said[0]
     assert shell.missing_lines(shown.text, said[1]) == []
+    assert "0 files, 0 B to upload" in said[2]
     assert "Every file of it is there" in said[2]
-    assert "0 files, 0 B to upload" in said[3]
 
 
 def test_every_block_is_run_or_says_why_not() -> None:
