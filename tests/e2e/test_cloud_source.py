@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import ContentSettings
 
-from tests.e2e.clouds import Container, Disk, ask, files_of
+from tests.e2e.clouds import Cloud, Container, ask, files_of
 from tests.e2e.conftest import new_disk
 from tests.e2e.site import Site
 from tests.emulators import Azurite
+from tests.gs import Bucket
 from tests.trees import Bytes, bytes_of
 from tests.wire import CutAnswer, Request, Wire
 
@@ -60,19 +61,24 @@ def origin(azurite: Azurite, wire: Wire) -> Origin:
 
 
 @pytest.fixture(params=["disk", "container"])
-def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Disk | Container:
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Cloud:
     if request.param == "disk":
         return new_disk(tmp_path / "cloud")
     container: Container = request.getfixturevalue("container")
     if request.param == "container":
         return container
+    if request.param == "google":
+        token = tmp_path / "token"
+        token.touch(mode=0o600)
+        token.write_text("ya29.a-token-of-the-tests")
+        return Bucket(request.getfixturevalue("gcs"), request.getfixturevalue("gs_bucket"), token)
     # The emulator copies within itself only, and knows itself by the address at which it is asked.
     wire: Wire = request.getfixturevalue("wire")
     return dataclasses.replace(container, port=wire.port)
 
 
 @pytest.fixture
-def site(tmp_path: Path, origin: Origin, cloud: Disk | Container) -> Site:
+def site(tmp_path: Path, origin: Origin, cloud: Cloud) -> Site:
     site = Site(tmp_path / "home", tmp_path / "nothing", cloud)
     site.configure(
         f"""
@@ -101,7 +107,7 @@ def expected(version: str, *paths: str, **bodies: Bytes) -> dict[str, bytes]:
     return {f"{version}/{path}": bytes_of(path, bodies.get(path, SPRING.get(path, Bytes(0)))) for path in paths}
 
 
-def test_two_submissions(site: Site, origin: Origin, wire: Wire, cloud: Disk | Container) -> None:
+def test_two_submissions(site: Site, origin: Origin, wire: Wire, cloud: Cloud) -> None:
     update = site.run("--json", "journal", "update", "--version", "spring").event("update-finished")
     assert sum(each["added"]["files"] for each in update["modalities"].values()) == len(SPRING)
     # One page of a listing, and nothing is read.
@@ -168,7 +174,7 @@ def test_a_renamed_object(site: Site, origin: Origin) -> None:
     assert update["modalities"]["Images"]["renamed"]["files"] == 1
 
 
-def test_a_claim_that_is_a_lie_is_found_out(site: Site, origin: Origin, cloud: Disk | Container) -> None:
+def test_a_claim_that_is_a_lie_is_found_out(site: Site, origin: Origin, cloud: Cloud) -> None:
     """Somebody wrote the MD5 of other content beside an object: what is sent is what is there."""
     with origin.azurite.service() as service:
         blob = service.get_blob_client(origin.name, "given/out/OMOP/person.csv")
@@ -179,7 +185,7 @@ def test_a_claim_that_is_a_lie_is_found_out(site: Site, origin: Origin, cloud: D
 
 
 def test_what_changes_after_the_listing_is_not_sent_as_what_was_listed(
-    site: Site, origin: Origin, cloud: Disk | Container
+    site: Site, origin: Origin, cloud: Cloud
 ) -> None:
     site.run("journal", "update", "--version", "spring")
     time.sleep(1.1)
@@ -194,9 +200,7 @@ def test_what_changes_after_the_listing_is_not_sent_as_what_was_listed(
     )
 
 
-def test_a_read_that_breaks_off_goes_on_where_it_broke(
-    site: Site, origin: Origin, wire: Wire, cloud: Disk | Container
-) -> None:
+def test_a_read_that_breaks_off_goes_on_where_it_broke(site: Site, origin: Origin, wire: Wire, cloud: Cloud) -> None:
     site.run("journal", "update", "--version", "spring")
     wire.script(CutAnswer(5_000), method="GET", containing="large.h5")
     wire.script(CutAnswer(100_000), method="GET", containing="large.h5")
@@ -224,10 +228,8 @@ runpy.run_module("chorus_upload", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("cloud", ["container"], indirect=True)  # on a disk it would be the central store's
-def test_nothing_is_put_on_a_disk_on_the_way(
-    tmp_path: Path, site: Site, origin: Origin, cloud: Disk | Container
-) -> None:
+@pytest.mark.parametrize("cloud", ["container", "google"], indirect=True)  # on a disk it would be the central store's
+def test_nothing_is_put_on_a_disk_on_the_way(tmp_path: Path, site: Site, origin: Origin, cloud: Cloud) -> None:
     """Every file that the program opens to write, seen from within."""
     site.run("journal", "update", "--version", "spring")
     notes = tmp_path / "notes"
