@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobPrefix, BlobProperties
 
-from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError
+from chorus_upload.errors import PreconditionFailed
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.azure_client import connect
@@ -35,10 +34,10 @@ from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.azure_upload import Source, Upload, block_size_for, microseconds
 from chorus_upload.storage.bodies import whole
-from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_azure
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.service_store import ServiceStore
 from chorus_upload.storage.store import (
     Capabilities,
     Checksum,
@@ -51,18 +50,18 @@ from chorus_upload.storage.store import (
 from chorus_upload.storage.traffic import Traffic
 
 _MIB = 1 << 20
-# What is larger is not copied as one block: nobody knows the MD5s of its parts.
-_MOST_COPIED = 256 * _MIB
-# After so many copies in a row that the service refused, it is not asked any more.
-_MOST_REFUSED = 3
 
 
-class AzureStore:
+class AzureStore(ServiceStore):
     """The objects of `container` whose names begin with `prefix` and a slash.
 
     `account_url` is not needed with a ConnectionString. The container has to exist. What a put holds in memory,
     and how much is sent at once, is for `traffic` to say; a stream that was opened holds one block of `block_size`.
     """
+
+    NAME = "Azure"
+    MOST_COPIED = 256 * _MIB
+    """A larger one is not copied as one block, and nobody knows the MD5s of its parts."""
 
     def __init__(  # noqa: PLR0913 - each is a choice of its own
         self,
@@ -80,7 +79,6 @@ class AzureStore:
     ) -> None:
         network = network or Network()
         traffic = traffic or Traffic(network.connections)
-        self._prefix = clean_prefix(prefix)
         self._block_size = block_size
         self._page_size = page_size
         expires = credential.expires if isinstance(credential, (SasToken, ConnectionString)) else None
@@ -95,20 +93,18 @@ class AzureStore:
             one_request=block_size,
         )
         self._data = DataRequests(self._connection.http, self._connection.access, traffic)
-        self._executor = ThreadPoolExecutor(network.connections, thread_name_prefix="chorus-blocks")
         self._container = self._connection.client
-        host = f"{self._container.scheme}://{self._container.primary_hostname}"
         self._root = self._container.url.partition("?")[0].rstrip("/")
-        self._url = f"{host}/{container}" + (f"/{self._prefix}" if self._prefix else "")
+        host = self._container.primary_hostname
         # All accounts of one cloud are one service; what opens an object is shown to no other one.
-        name = urlsplit(host).hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
         domain = name.partition(".")[2]
-        self._service = f"Azure: {domain if domain.startswith('blob.') else name}"
-        self._refused_copies = 0
-
-    @property
-    def url(self) -> str:
-        return self._url
+        super().__init__(
+            where=f"{self._container.scheme}://{host}/{container}",
+            prefix=prefix,
+            service=f"Azure: {domain if domain.startswith('blob.') else name}",
+            connections=network.connections,
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -117,16 +113,7 @@ class AzureStore:
         )
 
     def probe(self) -> None:
-        self._page(f"{self._prefix}/" if self._prefix else "", "", most=1)
-
-    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
-        """See `Store.scan`. Directories of accounts with a hierarchical namespace are no objects."""
-        for blob in self._listed(prefix):
-            if isinstance(blob, StoredObject):
-                yield blob
-
-    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
-        yield from self._listed(f"{check_key(directory)}/" if directory else "", delimiter="/")
+        self._page(self._lead, "", most=1)
 
     def stat(self, key: str) -> StoredObject | None:
         def look() -> BlobProperties | None:
@@ -158,77 +145,46 @@ class AzureStore:
             f"reading {key}", lambda: read_range(self._data, url, offset=offset, length=length, etag=etag)
         )
 
-    def put(
+    def _put(
         self,
         key: str,
         body: bytes | BinaryIO,
         *,
         size: int,
-        create_only: bool = False,
-        if_match: str | None = None,
-        properties: Callable[[], Properties] = Properties,
-        twin: Twin | None = None,
+        create_only: bool,
+        if_match: str | None,
+        properties: Callable[[], Properties],
+        twin: Twin | None,
     ) -> StoredObject:
-        """See `Store.put`, and above for what it means when the answer was lost."""
         upload = self._upload(key, Conditions(create_only, if_match), properties)
+        if size <= self._block_size and (twin is None or not size):
+            return upload.at_once(whole(body, size=size))
+        stream = io.BytesIO(body) if isinstance(body, bytes) else body
         block_size = block_size_for(size, at_least=self._block_size)
-        try:
-            if size <= self._block_size and (twin is None or not size):
-                return upload.at_once(whole(body, size=size))
-            stream = io.BytesIO(body) if isinstance(body, bytes) else body
-            return upload.in_blocks(
-                stream, size=size, block_size=block_size, executor=self._executor, source=self._source(twin)
-            )
-        except PreconditionFailed as error:
-            if not create_only:
-                raise
-            failure = ObjectExists(error.message)
-        raise failure
-
-    def origin(self, key: str) -> Origin | None:
-        found = self.stat(key)
-        if found is None or found.checksum is None:
-            return None
-        return Origin(
-            service=self._service,
-            address=self._signed(key),
-            etag=found.etag,
-            size=found.size,
-            time_us=found.time_us,
-            md5=found.checksum.md5,
-            headers=self._connection.access.source_headers(),
+        return upload.in_blocks(
+            stream, size=size, block_size=block_size, executor=self._executor, source=self._source(twin)
         )
 
-    def copy(
+    def _address(self, key: str) -> tuple[str, tuple[str, ...]]:
+        return self._signed(key), self._connection.access.source_headers()
+
+    def _copy(
         self,
         key: str,
         origin: Origin,
         *,
-        create_only: bool = False,
-        if_match: str | None = None,
-        properties: Callable[[], Properties] = Properties,
+        create_only: bool,
+        if_match: str | None,
+        properties: Callable[[], Properties],
     ) -> StoredObject | None:
-        """See `Store.copy`: as one block, of which the service compares the MD5; what is too large for that is sent."""
-        if origin.service != self._service or origin.size > _MOST_COPIED or self._refused_copies >= _MOST_REFUSED:
-            return None
-        try:
-            copied = self._upload(key, Conditions(create_only, if_match), properties).copied(origin)
-        except PreconditionFailed as error:
-            if not create_only:
-                raise
-            failure = ObjectExists(error.message)
-        else:
-            self._refused_copies = 0 if copied else self._refused_copies + 1
-            return copied
-        raise failure
+        """As one block, of which the service compares the MD5."""
+        return self._upload(key, Conditions(create_only, if_match), properties).copied(origin)
 
-    def delete(self, key: str, *, if_match: str | None = None) -> None:
+    def _delete(self, key: str, if_match: str | None, attempted: Callable[[], None]) -> None:
         blob, conditions = self._blob(key), Conditions(if_match=if_match)
-        attempts = 0
 
         def remove() -> None:
-            nonlocal attempts
-            attempts += 1
+            attempted()
             try:
                 blob.delete_blob("include", **conditions.options)
             except ResourceNotFoundError as error:
@@ -237,24 +193,10 @@ class AzureStore:
                 if if_match is not None:
                     raise PreconditionFailed(f"{key} is gone") from None
 
-        try:
-            self._requests.run(f"deleting {key}", remove)
-        except PreconditionFailed:
-            # Gone in the second attempt: the first one did it, only its answer was lost.
-            if attempts == 1 or self.stat(key) is not None:
-                raise
+        self._requests.run(f"deleting {key}", remove)
 
-    def close(self) -> None:
-        self._executor.shutdown(cancel_futures=True)
+    def _disconnect(self) -> None:
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        # Threads may be in the middle of a request then, and are not waited for.
-        if not isinstance(exc[1], StoppedAtOnce):
-            self.close()
 
     def _blob(self, key: str) -> BlobClient:
         return self._container.get_blob_client(self._name(key))
@@ -288,20 +230,16 @@ class AzureStore:
         query = self._connection.access.query()
         return self._url_of(self._name(key)) + (f"?{query}" if query else "")
 
-    def _name(self, key: str) -> str:
-        """The object's name in the container; StorageError when the service would refuse it or bend it."""
-        name = join_key(self._prefix, check_key(key))
-        if reason := refused_by_azure(name):
-            raise StorageError(f"{key!r} cannot be stored in Azure: {reason}")
-        return name
+    def _refusal(self, name: str) -> str | None:
+        return refused_by_azure(name)
 
-    def _listed(self, prefix: str, *, delimiter: str = "") -> Iterator[StoredObject | str]:
-        lead = f"{self._prefix}/" if self._prefix else ""
+    def _listed(self, start: str, *, delimiter: str) -> Iterator[StoredObject | str]:
+        """Directories of accounts with a hierarchical namespace are no objects."""
         marker: str | None = ""
         while marker is not None:
-            found, marker = self._page(lead + prefix, marker, most=self._page_size, delimiter=delimiter)
+            found, marker = self._page(start, marker, most=self._page_size, delimiter=delimiter)
             for blob in found:
-                key = blob.name[len(lead) :]
+                key = self._key(blob.name)
                 if isinstance(blob, BlobPrefix):
                     yield key
                 elif key and (blob.metadata or {}).get("hdi_isfolder") != "true":

@@ -23,15 +23,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from chorus_upload.errors import (
     IntegrityError,
-    ObjectExists,
     PreconditionFailed,
-    StoppedAtOnce,
     StorageError,
 )
 from chorus_upload.model import Twin
@@ -42,10 +39,10 @@ from chorus_upload.storage.gs_download import Download, media_url, read_range
 from chorus_upload.storage.gs_errors import Refused
 from chorus_upload.storage.gs_sessions import InMemory, Sessions
 from chorus_upload.storage.gs_upload import FIELDS, LARGEST, Upload, describe, hash_of
-from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_gs
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.service_store import ServiceStore
 from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
 
@@ -57,13 +54,16 @@ _GRANULE = 256 << 10
 _GENERATION = re.compile(r"[1-9][0-9]*")
 
 
-class GsStore:
+class GsStore(ServiceStore):
     """The objects of `bucket` whose names begin with `prefix` and a slash. The bucket has to exist.
 
     `project` pays for what is asked, where the bucket's owner wants that. `endpoint` is the address of the service,
     and `endpoint_ip` where its host is connected to. What a put holds in memory, and how much is sent at once, is for
     `traffic` to say; a stream that was opened holds one chunk of `chunk_size`. `sessions` remember what is under way.
     """
+
+    NAME = "Google Cloud Storage"
+    MOST_COPIED = LARGEST
 
     def __init__(  # noqa: PLR0913 - each is a choice of its own
         self,
@@ -86,7 +86,6 @@ class GsStore:
         network = network or Network()
         where = (endpoint or ENDPOINT).rstrip("/")
         self._bucket = Bucket(where, bucket, project)
-        self._prefix = clean_prefix(prefix)
         self._chunk_size = chunk_size
         self._page_size = page_size
         self._sessions = sessions or InMemory()
@@ -98,13 +97,12 @@ class GsStore:
             retry=retry or Retry(),
             endpoint_ip=endpoint_ip,
         )
-        self._executor = ThreadPoolExecutor(network.connections, thread_name_prefix="chorus-chunks")
-        self._service = f"Google: {where}"
-        self._url = join_key(f"{where}/{bucket}" if endpoint else f"gs://{bucket}", self._prefix).rstrip("/")
-
-    @property
-    def url(self) -> str:
-        return self._url
+        super().__init__(
+            where=f"{where}/{bucket}" if endpoint else f"gs://{bucket}",
+            prefix=prefix,
+            service=f"Google: {where}",
+            connections=network.connections,
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -117,16 +115,7 @@ class GsStore:
         )
 
     def probe(self) -> None:
-        self._page(f"{self._prefix}/" if self._prefix else "", "", most=1)
-
-    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
-        """See `Store.scan`. What other tools leave to stand for a directory (`dir/`) is no object."""
-        for found in self._listed(prefix):
-            if isinstance(found, StoredObject):
-                yield found
-
-    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
-        yield from self._listed(f"{check_key(directory)}/" if directory else "", delimiter="/")
+        self._page(self._lead, "", most=1)
 
     def stat(self, key: str) -> StoredObject | None:
         name = self._name(key)
@@ -158,79 +147,57 @@ class GsStore:
             lambda: read_range(self._requests, url, offset=offset, length=length, etag=etag).body,
         )
 
-    def put(
+    def _put(
         self,
         key: str,
         body: bytes | BinaryIO,
         *,
         size: int,
-        create_only: bool = False,
-        if_match: str | None = None,
-        properties: Callable[[], Properties] = Properties,
-        twin: Twin | None = None,
+        create_only: bool,
+        if_match: str | None,
+        properties: Callable[[], Properties],
+        twin: Twin | None,
     ) -> StoredObject:
-        """See `Store.put`, and above for what it means when the answer was lost."""
         upload = self._upload(key, properties, create_only=create_only, if_match=if_match)
         if size > LARGEST:
             raise StorageError(f"{size:,} bytes are more than the {LARGEST:,} that an object here can have")
         source = self._twin(twin, size)
-        try:
-            if size <= self._chunk_size:
-                data = whole(body, size=size)
-                md5 = None if source is None else hash_of(io.BytesIO(data), size)
-                return self._copied(upload, twin, source, md5) or upload.at_once(data)
-            stream = io.BytesIO(body) if isinstance(body, bytes) else body
-            if source is None:
-                return upload.in_chunks(stream, size=size, chunk=self._chunk_size, executor=self._executor)
-            copied = self._copied(upload, twin, source, hash_of(stream, size))
-        except PreconditionFailed as error:
-            if not create_only:
-                raise
-            failure: StorageError = ObjectExists(error.message)
-        else:
-            if copied is not None:
-                return copied
+        if size <= self._chunk_size:
+            data = whole(body, size=size)
+            md5 = None if source is None else hash_of(io.BytesIO(data), size)
+            return self._copied(upload, twin, source, md5) or upload.at_once(data)
+        stream = io.BytesIO(body) if isinstance(body, bytes) else body
+        if source is None:
+            return upload.in_chunks(stream, size=size, chunk=self._chunk_size, executor=self._executor)
+        copied = self._copied(upload, twin, source, hash_of(stream, size))
+        if copied is None:
             # The body was read, and cannot be read again.
-            failure = IntegrityError(f"{key}: the service could not copy what should have the same content")
-        raise failure
+            raise IntegrityError(f"{key}: the service could not copy what should have the same content")
+        return copied
 
-    def origin(self, key: str) -> Origin | None:
-        found = self.stat(key)
-        if found is None or found.checksum is None:
-            return None
-        return Origin(
-            service=self._service,
-            address=self._bucket.path_of(self._name(key)),
-            etag=found.etag,
-            size=found.size,
-            time_us=found.time_us,
-            md5=found.checksum.md5,
-        )
+    def _address(self, key: str) -> tuple[str, tuple[str, ...]]:
+        return self._bucket.path_of(self._name(key)), ()
 
-    def copy(
+    def _copy(
         self,
         key: str,
         origin: Origin,
         *,
-        create_only: bool = False,
-        if_match: str | None = None,
-        properties: Callable[[], Properties] = Properties,
+        create_only: bool,
+        if_match: str | None,
+        properties: Callable[[], Properties],
     ) -> StoredObject | None:
-        """See `Store.copy`: the service says the MD5 of what it made. Our credentials have to open the origin."""
-        if origin.service != self._service:
-            return None
+        """The service says the MD5 of what it made. Our credentials have to open the origin."""
         upload = self._upload(key, properties, create_only=create_only, if_match=if_match)
         with suppress(IntegrityError):
             return upload.copied(origin.address, generation=origin.etag, size=origin.size, md5=origin.md5)
         return None
 
-    def delete(self, key: str, *, if_match: str | None = None) -> None:
+    def _delete(self, key: str, if_match: str | None, attempted: Callable[[], None]) -> None:
         url = self._bucket.at(self._name(key), {"ifGenerationMatch": _generation(if_match, key)})
-        attempts = 0
 
         def remove() -> None:
-            nonlocal attempts
-            attempts += 1
+            attempted()
             try:
                 self._requests.ask("DELETE", url)
             except Refused as error:
@@ -239,24 +206,10 @@ class GsStore:
                 if if_match is not None:
                     raise PreconditionFailed(f"{key} is gone") from None
 
-        try:
-            self._requests.run(f"deleting {key}", remove)
-        except PreconditionFailed:
-            # Gone in the second attempt: the first one did it, only its answer was lost.
-            if attempts == 1 or self.stat(key) is not None:
-                raise
+        self._requests.run(f"deleting {key}", remove)
 
-    def close(self) -> None:
-        self._executor.shutdown(cancel_futures=True)
+    def _disconnect(self) -> None:
         self._requests.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        # Threads may be in the middle of a request then, and are not waited for.
-        if not isinstance(exc[1], StoppedAtOnce):
-            self.close()
 
     def _upload(
         self, key: str, properties: Callable[[], Properties], *, create_only: bool, if_match: str | None
@@ -266,13 +219,6 @@ class GsStore:
         return Upload(
             self._requests, self._bucket, self._sessions, name, key, generation, properties, lambda: self.stat(key)
         )
-
-    def _name(self, key: str) -> str:
-        """The object's name in the bucket; StorageError when the service would refuse it."""
-        name = join_key(self._prefix, check_key(key))
-        if reason := refused_by_gs(name):
-            raise StorageError(f"{key!r} cannot be stored in Google Cloud Storage: {reason}")
-        return name
 
     def _look(self, key: str, name: str) -> StoredObject:
         answer = self._requests.ask("GET", self._bucket.at(name, {"fields": FIELDS}))
@@ -303,17 +249,19 @@ class GsStore:
         path = self._bucket.path_of(self._name(twin.key))
         return upload.copied(path, generation=source.etag, size=source.size, md5=md5)
 
-    def _listed(self, prefix: str, *, delimiter: str | None = None) -> Iterator[StoredObject | str]:
-        lead = f"{self._prefix}/" if self._prefix else ""
+    def _refusal(self, name: str) -> str | None:
+        return refused_by_gs(name)
+
+    def _listed(self, start: str, *, delimiter: str) -> Iterator[StoredObject | str]:
         following: str | None = ""
         while following is not None:
-            page, following = self._page(lead + prefix, following, most=self._page_size, delimiter=delimiter)
+            page, following = self._page(start, following, most=self._page_size, delimiter=delimiter or None)
             for each in page.get("items") or []:
-                key = str(each["name"])[len(lead) :]
+                key = self._key(str(each["name"]))
                 if key and not key.endswith("/"):
                     yield describe(key, each)
             for each in page.get("prefixes") or []:
-                yield str(each)[len(lead) :]
+                yield self._key(str(each))
 
     def _page(
         self, prefix: str, token: str, *, most: int, delimiter: str | None = None

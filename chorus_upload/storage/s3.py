@@ -25,19 +25,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from chorus_upload.errors import ObjectExists, PreconditionFailed, StoppedAtOnce, StorageError
+from chorus_upload.errors import PreconditionFailed
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off
 from chorus_upload.storage.bodies import whole
 from chorus_upload.storage.curl import Answer
-from chorus_upload.storage.keys import check_key, clean_prefix, join_key
 from chorus_upload.storage.names import refused_by_s3
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
@@ -47,6 +45,7 @@ from chorus_upload.storage.s3_download import HEAD, Download, describe
 from chorus_upload.storage.s3_errors import code_of, must_be_complete, status_of
 from chorus_upload.storage.s3_requests import Call, Requests
 from chorus_upload.storage.s3_upload import Upload, part_size_for
+from chorus_upload.storage.service_store import ServiceStore
 from chorus_upload.storage.store import (
     Capabilities,
     ObjectStream,
@@ -62,18 +61,18 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 # What is smaller is sent in less time than it takes to ask for a copy.
 _WORTH_COPYING = _MIB
-# The service copies no larger part.
-_MOST_COPIED = 5 << 30
-# After so many copies in a row that the service refused, it is not asked any more.
-_MOST_REFUSED = 3
 
 
-class S3Store:
+class S3Store(ServiceStore):
     """The objects of `bucket` whose names begin with `prefix` and a slash. The bucket has to exist.
 
     `endpoint_url` is the address of a service that is not Amazon's. What a put holds in memory, and how much is sent
     at once, is for `traffic` to say; a stream that was opened holds one part of `part_size`.
     """
+
+    NAME = "S3"
+    MOST_COPIED = 5 << 30
+    """The service copies no larger part."""
 
     def __init__(  # noqa: PLR0913 - each is a choice of its own
         self,
@@ -90,25 +89,21 @@ class S3Store:
     ) -> None:
         network = network or Network()
         traffic = traffic or Traffic(network.connections)
-        self._prefix = clean_prefix(prefix)
         self._part_size = part_size
         self._page_size = page_size
         self._connection = Connection(bucket, access, endpoint_url, network)
         headers = {"x-amz-request-payer": "requester"} if access.requester_pays else {}
         self._direct = Direct(self._connection, network, traffic, headers=headers)
         self._requests = Requests(self._connection.call, self._direct, retry or Retry(), traffic)
-        self._executor = ThreadPoolExecutor(network.connections, thread_name_prefix="chorus-parts")
         self._bucket: dict[str, Any] = {"Bucket": bucket}
         if access.requester_pays:
             self._bucket["RequestPayer"] = "requester"
-        where = f"{endpoint_url.rstrip('/')}/{bucket}" if endpoint_url else f"s3://{bucket}"
-        self._service = f"S3: {urlsplit(endpoint_url).netloc if endpoint_url else 'Amazon'}"
-        self._refused_copies = 0
-        self._url = join_key(where, self._prefix) if self._prefix else where
-
-    @property
-    def url(self) -> str:
-        return self._url
+        super().__init__(
+            where=f"{endpoint_url.rstrip('/')}/{bucket}" if endpoint_url else f"s3://{bucket}",
+            prefix=prefix,
+            service=f"S3: {urlsplit(endpoint_url).netloc if endpoint_url else 'Amazon'}",
+            connections=network.connections,
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -121,16 +116,7 @@ class S3Store:
         )
 
     def probe(self) -> None:
-        self._page(f"{self._prefix}/" if self._prefix else "", "", most=1)
-
-    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
-        """See `Store.scan`. What other tools leave to stand for a directory (`dir/`) is no object."""
-        for found in self._listed(prefix):
-            if isinstance(found, StoredObject):
-                yield found
-
-    def browse(self, directory: str = "") -> Iterator[StoredObject | str]:
-        yield from self._listed(f"{check_key(directory)}/" if directory else "", delimiter="/")
+        self._page(self._lead, "", most=1)
 
     def stat(self, key: str) -> StoredObject | None:
         at = self._at(key)
@@ -160,76 +146,46 @@ class S3Store:
 
         return self._requests.get(f"reading {key}", self._name(key), headers, judge)
 
-    def put(
+    def _put(
         self,
         key: str,
         body: bytes | BinaryIO,
         *,
         size: int,
-        create_only: bool = False,
-        if_match: str | None = None,
-        properties: Callable[[], Properties] = Properties,
-        twin: Twin | None = None,
+        create_only: bool,
+        if_match: str | None,
+        properties: Callable[[], Properties],
+        twin: Twin | None,
     ) -> StoredObject:
-        """See `Store.put`, and above for what it means when the answer was lost."""
         upload = self._upload(key, properties, create_only=create_only, if_match=if_match)
         part_size = part_size_for(size, at_least=self._part_size)
-        try:
-            if size <= self._part_size and (twin is None or size < _WORTH_COPYING):
-                return upload.at_once(whole(body, size=size))
-            stream = io.BytesIO(body) if isinstance(body, bytes) else body
-            source = None if twin is None else (self._name(twin.key), twin)
-            return upload.in_parts(stream, size=size, part_size=part_size, executor=self._executor, twin=source)
-        except PreconditionFailed as error:
-            if not create_only:
-                raise
-            failure = ObjectExists(error.message)
-        raise failure
+        if size <= self._part_size and (twin is None or size < _WORTH_COPYING):
+            return upload.at_once(whole(body, size=size))
+        stream = io.BytesIO(body) if isinstance(body, bytes) else body
+        source = None if twin is None else (self._name(twin.key), twin)
+        return upload.in_parts(stream, size=size, part_size=part_size, executor=self._executor, twin=source)
 
-    def origin(self, key: str) -> Origin | None:
-        found = self.stat(key)
-        if found is None or found.checksum is None:
-            return None
-        return Origin(
-            service=self._service,
-            address=f"{self._bucket['Bucket']}/{self._name(key)}",
-            etag=found.etag,
-            size=found.size,
-            time_us=found.time_us,
-            md5=found.checksum.md5,
-        )
+    def _address(self, key: str) -> tuple[str, tuple[str, ...]]:
+        return f"{self._bucket['Bucket']}/{self._name(key)}", ()
 
-    def copy(
+    def _copy(
         self,
         key: str,
         origin: Origin,
         *,
-        create_only: bool = False,
-        if_match: str | None = None,
-        properties: Callable[[], Properties] = Properties,
+        create_only: bool,
+        if_match: str | None,
+        properties: Callable[[], Properties],
     ) -> StoredObject | None:
-        """See `Store.copy`: as one part, of which the service says the MD5. Our credentials have to open the origin."""
-        if origin.service != self._service or origin.size > _MOST_COPIED or self._refused_copies >= _MOST_REFUSED:
-            return None
-        try:
-            copied = self._upload(key, properties, create_only=create_only, if_match=if_match).copied(origin)
-        except PreconditionFailed as error:
-            if not create_only:
-                raise
-            failure = ObjectExists(error.message)
-        else:
-            self._refused_copies = 0 if copied else self._refused_copies + 1
-            return copied
-        raise failure
+        """As one part, of which the service says the MD5. Our credentials have to open the origin."""
+        return self._upload(key, properties, create_only=create_only, if_match=if_match).copied(origin)
 
-    def delete(self, key: str, *, if_match: str | None = None) -> None:
-        """See `Store.delete`. A service that does not know If-Match here compares just before."""
+    def _delete(self, key: str, if_match: str | None, attempted: Callable[[], None]) -> None:
+        """A service that does not know If-Match here compares just before."""
         at = self._at(key)
-        attempts = 0
 
         async def remove(call: Call) -> None:
-            nonlocal attempts
-            attempts += 1
+            attempted()
             if if_match is None:
                 await call("delete_object", **at)
                 return
@@ -241,25 +197,11 @@ class S3Store:
                     raise PreconditionFailed(f"{key} is gone") from None
                 raise
 
-        try:
-            self._requests.run(f"deleting {key}", remove)
-        except PreconditionFailed:
-            # Gone in the second attempt: the first one did it, only its answer was lost.
-            if attempts == 1 or self.stat(key) is not None:
-                raise
+        self._requests.run(f"deleting {key}", remove)
 
-    def close(self) -> None:
-        self._executor.shutdown(cancel_futures=True)
+    def _disconnect(self) -> None:
         self._direct.close()
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        # Threads may be in the middle of a request then, and are not waited for.
-        if not isinstance(exc[1], StoppedAtOnce):
-            self.close()
 
     def _upload(
         self, key: str, properties: Callable[[], Properties], *, create_only: bool, if_match: str | None
@@ -278,24 +220,19 @@ class S3Store:
     def _at(self, key: str) -> dict[str, Any]:
         return {**self._bucket, "Key": self._name(key)}
 
-    def _name(self, key: str) -> str:
-        """The object's name in the bucket; StorageError when the service would refuse it or bend it."""
-        name = join_key(self._prefix, check_key(key))
-        if reason := refused_by_s3(name):
-            raise StorageError(f"{key!r} cannot be stored in S3: {reason}")
-        return name
+    def _refusal(self, name: str) -> str | None:
+        return refused_by_s3(name)
 
-    def _listed(self, prefix: str, *, delimiter: str = "") -> Iterator[StoredObject | str]:
-        lead = f"{self._prefix}/" if self._prefix else ""
+    def _listed(self, start: str, *, delimiter: str) -> Iterator[StoredObject | str]:
         following: str | None = ""
         while following is not None:
-            page, following = self._page(lead + prefix, following, most=self._page_size, delimiter=delimiter)
+            page, following = self._page(start, following, most=self._page_size, delimiter=delimiter)
             for each in page.get("Contents", []):
-                key = each["Key"][len(lead) :]
+                key = self._key(each["Key"])
                 if key and not key.endswith("/"):
                     yield describe(key, each["Size"], each)
             for each in page.get("CommonPrefixes", []):
-                yield each["Prefix"][len(lead) :]
+                yield self._key(each["Prefix"])
 
     def _page(self, prefix: str, token: str, *, most: int, delimiter: str = "") -> tuple[dict[str, Any], str | None]:
         """One page of a listing, of so many objects at most, and what to ask for the next one with."""
