@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
-from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StorageError
+from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StoppedAtOnce, StorageError
 from chorus_upload.model import Problem, ProblemKind
+from chorus_upload.storage.ahead import AheadStream, ReadAhead
 from chorus_upload.storage.keys import check_key
 from chorus_upload.storage.source import Directory, Entry, FileReplaced, FileStat, SmallFile
-from chorus_upload.storage.store import ObjectStream, Origin, Store, StoredObject
+from chorus_upload.storage.store import ObjectStream, Origin, RangedStore, Store, StoredObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_AHEAD = 8
+"""So many parts of files are fetched before they are asked for, of all files together."""
 _HELD = 10_000
 """So many entries are held back to be told by directory: a listing goes through them in an order of its own."""
 
@@ -25,11 +28,13 @@ class CloudSource:
     """The objects of `store`, which is closed with this. See `Source`.
 
     What the service lists is what is known without reading: size, time of the last change, and an MD5 where it has
-    one. A file that is being read is the object as it was when it was opened.
+    one. A file that is being read is the object as it was when it was opened; large ones are fetched in parts of `part`
+    bytes, some of them ahead.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, part: int = 4 << 20) -> None:
         self._store = store
+        self._ahead = ReadAhead(store, part=part, most=_AHEAD) if isinstance(store, RangedStore) else None
 
     @property
     def url(self) -> str:
@@ -81,18 +86,28 @@ class CloudSource:
             return self._store.origin(path)
 
     def open(self, path: str) -> BinaryIO:
-        return as_stream(self._opened(path), path)
+        stream = self._opened(path)
+        ahead = self._ahead
+        if ahead is None or stream.stored.size <= 2 * ahead.part:
+            return as_stream(stream, path)
+        with stream, as_file(path):
+            first = stream.read(ahead.part)
+        return cast(BinaryIO, _File(AheadStream(ahead, stream.stored, first), path))
 
     def open_stat(self, stream: BinaryIO) -> FileStat:
         return _state(cast(_File, stream).stored)
 
     def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
         self._store.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._ahead is not None:
+            self._ahead.close(wait=not isinstance(exc[1], StoppedAtOnce))
         self._store.__exit__(*exc)
 
     def _opened(self, path: str) -> ObjectStream:
@@ -103,7 +118,7 @@ class CloudSource:
 class _File(io.RawIOBase):
     """An object that is being read, whose trouble is that of a file."""
 
-    def __init__(self, stream: ObjectStream, path: str) -> None:
+    def __init__(self, stream: ObjectStream | AheadStream, path: str) -> None:
         super().__init__()
         self._stream = stream
         self._path = path

@@ -34,7 +34,7 @@ _STORE_SCHEMES = ("file", "az", "s3", "gs")
 _SOURCE_SCHEMES = (*_STORE_SCHEMES, "http", "https", "sftp", "smb")
 _SHARES = ("sftp", "smb")
 _SOURCE_BLOCK = 4 << 20
-"""How much of a file of a service is fetched at once; as much is held for every file that is under way."""
+"""How much of a file of a service is fetched at once; as much is held for every file that is under way, or ahead."""
 _S3_MODES = (None, AuthMode.LOGIN, AuthMode.ACCESS_KEY, AuthMode.PROFILE, AuthMode.ANONYMOUS)
 
 
@@ -109,7 +109,7 @@ def open_source(site: SiteSettings, network: Network, *, stop: threading.Event |
         from chorus_upload.storage.share_source import ShareSource
 
         return ShareSource(_share(location), _retry(network.patience, stop))
-    return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)))
+    return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)), part=_SOURCE_BLOCK)
 
 
 def is_sequential(location: Location) -> bool:
@@ -151,7 +151,7 @@ def _origin(location: Location, network: Network, *, retry: Retry) -> Store:
     if location.scheme == "az":
         return _azure(location, network, None, retry=retry, block_size=_SOURCE_BLOCK)
     if location.scheme == "s3":
-        return _s3(location, network, None, retry=retry)
+        return _s3(location, network, None, retry=retry, part_size=_SOURCE_BLOCK)
     if location.scheme == "gs":
         return _gs(location, network, None, retry=retry, chunk_size=_SOURCE_BLOCK)
     raise _unsupported(location, "read", _SOURCES)
@@ -240,7 +240,9 @@ def _azure(
     )
 
 
-def _s3(location: Location, network: Network, traffic: Traffic | None, *, retry: Retry) -> Store:
+def _s3(
+    location: Location, network: Network, traffic: Traffic | None, *, retry: Retry, part_size: int = 8 << 20
+) -> Store:
     try:
         from chorus_upload.storage.s3 import S3Store
         from chorus_upload.storage.s3_client import S3Access
@@ -268,6 +270,7 @@ def _s3(location: Location, network: Network, traffic: Traffic | None, *, retry:
             network=network,
             traffic=traffic,
             retry=retry,
+            part_size=part_size,
         )
     raise ConfigError(
         f"{location}: s3:// places need a library that is not installed ({missing})",

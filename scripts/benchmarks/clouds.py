@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.emulators import Azurite, running_azurite
+from tests.gs import Service, running_fake_gcs
 from tests.s3 import SeaweedFS, running_seaweedfs
 
 from . import peers
@@ -20,7 +21,7 @@ from .ours import PROGRAM
 
 OURS = "update + upload"
 RCLONE = "rclone copy"
-PAIRS = ("az-s3", "s3-az", "az-az", "s3-s3")
+PAIRS = ("az-s3", "s3-az", "az-gs", "gs-az", "s3-gs", "az-az", "s3-s3", "gs-gs")
 TREES = {"small": (2_000, 10_000), "large": (4, 64_000_000)}
 """How many files of how many bytes."""
 
@@ -96,6 +97,29 @@ def s3(service: SeaweedFS) -> Place:
     )
 
 
+def google(service: Service) -> Place:
+    """fake-gcs-server by itself, for both: it computes MD5s, and takes resumable uploads."""
+    name = service.create_bucket()
+
+    def sizes() -> list[int]:
+        found: list[int] = []
+        token = ""
+        while True:
+            page = service.ask("GET", f"/storage/v1/b/{name}/o?maxResults=1000&pageToken={token}").said
+            found += [int(each["size"]) for each in page.get("items") or [] if each["name"].endswith(".dat")]
+            token = page.get("nextPageToken") or ""
+            if not token:
+                return found
+
+    return Place(
+        path=f"gs://{name}",
+        auth=f'google_endpoint_url = "{service.url}"\nauth_mode = "anonymous"',
+        remote=f':googlecloudstorage,anonymous=true,endpoint="{service.url}/storage/v1/":{name}',
+        put=lambda key, body: service.put(name, key, body),
+        sizes=sizes,
+    )
+
+
 Places = dict[str, Callable[[], Place]]
 
 
@@ -103,11 +127,12 @@ Places = dict[str, Callable[[], Place]]
 def services(work: Path) -> Iterator[Places]:
     """The emulators, each with as many places as are wanted."""
     with ExitStack() as stack:
-        for name in ("az", "s3"):
+        for name in ("az", "s3", "gs"):
             (work / name).mkdir(parents=True)
         azurite = stack.enter_context(running_azurite(work / "az"))
         seaweedfs = stack.enter_context(running_seaweedfs(work / "s3"))
-        yield {"az": lambda: azure(azurite), "s3": lambda: s3(seaweedfs)}
+        fake_gcs = stack.enter_context(running_fake_gcs(work / "gs"))
+        yield {"az": lambda: azure(azurite), "s3": lambda: s3(seaweedfs), "gs": lambda: google(fake_gcs)}
 
 
 def bench_clouds(work: Path, *, rounds: int, pairs: Collection[str], trees: Sequence[str]) -> int:

@@ -139,12 +139,12 @@ def test_google_without_its_library(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_says_what_is_supported(tmp_path: Path) -> None:
-    location = Location(path="sftp://host/x")
+    location = Location(path="ftp://host/x")
     for act in (
         lambda: open_store(location, Network()),
         lambda: open_source(SiteSettings(modality="Images", location=location, pattern="x"), Network()),
     ):
-        with pytest.raises(ConfigError, match="sftp://") as caught:
+        with pytest.raises(ConfigError, match="ftp://") as caught:
             act()
         assert "a local directory" in (caught.value.hint or "")
 
