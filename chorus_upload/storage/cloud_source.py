@@ -41,6 +41,10 @@ class CloudSource:
         return self._store.url
 
     @property
+    def service(self) -> str | None:
+        return self._store.service
+
+    @property
     def is_remote(self) -> bool:
         return True
 

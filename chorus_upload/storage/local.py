@@ -66,6 +66,10 @@ class LocalStore:
     def capabilities(self) -> Capabilities:
         return Capabilities(atomic_create=True, service_checksum=False, transit_checksum=False, one_request_limit=0)
 
+    @property
+    def service(self) -> str | None:
+        return None
+
     def probe(self) -> None:
         with translated(f"looking at {self.url}"):
             self._check_root()

@@ -58,6 +58,10 @@ class LocalSource:
         return self._shown
 
     @property
+    def service(self) -> str | None:
+        return None
+
+    @property
     def is_remote(self) -> bool:
         return False
 

@@ -41,6 +41,10 @@ class ServiceStore(ABC):
     def url(self) -> str:
         return self._url
 
+    @property
+    def service(self) -> str | None:
+        return self._service if self._refused_copies < _MOST_REFUSED else None
+
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store.scan`. What other tools leave to stand for a directory (`dir/`) is no object."""
         for found in self._listed(self._lead + prefix, delimiter=""):
@@ -90,8 +94,7 @@ class ServiceStore(ABC):
         if_match: str | None = None,
         properties: Callable[[], Properties] = Properties,
     ) -> StoredObject | None:
-        is_ours = origin.service == self._service and origin.size <= self.MOST_COPIED
-        if not is_ours or self._refused_copies >= _MOST_REFUSED:
+        if origin.service != self.service or origin.size > self.MOST_COPIED:
             return None
         with _refused_as(create_only=create_only):
             copied = self._copy(key, origin, create_only=create_only, if_match=if_match, properties=properties)

@@ -91,6 +91,10 @@ class ShareSource:
         return self._share.url
 
     @property
+    def service(self) -> str | None:
+        return None
+
+    @property
     def is_remote(self) -> bool:
         return True
 

@@ -66,6 +66,11 @@ class Source(Protocol):
         ...
 
     @property
+    def service(self) -> str | None:
+        """The service that its files lie in, as `Store.service` names it; None for none that copies by itself."""
+        ...
+
+    @property
     def is_remote(self) -> bool:
         """Whether reading a file means fetching it: then a listing has to do for finding out what has changed."""
         ...

@@ -128,6 +128,11 @@ class Store(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    @property
+    def service(self) -> str | None:
+        """Which service it is, if that copies by itself what lies in it; None if not, or if it has refused to."""
+        ...
+
     def probe(self) -> None:
         """Make sure, by one small request, that the place is there and the credentials open it; raises as `scan`."""
         ...

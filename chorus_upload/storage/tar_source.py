@@ -51,6 +51,10 @@ class TarSource:
         return f"tar://{self._inner}::{self._outer.url}"
 
     @property
+    def service(self) -> str | None:
+        return None
+
+    @property
     def is_remote(self) -> bool:
         """Reading a member means reading all that is before it, wherever the archive is."""
         return True

@@ -25,7 +25,7 @@ PARTS = f"{LEFTOVER_PREFIX}parts"
 """The directory, below the target, of files that are not complete."""
 
 _FORGOTTEN_SECONDS = 7 * 86_400.0
-_OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_OPEN = os.O_RDWR | os.O_CREAT | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NOFOLLOW"))
 
 
 class Unfinished:
@@ -78,6 +78,8 @@ class Target:
         self._root = root.absolute()
         if root.exists() and not root.is_dir():
             raise ConfigError(f"{root} is not a directory")
+        if (self._root / PARTS).is_symlink():
+            raise ConfigError(f"{root / PARTS} is a link, which leads elsewhere")
         with translated(f"making {root}"):
             (self._root / PARTS).mkdir(parents=True, exist_ok=True)
 

@@ -45,6 +45,10 @@ class WebSource:
         return self._web.root
 
     @property
+    def service(self) -> str | None:
+        return None
+
+    @property
     def is_remote(self) -> bool:
         return True
 

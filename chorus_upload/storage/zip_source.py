@@ -63,6 +63,10 @@ class ZipSource:
         return f"zip://{self._inner}::{self._outer.url}"
 
     @property
+    def service(self) -> str | None:
+        return None
+
+    @property
     def is_remote(self) -> bool:
         return self._outer.is_remote
 

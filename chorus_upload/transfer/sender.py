@@ -217,7 +217,7 @@ class Sender:
 
         Of a file that is known by its fingerprint alone, the service cannot say whether it still is that.
         """
-        if not source.is_remote or transfer.size < COPIED_BYTES:
+        if source.service is None or source.service != self._store.service or transfer.size < COPIED_BYTES:
             return None
         if transfer.fingerprint is not None and transfer.md5 is None:
             return None

@@ -208,6 +208,13 @@ def test_links_and_files_in_the_way(tmp_path: Path, at_rest: Site) -> None:
     assert contents(elsewhere) == {}
 
 
+def test_unfinished_files_stay_in_the_target(tmp_path: Path, at_rest: Site) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    to = build(tmp_path / "to", {".chorus-upload-parts": Link(str(tmp_path / "elsewhere"))})
+    assert "is a link" in at_rest.run("file", "download", "--to", str(to), exit_code=2).err
+    assert contents(tmp_path / "elsewhere") == {}
+
+
 def test_a_target_that_is_none(tmp_path: Path, at_rest: Site) -> None:
     build(tmp_path, {"file": "1", "closed/x": "1"})
     assert "is not a directory" in at_rest.run("file", "download", "--to", str(tmp_path / "file"), exit_code=2).err

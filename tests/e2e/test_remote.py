@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.clouds import Container, Disk
 from tests.e2e.conftest import new_disk, settle
-from tests.e2e.site import Site
+from tests.e2e.site import MODULE, Site
 from tests.trees import Bytes, Link, build, contents
 
 TREE = {"OMOP/person.csv": Bytes(3_000), "1001/Images/a b/scan äö.dcm": Bytes(9_000_001)}
@@ -115,6 +118,26 @@ def test_delete(site: Site) -> None:
     # What the journal calls delivered is missed.
     site.run("remote", "delete", "--yes", "spring/OMOP/person.csv")
     assert "missing: spring/OMOP/person.csv" in site.run("file", "verify", exit_code=3).out
+
+
+@pytest.mark.parametrize(("answer", "is_gone"), [("y", True), ("n", False), ("", False)])
+def test_somebody_at_a_terminal_is_asked(tmp_path: Path, answer: str, is_gone: bool) -> None:  # noqa: FBT001
+    disk = new_disk(tmp_path / "cloud")
+    site = settle(tmp_path / "home", build(tmp_path / "source", TREE), disk)
+    disk.put("data/notes/a.txt", b"1")
+    outer, inner = pty.openpty()
+    try:
+        os.write(outer, f"{answer}\n".encode())
+        done = subprocess.run(
+            [*MODULE, "remote", "delete", "-r", "notes"], cwd=site.home, stdin=inner, capture_output=True, check=False
+        )
+    finally:
+        os.close(outer)
+        os.close(inner)
+    assert done.returncode == 0
+    assert b"1 file, 1 B, are deleted" in done.stderr
+    assert b"Delete them? [y/N]" in done.stderr
+    assert ("data/notes/a.txt" not in disk.objects()) is is_gone
 
 
 def test_the_journal_is_left_alone(tmp_path: Path) -> None:
