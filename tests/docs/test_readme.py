@@ -52,7 +52,7 @@ def build_site(home: Path) -> None:
     (home / "config.toml.template").write_text(read("config.toml.template"), encoding="utf-8")
 
 
-@pytest.fixture(params=["directory", "azure"])
+@pytest.fixture(params=["directory", pytest.param("azure", marks=pytest.mark.thorough)])
 def fill_in(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], None]:
     """What somebody does between the template and the first command."""
     if request.param == "directory":

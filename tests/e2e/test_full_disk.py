@@ -58,7 +58,10 @@ def end_of(root: Path, copy: Path) -> dict[str, object]:
 
 
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize("story", [IMPLICIT, EXPLICIT], ids=["implicit", "explicit"])
+@pytest.mark.parametrize(
+    "story",
+    [pytest.param(IMPLICIT, id="implicit"), pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.thorough)],
+)
 def test_a_full_disk_is_an_interruption(story: tuple[str, ...], tmp_path: Path) -> None:
     """The journal, the sources and the central store are all on that disk."""
     (tmp_path / "disk").mkdir()

@@ -52,7 +52,10 @@ pattern = "{{filepath}}"
     return site
 
 
-@pytest.mark.parametrize(("zarr_format", "dotted"), [(2, "run-1.zarr/fields/temperature/.zarray"), (3, None)])
+@pytest.mark.parametrize(
+    ("zarr_format", "dotted"),
+    [(2, "run-1.zarr/fields/temperature/.zarray"), pytest.param(3, None, marks=pytest.mark.thorough)],
+)
 def test_a_store_goes_and_comes_back(
     tmp_path: Path, container: Container, zarr_format: Literal[2, 3], dotted: str | None
 ) -> None:

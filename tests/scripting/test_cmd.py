@@ -212,7 +212,7 @@ def arrived(tree: Mapping[str, bytes]) -> dict[str, bytes]:
     return {f"{PREFIX}/spring/{path}": content for path, content in tree.items()}
 
 
-@pytest.mark.parametrize("tool", [Tool.AZ, Tool.AZCOPY])
+@pytest.mark.parametrize("tool", [Tool.AZ, pytest.param(Tool.AZCOPY, marks=pytest.mark.thorough)])
 def test_hostile_names_arrive_as_they_are(windows: Windows, tmp_path: Path, container: Container, tool: Tool) -> None:
     files = put(tmp_path / "data", TREE)
     script = script_for(windows, tmp_path, container, files, tool=tool, standalone=tool is Tool.AZ)
@@ -456,6 +456,7 @@ def test_a_login_is_not_led_elsewhere_by_settings(windows: Windows, tmp_path: Pa
     assert windows.calls == []
 
 
+@pytest.mark.thorough  # as in bash
 def test_results_of_others_count_for_nothing(windows: Windows, tmp_path: Path, container: Container) -> None:
     script = script_for(windows, tmp_path, container, put(tmp_path / "data", FEW), workers=1)
     others = ["100 spring/other", "102 spring/p/3.d", "7 spring/p/2.dcm"]
@@ -472,6 +473,7 @@ def test_results_of_others_count_for_nothing(windows: Windows, tmp_path: Path, c
     assert "7 files, 0 of them have arrived already" in script.run().err
 
 
+@pytest.mark.thorough  # as in bash
 def test_a_lock_that_could_not_be_given_back(
     windows: Windows, tmp_path: Path, container: Container, wire: Wire
 ) -> None:

@@ -720,6 +720,7 @@ class TestPlanning:
 class TestASite:
     """Its central store and its journal are in one bucket."""
 
+    @pytest.mark.thorough  # as in tests/e2e/test_matrix.py
     def test_from_the_first_update_to_the_last_check(
         self, tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str
     ) -> None:
@@ -746,6 +747,7 @@ class TestASite:
         seaweedfs.client.put_object(Bucket=s3_bucket, Key="data/v2/1/Images/b.dcm", Body=b"3")
         site.run("file", "verify", "--version", "v2", exit_code=3)
 
+    @pytest.mark.thorough  # as in tests/e2e/test_matrix.py
     def test_what_lies_in_another_bucket(self, tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
         """As a source: one listing says what has changed, and the files go on through memory."""
         origin = seaweedfs.create_bucket()
