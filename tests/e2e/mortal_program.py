@@ -8,9 +8,11 @@ imports the program and then forks.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import mmap
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+import chorus_upload
 from chorus_upload.cli.app import main
 from chorus_upload.journal.database import driver
 from chorus_upload.journal.journal import Journal
@@ -164,5 +167,13 @@ def steps_to_try(number: int, *, every: int, offset: int) -> Sequence[int]:
     return sorted({*range(1 + offset % every, number + 1, every), number})
 
 
+def _import_all() -> None:
+    """What commands import when they need it, each of them would import anew."""
+    for module in pkgutil.walk_packages(chorus_upload.__path__, "chorus_upload."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
 if __name__ == "__main__":
+    _import_all()
     _serve()
