@@ -297,7 +297,8 @@ class TestRestart:
         wire.requests.clear()
         assert store.stat("a") is None
         stored = put(store, "a", self.CONTENT)
-        assert len(parts_sent(wire)) == 5 - len(held)
+        # A part that was under way may still arrive after its sender was killed.
+        assert len(parts_sent(wire)) <= 5 - len(held)
         assert stored.spared >= 2 * PART
         assert content_of(store, "a") == self.CONTENT
 
