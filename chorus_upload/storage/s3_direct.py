@@ -32,7 +32,7 @@ _UNSIGNED = "UNSIGNED-PAYLOAD"
 _ANY_KEY = "k"
 _CODE = re.compile(rb"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
-_REGION_IN_HOST = re.compile(r"(?<=\.s3)(?:[.-][a-z0-9-]+)?(?=\.amazonaws\.)")
+_REGION_IN_HOST = re.compile(r"(?<=[./]s3)(?:[.-][a-z0-9-]+)?(?=\.amazonaws\.)")
 
 
 class _Signer(S3SigV4Auth):  # type: ignore[misc]  # the library is not typed
@@ -114,8 +114,7 @@ class Direct:
     def _moved(self, entrance: _Entrance, region: str) -> _Entrance:
         with self._lock:
             if self._entrance is None or self._entrance.region != region:
-                address = _REGION_IN_HOST.sub(f".{region}", entrance.address)
-                self._entrance = self._at(address, region, entrance.credentials)
+                self._entrance = self._at(in_region(entrance.address, region), region, entrance.credentials)
             return self._entrance
 
     def _at(self, address: str, region: str, credentials: object) -> _Entrance:
@@ -141,6 +140,11 @@ def _exchange(
         _Signer(entrance.credentials, "s3", entrance.region).add_auth(request)
     lines = ["Expect:", *(f"{key}: {value}" for key, value in request.headers.items())]
     return entrance.http.request(method, url, lines, content, silence=silence)
+
+
+def in_region(address: str, region: str) -> str:
+    """The address of the same bucket in another region of Amazon's; of any other service the same."""
+    return _REGION_IN_HOST.sub(f".{region}", address, count=1)
 
 
 def refused(answer: Answer) -> ClientError:

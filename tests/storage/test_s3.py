@@ -40,6 +40,7 @@ from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3 import S3Store
 from chorus_upload.storage.s3_client import S3Access
+from chorus_upload.storage.s3_direct import in_region
 from chorus_upload.storage.s3_upload import LARGEST, part_size_for
 from chorus_upload.storage.store import ComputedBy, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
@@ -428,6 +429,20 @@ class TestCopies:
         other = put(store, "a", self.CONTENT)
         assert put(store, "b", self.CONTENT[:PART], twin=Twin("a", other.etag)).spared == 0
         assert content_of(store, "b") == self.CONTENT[:PART]
+
+
+@pytest.mark.parametrize(
+    ("address", "moved"),
+    [
+        ("https://bucket.s3.amazonaws.com", "https://bucket.s3.eu-west-1.amazonaws.com"),
+        ("https://bucket.s3.us-east-1.amazonaws.com", "https://bucket.s3.eu-west-1.amazonaws.com"),
+        ("https://bucket.s3-us-west-2.amazonaws.com", "https://bucket.s3.eu-west-1.amazonaws.com"),
+        ("https://s3.us-east-1.amazonaws.com/a.bucket", "https://s3.eu-west-1.amazonaws.com/a.bucket"),
+        ("https://s3.hub.example.org/bucket", "https://s3.hub.example.org/bucket"),
+    ],
+)
+def test_a_bucket_that_is_in_another_region(address: str, moved: str) -> None:
+    assert in_region(address, "eu-west-1") == moved
 
 
 class TestTrouble:
