@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import subprocess
 import uuid
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -118,13 +120,20 @@ def _general_name(host: str) -> x509.GeneralName:
 class Azurite:
     """A running Azurite. Name and key of the account are built into it and published: they are no secrets.
 
-    With an `authority` it is one that speaks TLS and accepts logins.
+    It has another account, the `neighbour`, with a key of its own. With an `authority` it is one that speaks TLS and
+    accepts logins.
     """
 
     port: int
     authority: Authority | None = None
     account: str = "devstoreaccount1"
     key: str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+    @property
+    def neighbour(self) -> Azurite:
+        """The same service, as it is seen from the other account."""
+        key = b64encode(b"the key of the other account".ljust(64)).decode()
+        return replace(self, account="devstoreaccount2", key=key)
 
     @property
     def account_url(self) -> str:
@@ -180,10 +189,18 @@ def running_azurite(directory: Path, *, authority: Authority | None = None) -> I
     options = ["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
     if authority:
         options += ["--cert", str(authority.bundle), "--key", str(authority.key), "--oauth", "basic"]
+    known = Azurite(0)
+    accounts = ";".join(f"{each.account}:{each.key}" for each in (known, known.neighbour))
     with (
         (directory / "azurite.log").open("w") as log,
         subprocess.Popen(
-            [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=directory, text=True
+            [*command, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=directory,
+            env={**os.environ, "AZURITE_ACCOUNTS": accounts},
+            text=True,
         ) as process,
     ):
         try:

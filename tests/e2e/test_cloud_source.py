@@ -53,8 +53,9 @@ class Origin:
 
 
 @pytest.fixture
-def origin(azurite: Azurite, wire: Wire) -> Origin:
-    found = Origin(azurite, azurite.create_container(), wire.port)
+def origin(request: pytest.FixtureRequest, azurite: Azurite, wire: Wire) -> Origin:
+    account = azurite.neighbour if getattr(request, "param", "") == "another account" else azurite
+    found = Origin(account, account.create_container(), wire.port)
     for path, body in SPRING.items():
         found.put(path, body)
     return found
@@ -249,6 +250,7 @@ def test_nothing_is_put_on_a_disk_on_the_way(tmp_path: Path, site: Site, wire: W
 class TestWithinOneService:
     """What lies in the service to which it is to go is copied by that service: no byte of it comes by here."""
 
+    @pytest.mark.parametrize("origin", ["own account", "another account"], indirect=True)
     @pytest.mark.parametrize("cloud", ["same service"], indirect=True)
     def test_it_is_copied_there(self, site: Site, origin: Origin, wire: Wire, cloud: Container) -> None:
         site.run("journal", "update", "--version", "spring")
