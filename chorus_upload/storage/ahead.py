@@ -87,10 +87,11 @@ class AheadStream(io.RawIOBase):
             data = self._ahead.fetch(self.stored, self._got)
             self._begun = self._got + len(data)
             return data
-        try:
-            return self._under_way.popleft().result()
-        finally:
-            self._ahead.taken()
+        # One that failed stays in front: who reads on after that must not get what follows it.
+        data = self._under_way[0].result()
+        self._under_way.popleft()
+        self._ahead.taken()
+        return data
 
     def _begin(self) -> None:
         while len(self._under_way) < self.MOST and self._begun < self.stored.size:

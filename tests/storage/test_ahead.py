@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from chorus_upload.storage.ahead import AheadStream
+from chorus_upload.errors import TransientError
+from chorus_upload.storage.ahead import AheadStream, ReadAhead
 from chorus_upload.storage.azure import AzureStore
 from chorus_upload.storage.azure_credentials import AccountKey
 from chorus_upload.storage.cloud_source import CloudSource
+from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.source import FileReplaced
+from chorus_upload.storage.store import StoredObject
 from tests.e2e.site import wait_until
 from tests.emulators import Azurite
 from tests.trees import Bytes, bytes_of
@@ -84,3 +88,23 @@ def test_a_file_that_is_replaced_meanwhile(source: CloudSource, azurite: Azurite
         with pytest.raises(FileReplaced):
             while stream.read(PART):
                 pass
+
+
+class Gappy(LocalStore):
+    """A store that never gives the second part away."""
+
+    def read_range(self, key: str, *, offset: int, length: int, etag: str) -> bytes:
+        if offset == PART:
+            raise TransientError("not now")
+        return BODY[offset : offset + length]
+
+
+def test_who_reads_on_after_a_failure_does_not_get_what_follows_the_gap(tmp_path: Path) -> None:
+    ahead = ReadAhead(Gappy(tmp_path), part=PART, most=8)
+    stored = StoredObject(key="large.h5", size=len(BODY), etag="1", time_us=0)
+    with AheadStream(ahead, stored, BODY[:PART]) as stream:
+        assert stream.read(PART) == BODY[:PART]
+        for _ in range(3):
+            with pytest.raises(TransientError):
+                stream.read(PART)
+    ahead.close()

@@ -300,6 +300,8 @@ class TestRestart:
         stored = put(store, "a", self.CONTENT)
         # A part that was under way may still arrive after its sender was killed.
         assert len(parts_sent(wire)) <= 5 - len(held)
+        # What is not sent is there, and nothing that is there is sent.
+        assert sum(parts_sent(wire)) + stored.spared == len(self.CONTENT)
         assert stored.spared >= 2 * PART
         assert content_of(store, "a") == self.CONTENT
 
