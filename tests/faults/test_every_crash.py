@@ -32,6 +32,7 @@ from tests.e2e.clouds import (
     without_backups,
 )
 from tests.e2e.mortal import FaultyStore, Killed, Life, MortalJournal
+from tests.faults.figures import Figures
 from tests.trees import Bytes, Directory, build, contents, remove, rename
 
 TREE = {f"{patient}/Images/scan.dcm": Bytes(100) for patient in range(1001, 1005)} | {"OMOP/person.csv": "1001\n"}
@@ -107,7 +108,7 @@ STORY = (_first_update, Machine.upload, _second_update, Machine.upload)
 
 
 @pytest.mark.parametrize("number", range(len(STORY)), ids=["first update", "upload", "second update", "second upload"])
-def test_a_crash_after_every_step(number: int, in_memory: Path) -> None:
+def test_a_crash_after_every_step(number: int, in_memory: Path, figures: Figures) -> None:
     """After each, the same command again leads to where it would have led without the crash."""
     machine, command = _settle(in_memory / "site"), STORY[number]
     for earlier in STORY[:number]:
@@ -123,6 +124,7 @@ def test_a_crash_after_every_step(number: int, in_memory: Path) -> None:
         machine.life.steps_left = steps
         if not _killed(command, machine):
             break
+        figures.count("crashes")
         try:
             assert not _killed(command, machine)
             assert _state(machine) == expected

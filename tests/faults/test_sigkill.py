@@ -6,7 +6,6 @@ of them.
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -38,8 +37,9 @@ from tests.e2e.two_versions import (
     state_of,
     typed,
 )
+from tests.faults.figures import THOROUGH, Figures
 
-EVERY = 1 if os.environ.get("CHORUS_EVERY_STEP") else 20
+EVERY = 1 if THOROUGH else 20
 TODAY = datetime.now(UTC).toordinal()
 
 
@@ -51,7 +51,7 @@ def program() -> Iterator[Program]:
 
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("story", [IMPLICIT, EXPLICIT], ids=["implicit", "explicit"])
-def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_memory: Path) -> None:
+def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_memory: Path, figures: Figures) -> None:
     root = in_memory / "site"
     site = settled(root, new_disk(root / "cloud"), program)
     if story is EXPLICIT:
@@ -79,6 +79,7 @@ def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_m
                     continue
                 assert ended.exit_code == KILLED
                 killed += 1
+                figures.count("kills")
                 recorded = as_recorded(site)
                 try:
                     goes_on(program, site, story[number:], giving_back=giving_back)
@@ -92,7 +93,9 @@ def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_m
 
 
 @pytest.mark.parametrize("command", IMPLICIT)
-def test_a_kill_at_a_service(command: str, program: Program, container: Container, tmp_path: Path) -> None:
+def test_a_kill_at_a_service(
+    command: str, program: Program, container: Container, tmp_path: Path, figures: Figures
+) -> None:
     site = settled(tmp_path, container, program)
     for earlier in IMPLICIT[: IMPLICIT.index(command)]:
         typed(program, site, earlier)
@@ -101,6 +104,7 @@ def test_a_kill_at_a_service(command: str, program: Program, container: Containe
         # Each goes on where the one before was killed.
         deaths += program.run(*shlex.split(command), home=site.home, die_before=step).exit_code == KILLED
     goes_on(program, site, IMPLICIT[IMPLICIT.index(command) :], giving_back=True)
+    figures.count("kills", deaths)
 
     assert deaths >= 2
     objects = container.objects()

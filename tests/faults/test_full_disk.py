@@ -21,9 +21,10 @@ from tests.e2e.conftest import new_disk
 from tests.e2e.mortal_program import Program, running_program
 from tests.e2e.site import Site
 from tests.e2e.two_versions import EXPLICIT, IMPLICIT, NOTHING_TO_GIVE_BACK, restore, settled, state_of, typed
+from tests.faults.figures import THOROUGH, Figures
 
 KIB = 1 << 10
-STEP = 8 if os.environ.get("CHORUS_EVERY_STEP") else 192
+STEP = 8 if THOROUGH else 192
 ROOM = range(0, 400, STEP)
 """How much is left, in KiB."""
 MOUNT = 'mount -t tmpfs -o size=8m tmpfs "$1" && shift && exec "$@"'
@@ -62,7 +63,7 @@ def end_of(root: Path, copy: Path) -> dict[str, object]:
     "story",
     [pytest.param(IMPLICIT, id="implicit"), pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.thorough)],
 )
-def test_a_full_disk_is_an_interruption(story: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_full_disk_is_an_interruption(story: tuple[str, ...], tmp_path: Path, figures: Figures) -> None:
     """The journal, the sources and the central store are all on that disk."""
     (tmp_path / "disk").mkdir()
     with on_a_small_disk(tmp_path / "disk") as program:
@@ -90,6 +91,7 @@ def test_a_full_disk_is_an_interruption(story: tuple[str, ...], tmp_path: Path) 
                 ended = program.run(*shlex.split(command), home=site.home)
                 filler.unlink()
                 failed[command] += ended.exit_code != 0
+                figures.count("commands on a disk that filled up")
                 try:
                     assert ended.exit_code in (0, JournalError.exit_code, StorageError.exit_code), ended
                     assert "Traceback" not in ended.err

@@ -1,0 +1,45 @@
+"""What all attacks share: how thorough they are today, and the figures they leave.
+
+`scripts/test --faults` runs all of them thoroughly and ends with their figures; an ordinary run of the tests takes a
+small sample. `docs/reliability.md` says what is promised, and which attack is on which promise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import azure_site, container, disk, in_memory, site, wire
+from tests.faults.figures import Figures, as_table
+
+__all__ = ["azure_site", "container", "disk", "figures", "in_memory", "site", "wire"]
+
+_PROPERTY = "figures"
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
+    """What a test counts here stands in the report; a test that counted nothing has attacked nothing, and fails."""
+    figures = Figures()
+    request.node.user_properties.append((_PROPERTY, figures.counted))
+    yield figures
+    assert figures.counted, "no figure was counted"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say the figures of all attacks that were held off, and keep them where `CHORUS_FAULT_FIGURES` says."""
+    total: dict[str, Figures] = {}
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, counted in report.user_properties:
+            if name == _PROPERTY and report.when == "call":
+                # The cases of one test are one attack.
+                total.setdefault(report.nodeid.partition("[")[0], Figures()).add(counted)
+    if total:
+        terminalreporter.section("attacks held off")
+        terminalreporter.write_line(as_table(total))
+    if path := os.environ.get("CHORUS_FAULT_FIGURES"):
+        Path(path).write_text(json.dumps({test: figures.counted for test, figures in total.items()}, indent=1))

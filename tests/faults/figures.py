@@ -1,0 +1,45 @@
+"""How often each promise was attacked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+THOROUGH = bool(os.environ.get("CHORUS_EVERY_STEP"))
+"""Whether all of an attack is run, and not a sample of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Numbers by what they count, as a reader of the report is to see it: `kills`, `answers lost`, `peak MB`."""
+
+    counted: dict[str, int] = field(default_factory=dict)
+
+    def count(self, what: str, times: int = 1) -> None:
+        """It has happened so many times more."""
+        self.counted[what] = self.counted.get(what, 0) + times
+
+    def measure(self, what: str, value: int) -> None:
+        """A largest value; of several the largest is kept. `what` begins with "peak" or "longest"."""
+        assert what.startswith(("peak ", "longest ")), what
+        self.counted[what] = max(self.counted.get(what, 0), value)
+
+    def add(self, counted: Mapping[str, int]) -> None:
+        """What another case of the same attack has counted."""
+        for what, value in counted.items():
+            if what.startswith(("peak ", "longest ")):
+                self.measure(what, value)
+            else:
+                self.count(what, value)
+
+
+def as_table(total: Mapping[str, Figures]) -> str:
+    """The report, in Markdown: a row for each attack."""
+    rows = [
+        f"| `{test.removeprefix('tests/faults/')}` | "
+        + ", ".join(f"{value:,} {what}" for what, value in figures.counted.items())
+        + " |"
+        for test, figures in sorted(total.items())
+    ]
+    return "\n".join(["| attack | figures |", "|---|---|", *rows])
