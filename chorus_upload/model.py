@@ -83,11 +83,17 @@ class ProblemKind(StrEnum):
     NAMES_DIFFER_ONLY_IN_CASE = "names-differ-only-in-case"
     CHANGED_WHILE_READ = "changed-while-read"
     VANISHED = "vanished"
+    OWN_FILE = "own-file"
+    """The program's own, or one with credentials: never sent."""
 
     @property
     def needs_attention(self) -> bool:
         """Whether a file that ought to be in the journal may be missing from it (then the run ends with 3)."""
-        return self not in (ProblemKind.LINK_TO_DIRECTORY, ProblemKind.NAMES_DIFFER_ONLY_IN_CASE)
+        return self not in (
+            ProblemKind.LINK_TO_DIRECTORY,
+            ProblemKind.NAMES_DIFFER_ONLY_IN_CASE,
+            ProblemKind.OWN_FILE,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from chorus_upload.config.own_files import OwnFiles, own_files
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError
 from chorus_upload.events import (
@@ -65,8 +66,7 @@ def upload(
     begun = time.monotonic()
     require_supported(settings)
     with ExitStack() as stack:
-        sources, work = _work(stack, paths, to=clean(to), recursive=options.recursive, emit=emit)
-        _require_no_secrets(settings, work)
+        sources, work = _work(stack, paths, own_files(settings), to=clean(to), recursive=options.recursive, emit=emit)
         require_not_the_journal(settings, (transfer.key for transfer in work))
         traffic = Traffic(settings.num_threads, throttle=Throttle(settings.bandwidth_limit, stop=stop), stop=stop)
         store = stack.enter_context(
@@ -92,7 +92,7 @@ def upload(
 
 
 def _work(
-    stack: ExitStack, paths: Sequence[Path], *, to: str, recursive: bool, emit: Emit
+    stack: ExitStack, paths: Sequence[Path], own: OwnFiles, *, to: str, recursive: bool, emit: Emit
 ) -> tuple[dict[str, Source], list[Transfer]]:
     """The sources by their roots, and what is to be sent of them."""
     sources: dict[str, Source] = {}
@@ -102,11 +102,13 @@ def _work(
         full = Path(os.path.abspath(path))  # noqa: PTH100
         if not full.exists():
             raise ConfigError(f"there is no file {path}")
+        if own.covers(full):
+            raise ConfigError(f"{path} is the program's own, or holds credentials: it is not sent")
         if full.is_dir() and not recursive:
             raise ConfigError(f"{path} is a directory", hint="-r takes all that is below it.")
         root = full if full.is_dir() else full.parent
         if str(root) not in sources:
-            sources[str(root)] = stack.enter_context(open_directory(root))
+            sources[str(root)] = stack.enter_context(open_directory(root, own=own))
         source = sources[str(root)]
         lead = join_key(to, full.name) if full.is_dir() and full.name else to
         found = _below(source, emit=emit) if full.is_dir() else _one(source, full.name)
@@ -118,17 +120,6 @@ def _work(
                 )
             work[key] = Transfer(len(work), str(root), name, key, size, mtime_us)
     return sources, sorted(work.values(), key=lambda transfer: -transfer.size)
-
-
-def _require_no_secrets(settings: Settings, work: Sequence[Transfer]) -> None:
-    """Nobody means to send the file that holds the credentials."""
-    configuration = Path(settings.file).resolve()
-    for transfer in work:
-        if (
-            transfer.path.endswith(configuration.name)
-            and Path(transfer.modality, transfer.path).resolve() == configuration
-        ):
-            raise ConfigError(f"{configuration} is the configuration, which may hold credentials: it is not sent")
 
 
 def _one(source: Source, name: str) -> Iterator[tuple[str, int, int]]:

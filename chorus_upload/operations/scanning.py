@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from chorus_upload.config.own_files import own_files
 from chorus_upload.config.settings import Settings, SiteSettings
 from chorus_upload.errors import DeletionRefused, LayoutError
 from chorus_upload.events import Emit, FileOutsidePatterns, Notice, ProblemFound, ScanProgressed, Tally
@@ -45,11 +46,13 @@ def open_sources(
         trees.setdefault((site.location.path, site.location.auth, site.follow_links), []).append(site)
     shared: list[SharedSource] = []
     by_modality: dict[str, Source] = {}
+    own = own_files(settings)
     with ExitStack() as stack:
         for sites in trees.values():
             asked_for = frozenset(site.modality for site in sites) & set(modalities)
             if asked_for:
-                source = stack.enter_context(open_source(sites[0], Network.of(settings), stop=stop))
+                network = Network.of(settings)
+                source = stack.enter_context(open_source(sites[0], network, own=own, stop=stop))
                 patterns = {site.modality: Pattern.parse(site.pattern) for site in sites}
                 shared.append(SharedSource(source, patterns, asked_for))
                 by_modality |= dict.fromkeys(asked_for, source)

@@ -21,7 +21,10 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
     directories: list[str] = field(default_factory=list)
     linked: list[str] = field(default_factory=list)
+    links: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The device and inode of the files that are entries by a link."""
     identity: tuple[int, int] = (0, 0)
+    """The device and inode of the directory."""
 
 
 def read_directory(where: str | int, path: str) -> Found:
@@ -67,6 +70,7 @@ def _look_closer(entry: os.DirEntry[str], lead: str, found: Found) -> None:
         found.linked.append(entry.name)
     elif modes.S_ISREG(status.st_mode):
         found.entries.append(Entry(entry.name, status.st_size, status.st_mtime_ns // 1000))
+        found.links[entry.name] = (status.st_dev, status.st_ino)
     else:
         found.problems.append(Problem(ProblemKind.NOT_A_FILE, lead + entry.name, _type_of(status.st_mode)))
 

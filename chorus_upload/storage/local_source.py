@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from chorus_upload.config.addresses import archive_kind
-from chorus_upload.errors import DeletionRefused
+from chorus_upload.config.own_files import OwnFiles
+from chorus_upload.errors import ConfigError, DeletionRefused
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
+from chorus_upload.storage.local_own import Withheld
 from chorus_upload.storage.source import Directory, FileStat, SmallFile
 from chorus_upload.storage.store import Origin
 
@@ -44,13 +46,14 @@ class LocalSource:
     """The tree below `root`. See `Source`.
 
     Dot files count. A link to a regular file counts as that file. Links to directories are followed only
-    with `follow_links`, and never round in circles.
+    with `follow_links`, and never round in circles. What is the program's `own` is left out, and a problem says so.
     """
 
-    def __init__(self, root: Path, *, follow_links: bool) -> None:
+    def __init__(self, root: Path, *, follow_links: bool, own: OwnFiles = OwnFiles()) -> None:
         self._root = _long_path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve() would follow links
         self._shown = str(root)
         self._follow_links = follow_links
+        self._withheld = Withheld(own)
         self._checked = threading.local()
 
     @property
@@ -85,6 +88,10 @@ class LocalSource:
                     raise self._unusable(error) from error
                 yield Directory(branch.path, [], [_problem(ProblemKind.UNREADABLE_DIRECTORY, branch.path, error)])
                 continue
+            if self._withheld.is_store(found.identity):
+                yield self._store(branch)
+                continue
+            self._withheld.take_out(branch.path, found)
             lead = f"{branch.path}/" if branch.path else ""
             above = (*branch.above, found.identity) if self._follow_links else ()
             pending.extend(_Branch(lead + name, above) for name in found.directories)
@@ -109,8 +116,7 @@ class LocalSource:
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        if not modes.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
+        self._examine(status, path)
         return SmallFile(data, FileStat(status.st_size, status.st_mtime_ns // 1000))
 
     def origin(self, path: str) -> Origin | None:
@@ -120,10 +126,12 @@ class LocalSource:
     def open(self, path: str) -> BinaryIO:
         """See `Source.open`. What is not a regular file (any more) is an OSError too, and never waited for."""
         descriptor = os.open(self._full(path), _OPEN_FILE)
-        if modes.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb", buffering=0)
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
+        try:
+            self._examine(os.fstat(descriptor), path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return os.fdopen(descriptor, "rb", buffering=0)
 
     def open_stat(self, stream: BinaryIO) -> FileStat:
         status = os.fstat(stream.fileno())
@@ -144,20 +152,30 @@ class LocalSource:
             hint = f"For the files in an archive write {kind}://::{self._shown}. Nothing was recorded."
         return DeletionRefused(f"the source {self._shown} cannot be listed: {error.strerror or error}", hint=hint)
 
+    def _examine(self, status: os.stat_result, path: str) -> None:
+        """OSError for what was opened and is not to be read."""
+        if not modes.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        self._withheld.check(status, path)
+
+    def _store(self, branch: _Branch) -> Directory:
+        """The central store as a part of the source."""
+        if not branch.path:
+            raise ConfigError(f"the source {self._shown} is the central store", hint="Name two different directories.")
+        return Directory(branch.path, [], [Problem(ProblemKind.OWN_FILE, branch.path, "the central store: not sent")])
+
     def _list(self, branch: _Branch) -> Found:
         """List one directory, all of it or (OSError) nothing."""
         full = self._join(branch.path)
         if not _BY_DESCRIPTOR:
             found = read_directory(full, branch.path)
-            if self._follow_links:
-                found.identity = _identity(Path(full).stat())
+            found.identity = _identity(Path(full).stat())
             return found
         # Asking by descriptor is also faster: the kernel does not walk the whole path again for every file.
         descriptor = os.open(full, _OPEN_DIRECTORY | (0 if branch.through_link else os.O_NOFOLLOW))
         try:
             found = read_directory(descriptor, branch.path)
-            if self._follow_links:
-                found.identity = _identity(os.fstat(descriptor))
+            found.identity = _identity(os.fstat(descriptor))
             return found
         finally:
             os.close(descriptor)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chorus_upload.config.accounts import Account, account_of
+from chorus_upload.config.own_files import OwnFiles
 from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
 from chorus_upload.errors import ConfigError, TransientError
 from chorus_upload.storage.cloud_source import CloudSource
@@ -90,14 +91,16 @@ def require_supported(settings: Settings) -> None:
         )
 
 
-def open_source(site: SiteSettings, network: Network, *, stop: threading.Event | None = None) -> Source:
+def open_source(
+    site: SiteSettings, network: Network, *, own: OwnFiles = OwnFiles(), stop: threading.Event | None = None
+) -> Source:
     """The source of one modality, to be closed by the caller; `stop` as for a store.
 
     Raises ConfigError when this version cannot open it.
     """
     location = site.location
     if location.is_local:
-        return LocalSource(location.local_path, follow_links=site.follow_links)
+        return LocalSource(location.local_path, follow_links=site.follow_links, own=own)
     if location.is_archive:
         return _archive(location, network, retry=_retry(network.patience, stop))
     if location.scheme in ("http", "https"):
@@ -197,9 +200,9 @@ def _place(location: Location) -> Location:
     return location.outer if location.is_archive else location
 
 
-def open_directory(root: Path) -> Source:
+def open_directory(root: Path, *, own: OwnFiles) -> Source:
     """A directory of this machine, to be closed by the caller; links to directories are not followed."""
-    return LocalSource(root, follow_links=False)
+    return LocalSource(root, follow_links=False, own=own)
 
 
 def _unsupported(location: Location, verb: str, supported: str) -> ConfigError:

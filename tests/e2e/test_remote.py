@@ -79,8 +79,9 @@ def test_what_is_not_uploaded(tmp_path: Path, site: Site) -> None:
     assert "there is no file nothing" in site.run("remote", "upload", "nothing", exit_code=2).err
     assert "two files would become x.txt" in site.run("remote", "upload", "a/x.txt", "b/x.txt", exit_code=2).err
     assert "credentials" in site.run("remote", "upload", "config.toml", exit_code=2).err
-    assert "credentials" in site.run("remote", "upload", "-r", ".", exit_code=2).err
     assert site.cloud.objects() == before
+    assert "left out: config.toml" in site.run("remote", "upload", "-r", ".", "--to", "copy").err
+    assert site.cloud.objects().keys() - before == {"data/copy/home/a/x.txt", "data/copy/home/b/x.txt"}
 
 
 def test_download(tmp_path: Path, site: Site) -> None:
