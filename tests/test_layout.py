@@ -261,6 +261,8 @@ def test_a_key_ends_in_the_file_and_is_safe(filepath: str, patient_first: bool) 
 @pytest.mark.parametrize("label", ["20260101120000", "v1.2-rc_3", "a" * 128])
 def test_version_labels_that_can_be(label: str) -> None:
     check_version_label(label)
+    key = central_key(modality="OMOP", version=label, parts=Parts(None, None, "a.csv"), patient_first=True)
+    assert key.startswith(f"{label}/")
 
 
 @pytest.mark.parametrize("label", ["", ".", "..", "a/b", "a b", "ä", "a" * 129, "a\n"])

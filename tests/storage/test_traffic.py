@@ -451,9 +451,11 @@ class TestRoom:
     def test_it_may_be_given_back_elsewhere(self) -> None:
         traffic = Traffic(4, most_bytes=100)
         with ThreadPoolExecutor(1) as pool:
+            returned = []
             for _ in range(20):
                 traffic.take_room(60)
-                pool.submit(traffic.give_room_back, 60)
+                returned.append(pool.submit(traffic.give_room_back, 60))
+            assert [each.result(10) for each in returned] == [None] * 20
 
 
 class TestBuffers:

@@ -55,9 +55,11 @@ def test_readings_are_in_order_and_one_at_a_time(workers: int) -> None:
 def test_who_was_not_announced_does_not_wait() -> None:
     turns = Turns(threading.Event())
     turns.announce(1)
+    went = []
     with turns.turn(2):
-        pass
+        went.append(2)
     turns.leave(3)
+    assert went == [2]
 
 
 def test_when_the_run_is_to_end_nobody_waits() -> None:
