@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import unquote
 
 _MASK = "***"
 
@@ -19,6 +19,11 @@ _SHAPES = (
     re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
 )
 
+_TELLING = frozenset(
+    {"sig", "accountkey", "sharedaccesskey", "x-amz-signature", "x-amz-security-token", "x-goog-signature"}
+)
+"""The parameters in tokens, addresses and connection strings that are secret in themselves."""
+
 _SHORTEST = 4
 """A shorter secret would blot out ordinary words; no service gives out one."""
 
@@ -27,18 +32,19 @@ class Redactor:
     """Masks the secrets it was told of, in every usual spelling, and whatever has the shape of one."""
 
     def __init__(self) -> None:
-        self._known: list[str] = []
+        self._parts: set[str] = set()
+        self._known: re.Pattern[str] | None = None
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take in secrets that must never be shown."""
-        spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
-        known = {*self._known, *(text for text in spellings if len(text) >= _SHORTEST)}
-        # The longest first: else a part would be masked and the rest of the whole would stay.
-        self._known = sorted(known, key=len, reverse=True)
+        self._parts |= {part for secret in secrets for part in _parts(secret) if len(part) >= _SHORTEST}
+        if self._parts:
+            # The longest first: else a part would be masked and the rest of the whole would stay.
+            self._known = re.compile("|".join(map(_pattern, sorted(self._parts, key=len, reverse=True))))
 
     def __call__(self, text: str) -> str:
-        for secret in self._known:
-            text = text.replace(secret, _MASK)
+        if self._known:
+            text = self._known.sub(_MASK, text)
         for shape in _SHAPES:
             text = shape.sub(rf"\g<1>{_MASK}", text)
         return text
@@ -57,12 +63,20 @@ def secrets_in(value: object) -> Iterator[str]:
             yield from secrets_in(item)
 
 
-def _spellings(secret: str) -> Iterator[str]:
+def _pattern(secret: str) -> str:
+    """Matches a secret whichever of its characters are escaped for an address, once or more than once."""
+    return "".join(each if each.isalnum() else _any_spelling(each) for each in unquote(secret))
+
+
+def _any_spelling(character: str) -> str:
+    escaped = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode())
+    return f"(?:{re.escape(character)}|(?i:{escaped}))"
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """A secret, and what of it services repeat by itself: the signature of a token, the key of a connection string."""
     yield secret
     yield secret.lstrip("?")
-    yield quote(secret, safe="")
-    yield unquote(secret)
-    # Services repeat the signature of a token without the rest of it.
-    for signature in parse_qs(secret.lstrip("?")).get("sig", []):
-        yield signature
-        yield quote(signature, safe="")
+    for name, _, value in (part.partition("=") for part in re.split(r"[;?&]", secret)):
+        if name.lower() in _TELLING:
+            yield value

@@ -78,7 +78,9 @@ class WriterLock:
     def __init__(self, journal: Path) -> None:
         self._path = journal.with_name(journal.name + ".writer")
         try:
-            self._file: IO[bytes] = self._path.open("a+b", buffering=0)
+            # For its owner alone: whoever may read a file can lock it, and keep everybody else from the journal.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            self._file: IO[bytes] = os.fdopen(os.open(self._path, flags, 0o600), "a+b", buffering=0)
         except OSError as error:
             raise JournalError(f"the journal {journal} cannot be written ({error.strerror})") from error
         try:

@@ -49,10 +49,18 @@ def test_ordinary_words_stay() -> None:
     assert Redactor()(text) == text
 
 
+def test_the_key_of_a_connection_string_is_masked_by_itself() -> None:
+    redact = Redactor()
+    redact.learn([f"DefaultEndpointsProtocol=https;AccountName=hospital;AccountKey={SIGNATURE};EndpointSuffix=x"])
+
+    assert redact(f"{SIGNATURE} kJ8s/q+Zz0aXw= of hospital") == "*** *** of hospital"
+
+
 def test_known_secrets_are_masked_however_they_are_written() -> None:
     redact = Redactor()
     redact.learn(["s3cret/key+1=", f"?{TOKEN}", "abc"])
 
+    assert redact("s3cret/key+1%3D and s3cret%2fkey%2b1%3d") == "*** and ***"
     assert redact("s3cret/key+1= and s3cret%2Fkey%2B1%3D") == "*** and ***"
     assert redact(f"token {TOKEN}.") == "token ***."
     assert redact("signature kJ8s/q+Zz0aXw= did not match") == "signature *** did not match"

@@ -12,10 +12,13 @@ from typing import Self
 import pytest
 
 from tests.e2e.clouds import Cloud, Container, Disk
+from tests.e2e.ends import end
 from tests.e2e.site import Site
 from tests.emulators import Azurite
 from tests.trees import Content, Directory, build
 from tests.wire import Wire
+
+__all__ = ["azure_site", "container", "disk", "end", "in_memory", "site", "wire"]
 
 
 def settle(

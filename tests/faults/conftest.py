@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import azure_site, container, disk, in_memory, site, wire
+from tests.e2e.conftest import azure_site, container, disk, end, in_memory, site, wire
 from tests.faults.figures import Figures, as_table
 
-__all__ = ["azure_site", "container", "disk", "figures", "in_memory", "site", "wire"]
+__all__ = ["azure_site", "container", "disk", "end", "figures", "in_memory", "site", "wire"]
 
 _PROPERTY = "figures"
 
