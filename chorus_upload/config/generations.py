@@ -70,7 +70,7 @@ _CONFIGURATION = Section(
         Key(
             "num_threads",
             "num_threads",
-            Value(ThreadCount, "a whole number from 1 to 256"),
+            Value(ThreadCount, "a whole number from 1 to 512"),
             "How many files are sent at the same time.",
             "16",
             default="`16`",

@@ -13,7 +13,7 @@ from chorus_upload.config.addresses import ARCHIVES, parse_address, scheme_of
 from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.model import FingerprintTime, JournalingMode
 
-ThreadCount = Annotated[int, Field(ge=1, le=256)]
+ThreadCount = Annotated[int, Field(ge=1, le=512)]
 PageSize = Annotated[int, Field(ge=1, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BackupCount = Annotated[int, Field(ge=0, le=1_000)]

@@ -47,7 +47,7 @@ def test_all_mistakes_are_named_at_once(load_text: Load) -> None:
         )
     assert _lines(raised) == [
         "config.toml: threads: unknown key; did you mean num_threads in [configuration]?",
-        "config.toml: [configuration] num_threads: must be a whole number from 1 to 256, not 0",
+        "config.toml: [configuration] num_threads: must be a whole number from 1 to 512, not 0",
         "config.toml: [configuration] page_size: must be a whole number from 1 to 1,000,000, not true",
         'config.toml: [configuration] journaling_mode: must be one of "full", "append", not "ful";'
         ' did you mean "full"?',
@@ -70,9 +70,9 @@ def test_all_mistakes_are_named_at_once(load_text: Load) -> None:
     ("text", "said"),
     [
         ("[configuration]\ndeletion_limit = 20\n", "deletion_limit: must be a number from 0 to 1, not 20"),
-        ("[configuration]\nnum_threads = [3]\n", "num_threads: must be a whole number from 1 to 256, not a list"),
-        ("[configuration]\nnum_threads = {a = 3}\n", "must be a whole number from 1 to 256, not a section"),
-        ("[configuration]\nnum_threads = 07:32:00\n", "must be a whole number from 1 to 256, not this"),
+        ("[configuration]\nnum_threads = [3]\n", "num_threads: must be a whole number from 1 to 512, not a list"),
+        ("[configuration]\nnum_threads = {a = 3}\n", "must be a whole number from 1 to 512, not a section"),
+        ("[configuration]\nnum_threads = 07:32:00\n", "must be a whole number from 1 to 512, not this"),
         (f"[configuration]\nupload_method = '{'S' * 40}'\n", '"azcli", "azcopy", not this text'),
         ("[configuration]\nsupported_modalities = 3\n", "supported_modalities: must be names with commas between"),
         ('[configuration]\nsupported_modalities = "OMOP,my images"\n', "'my images' cannot be a modality"),
