@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+HERE = "tests/faults/"
+_ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
+_FIGURE = re.compile(r"([\d,]+) ([^,]+)(?:, |$)")
 
 THOROUGH = bool(os.environ.get("CHORUS_EVERY_STEP"))
 """Whether all of an attack is run, and not a sample of it."""
@@ -34,10 +39,18 @@ class Figures:
                 self.count(what, value)
 
 
+def from_table(table: str) -> dict[str, Figures]:
+    """What `as_table` was made of."""
+    return {
+        f"{HERE}{test}": Figures({what: int(value.replace(",", "")) for value, what in _FIGURE.findall(figures)})
+        for test, figures in _ROW.findall(table)
+    }
+
+
 def as_table(total: Mapping[str, Figures]) -> str:
     """The report, in Markdown: a row for each attack."""
     rows = [
-        f"| `{test.removeprefix('tests/faults/')}` | "
+        f"| `{test.removeprefix(HERE)}` | "
         + ", ".join(f"{value:,} {what}" for what, value in figures.counted.items())
         + " |"
         for test, figures in sorted(total.items())
