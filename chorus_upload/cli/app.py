@@ -20,6 +20,7 @@ from chorus_upload.cli.groups import PROGRAM, examples, make_group, require_comm
 from chorus_upload.cli.helping import help_page
 from chorus_upload.cli.interruption import interrupted_by_signals
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
+from chorus_upload.cli.limits import open_as_many_files_as_allowed
 from chorus_upload.cli.render.stream import Stream, make_tolerant
 from chorus_upload.errors import EXIT_OK, StoppedAtOnce
 
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return its exit code."""
     # Work on millions of files makes millions of short-lived tuples and hardly a cycle: look for those less often.
     gc.set_threshold(50_000, 20, 20)
+    open_as_many_files_as_allowed()
     for stream in (sys.stdout, sys.stderr):
         make_tolerant(stream)
     invocation = Invocation()

@@ -166,3 +166,18 @@ def test_a_connection_that_breaks_is_no_reader_that_left(
 
     assert main([]) == 1
     assert "BrokenPipeError" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.parametrize(("soft", "hard", "expected"), [(256, 4_000, 4_000), (256, 300, 300), (256, 9_000, 8_192)])
+def test_files_are_opened_as_far_as_the_system_allows(tmp_path: Path, soft: int, hard: int, expected: int) -> None:
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+from chorus_upload.cli.app import main
+main(["--version"])
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    run = start(cwd=tmp_path, code=code)
+
+    assert run.stdout.decode().splitlines()[-1] == f"({expected}, {hard})"
