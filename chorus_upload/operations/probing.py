@@ -39,8 +39,12 @@ def probe_places(settings: Settings) -> Iterator[Finding]:
     network = replace(Network.of(settings), patience=min(PATIENCE_SECONDS, settings.retry_seconds))
     yield from _place("[journal]", settings.journal.cloud_directory, network, also=_Journal(settings).look)
     yield from _place("[central_path]", settings.central.location, network)
+    # Modalities that live in one place: it is asked once for all of them.
+    places: dict[tuple[object, ...], list[SiteSettings]] = {}
     for site in settings.sites.values():
-        yield from _source(site, network)
+        places.setdefault((site.location.path, site.location.auth), []).append(site)
+    for sites in places.values():
+        yield from _source(sites[0], ", ".join(f"[site_path.{site.modality}]" for site in sites), network)
 
 
 def _place(
@@ -62,8 +66,7 @@ def _place(
         yield _trouble(subject, error)
 
 
-def _source(site: SiteSettings, network: Network) -> Iterator[Finding]:
-    subject = f"[site_path.{site.modality}]"
+def _source(site: SiteSettings, subject: str, network: Network) -> Iterator[Finding]:
     try:
         with open_source(site, network) as source:
             yield from (Finding(level, subject, text) for level, text in _address(source.url, site.location, network))
