@@ -37,7 +37,6 @@ from chorus_upload.storage.publish import (
     etag_of,
     exclusive,
     replace,
-    settle,
     status_of,
     sync_directory,
 )
@@ -133,15 +132,13 @@ class LocalStore:
                 with translated(f"writing {key}"):
                     _write(file, block)
             with translated(f"writing {key}"):
-                settle(file)
-                if os.name == "nt":
-                    file.close()  # it renames no open file; elsewhere that keeps it locked until it has its name
                 if path.is_dir():
                     raise StorageError(f"{key} is a directory in {self.url}")
+                # It stays open, and so locked, until it has its name.
                 if create_only:
-                    status = create(unfinished, path, key)
+                    status = create(unfinished, file, path, key)
                 else:
-                    status = replace(unfinished, path, if_match=if_match, key=key)
+                    status = replace(unfinished, file, path, if_match=if_match, key=key)
                 sync_directory(path.parent)
         return _describe(key, status)
 
@@ -168,6 +165,8 @@ class LocalStore:
                     if if_match is not None:
                         compare(status_of(path), if_match, key)
                     path.unlink()
+                    # A lock that was given back must not be there again after a power cut.
+                    sync_directory(path.parent)
             except (FileNotFoundError, NotADirectoryError):
                 self._check_root()
                 if if_match is not None:

@@ -30,6 +30,7 @@ from chorus_upload.cli.app import main
 from tests.e2e.mortal_steps import count_steps
 
 KILLED = -signal.SIGKILL
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ def _serve() -> None:
     said = Path(os.environ.get("TMPDIR", "/tmp")) / f"mortal-{os.getpid()}"  # noqa: S108 - removed below
     gc.freeze()
     out, err = said.with_suffix(".out"), said.with_suffix(".err")
+    out.touch()
+    err.touch()
     answer = os.fdopen(os.dup(1), "w")
     try:
         for line in iter(sys.stdin.readline, ""):
@@ -141,7 +144,11 @@ def _serve() -> None:
             child = os.fork()
             order, begun = json.loads(line), time.monotonic()
             if not child:
-                _be_the_program(order, shared, out, err)
+                try:
+                    _be_the_program(order, shared, out, err)
+                finally:
+                    # Whatever happens, an interruption before the program can hear it: not as the other process.
+                    os._exit(_INTERRUPTED)
             _send(order["signals"], child)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             steps, seconds = int.from_bytes(shared[:8], "little"), time.monotonic() - begun

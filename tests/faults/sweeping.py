@@ -86,7 +86,7 @@ def asides_of(site: Site) -> list[Path]:
 _ROWS = {
     "files": """
         SELECT d.path, f.name, m.name, f.patient, f.size, hex(f.fingerprint), hex(f.md5), f.change, i.label, r.label,
-            f.retirement, v.key, hex(v.md5), v.evidence
+            f.retirement, v.key, hex(v.md5)
         FROM file f JOIN directory d ON d.id = f.directory_id JOIN modality m ON m.id = f.modality_id
         JOIN version i ON i.id = f.introduced_by LEFT JOIN version r ON r.id = f.retired_by
         LEFT JOIN delivery v ON v.file_id = f.id ORDER BY d.path, f.name, f.id
@@ -95,6 +95,9 @@ _ROWS = {
     "open submissions": "SELECT count(*) FROM submission WHERE completed_us IS NULL",
     "custody": "SELECT state FROM custody",
 }
+
+_EVIDENCE = "SELECT DISTINCT evidence FROM delivery"
+"""At a service, what arrived without being recorded is read back, and the rest is not."""
 
 
 def end_of(site: Site, *, more: object) -> dict[str, object]:
@@ -107,6 +110,8 @@ def end_of(site: Site, *, more: object) -> dict[str, object]:
     assert LOCK not in objects, "the journal is still locked"
     assert tables_of(site.journal) == tables_of(journal), "the local journal is not the cloud's"
     state: dict[str, object] = {f"{name} in the journal": ask(site.journal, text) for name, text in _ROWS.items()}
+    if isinstance(site.cloud, Disk):
+        state["evidence"] = ask(journal, _EVIDENCE)
     for table in ("alembic_version", "modality", "destination", "directory"):
         state[f"{table} in the journal"] = len(ask(journal, f"SELECT * FROM {table}"))  # noqa: S608 - of these names
     return {
@@ -165,6 +170,44 @@ def sweep(
     if wrong:
         told = "\n\n".join(f"before steps {steps}, {what}" for what, steps in wrong.items())
         pytest.fail(f"{story.command}, killed before one of its {ended.steps} steps:\n{told}", pytrace=False)
+
+
+def sweep_at_service(
+    story: Story, root: Path, new_cloud: Callable[[], Cloud], program: Program, *, groups: Kills, figures: Figures
+) -> None:
+    """The same at a service, which cannot be put back to how it was: each group of kills has a new site.
+
+    Within a group each run goes on where the one before it was killed.
+    """
+
+    def settled(name: str) -> Site:
+        return on_a_disk(story, root / name, new_cloud(), program)
+
+    site = settled("undisturbed")
+    steps = must(program, site, story.command, codes=story.codes).steps
+    go(program, site, story.ways[0])
+    expected = end_of(site, more=story.more(site))
+    shutil.rmtree(root / "undisturbed")
+
+    wrong = []
+    for number, group in enumerate(groups(steps)):
+        site = settled("disturbed")
+        killed = [step for step in group if run(program, site, story.command, die_before=step).exit_code == KILLED]
+        figures.count("kills", len(killed))
+        try:
+            go(program, site, story.ways[number % len(story.ways)])
+            trouble = differences(expected, end_of(site, more=story.more(site)))
+        except AssertionError as error:
+            trouble = str(error)[:700]
+        if trouble:
+            wrong.append(f"before steps {killed}, then way {number % len(story.ways)}: {trouble}")
+        shutil.rmtree(root / "disturbed")
+    if wrong:
+        pytest.fail(f"{story.command}, killed at one of its {steps} steps:\n" + "\n\n".join(wrong), pytrace=False)
+
+
+Kills = Callable[[int], Sequence[Sequence[int]]]
+"""Of so many steps, groups of those before which a process is killed."""
 
 
 def differences(expected: dict[str, object], found: dict[str, object]) -> str:

@@ -6,19 +6,25 @@ of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from tests.e2e.clouds import CENTRAL, Cloud
+from tests.e2e.clouds import CENTRAL, Cloud, Container
 from tests.e2e.conftest import new_disk, settle
-from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.mortal_program import Program, running_program, steps_to_try
 from tests.e2e.site import Site
 from tests.e2e.test_upgrade import V1, V2, V2_APPEND, Kind, settle_old
+from tests.emulators import Azurite
 from tests.faults.figures import THOROUGH, Figures
-from tests.faults.sweeping import Story, Typed, colleague, must, sweep
+from tests.faults.sweeping import Kills, Story, Typed, colleague, must, sweep, sweep_at_service
+from tests.gs import Bucket as GsBucket
+from tests.gs import Service
+from tests.s3 import Bucket as S3Bucket
+from tests.s3 import SeaweedFS
 from tests.trees import Bytes, Content, build, contents, remove
 
 TODAY = datetime.now(UTC).toordinal()
@@ -230,3 +236,87 @@ def test_a_kill_before_every_step(story: Story, program: Program, in_memory: Pat
     root = in_memory / "site"
     every = 1 if THOROUGH else 40
     sweep(story, root, new_disk(root / "cloud"), program, every=every, offset=TODAY, figures=figures)
+
+
+LARGE: dict[str, Content] = {
+    "1004/Images/large.dcm": Bytes((17 << 20) + 5),
+    "1004/Images/small.dcm": Bytes(50),
+    "OMOP/death.csv": "person_id\n",
+}
+
+
+def changed(root: Path, cloud: Cloud, program: Program) -> Site:
+    """A site that has uploaded one version, and has another one, with a large file, to upload."""
+    site = uploaded(root, cloud, program)
+    build(site.source, LARGE)
+    must(program, site, "journal update --version autumn")
+    return site
+
+
+def unfinished(site: Site) -> object:
+    """What an upload in parts that nobody goes on with has left at the service, which costs money there."""
+    cloud = site.cloud
+    return cloud.service.sessions(cloud.name) if isinstance(cloud, S3Bucket) else None
+
+
+UPLOAD = Story(changed, "file upload", ((Typed("file upload"),), (CHECKIN, Typed("file upload"))), more=unfinished)
+AT_SERVICES = {"upload": UPLOAD, **{str(each.id): cast(Story, each.values[0]) for each in STORIES}}
+
+
+@pytest.fixture
+def new_cloud(request: pytest.FixtureRequest) -> Callable[[], Cloud]:
+    """Makes places at the service of this name."""
+    match request.param:
+        case "azure":
+            azurite: Azurite = request.getfixturevalue("azurite")
+
+            def new_container() -> Cloud:
+                name = azurite.create_container()
+                return Container(azurite, name, azurite.sas(name))
+
+            return new_container
+        case "s3":
+            seaweedfs: SeaweedFS = request.getfixturevalue("seaweedfs")
+            return lambda: S3Bucket(seaweedfs, seaweedfs.create_bucket())
+        case _:
+            gcs: Service = request.getfixturevalue("gcs")
+            token: Path = request.getfixturevalue("tmp_path") / "token"
+            token.write_text("a token")
+            return lambda: GsBucket(gcs, gcs.create_bucket(), token)
+
+
+def some(steps: int) -> list[list[int]]:
+    """A few, spread over a run and those that go on after it."""
+    return [[max(1, steps * part // 7 - TODAY % 3) for part in (2, 3, 4, 5)]]
+
+
+def each(steps: int) -> list[list[int]]:
+    return [[step] for step in range(1, steps + 1)]
+
+
+def every_sixth(steps: int) -> list[list[int]]:
+    return [[step] for step in steps_to_try(steps, every=6, offset=TODAY)]
+
+
+@pytest.mark.timeout(1_500)
+@pytest.mark.parametrize(
+    ("new_cloud", "name", "kills"),
+    [
+        pytest.param("azure", "upload", each if THOROUGH else some, id="upload at azure"),
+        *(
+            pytest.param("azure", name, every_sixth, id=f"{name} at azure", marks=pytest.mark.thorough)
+            for name in ("upgrade of journal-v2", "merge", "download", "mark as uploaded", "remote upload")
+        ),
+        *(
+            pytest.param(service, name, some, id=f"{name} at {service}", marks=pytest.mark.thorough)
+            for service in ("s3", "gs")
+            for name in ("upload", "merge", "download", "upgrade of journal-v2")
+        ),
+    ],
+    indirect=["new_cloud"],
+)
+def test_a_kill_at_a_service(
+    new_cloud: Callable[[], Cloud], name: str, kills: Kills, program: Program, in_memory: Path, figures: Figures
+) -> None:
+    """Before requests of every kind, and in the middle of the body of one."""
+    sweep_at_service(AT_SERVICES[name], in_memory, new_cloud, program, groups=kills, figures=figures)
