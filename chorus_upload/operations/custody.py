@@ -37,10 +37,10 @@ from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.keeping import Keeper
 from chorus_upload.operations.local_files import fetch, read_claim
 from chorus_upload.operations.lock import Lock
-from chorus_upload.operations.temporary import temporary_directory
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
 from chorus_upload.storage.store import Store
+from chorus_upload.storage.temporary import temporary_directory
 from chorus_upload.transfer.publish import publish
 
 

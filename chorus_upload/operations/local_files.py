@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chorus_upload.errors import JournalError
 from chorus_upload.journal.database import private_file
-from chorus_upload.storage.publish import sync_directory
+from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.store import Store
 
 _COMPANIONS = ("-wal", "-shm", "-journal")

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StorageError
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import blocks_of
+from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.guard import remove_dead_guard
 from chorus_upload.storage.keys import LEFTOVER_PREFIX, check_key, is_text
 from chorus_upload.storage.local_errors import translated
@@ -38,7 +39,6 @@ from chorus_upload.storage.publish import (
     exclusive,
     replace,
     status_of,
-    sync_directory,
 )
 from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
 

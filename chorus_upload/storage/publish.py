@@ -136,18 +136,5 @@ def settle(file: io.FileIO) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def sync_directory(directory: Path) -> None:
-    if os.name == "nt":
-        return  # directories cannot be opened there; NTFS journals names itself
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network shares do not do this
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def etag_of(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"

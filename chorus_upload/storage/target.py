@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chorus_upload.errors import ConfigError, StorageError
+from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.guard import try_lock
 from chorus_upload.storage.keys import LEFTOVER_PREFIX
 from chorus_upload.storage.local_errors import translated
 from chorus_upload.storage.local_paths import make_below, path_below
 from chorus_upload.storage.parts import new_part, remove_dead_parts
-from chorus_upload.storage.publish import name_new, sync_directory
+from chorus_upload.storage.publish import name_new
 from chorus_upload.storage.source import FileStat
 
 PARTS = f"{LEFTOVER_PREFIX}parts"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clouds import JOURNAL, LOCK, Cloud, Disk, ask, fetched, files_of, others_of, tables_of
+from tests.e2e.clouds import JOURNAL, LOCK, Cloud, Disk, ask, files_of, others_of, tables_of
 from tests.e2e.mortal_program import KILLED, Ended, Program, steps_to_try
 from tests.e2e.site import Site
 from tests.faults.figures import Figures
-from tests.trees import contents
+from tests.trees import build, contents
 
 OK = (0,)
 
@@ -106,12 +106,13 @@ def end_of(site: Site, *, more: object) -> dict[str, object]:
     Everything on the machine and in the cloud is looked at, so what is left there for good shows as a difference.
     """
     objects = site.cloud.objects()
-    journal = fetched(site.cloud, site.home.with_name("elsewhere"))
+    journal = build(site.home.with_name("elsewhere"), {"fetched.db": objects[JOURNAL]}) / "fetched.db"
     assert LOCK not in objects, "the journal is still locked"
     assert tables_of(site.journal) == tables_of(journal), "the local journal is not the cloud's"
     state: dict[str, object] = {f"{name} in the journal": ask(site.journal, text) for name, text in _ROWS.items()}
     if isinstance(site.cloud, Disk):
         state["evidence"] = ask(journal, _EVIDENCE)
+        state["backups"] = 1 <= len(site.cloud.backups()) <= 3
     for table in ("alembic_version", "modality", "destination", "directory"):
         state[f"{table} in the journal"] = len(ask(journal, f"SELECT * FROM {table}"))  # noqa: S608 - of these names
     return {
@@ -119,8 +120,6 @@ def end_of(site: Site, *, more: object) -> dict[str, object]:
         "sound": ask(journal, "PRAGMA integrity_check"),
         "stored": files_of(objects),
         "beside": sorted(_without_times(others_of(objects))),
-        "number of backups": min(len(site.cloud.backups()), 1),
-        "too many backups": len(site.cloud.backups()) > 3,
         "sources": contents(site.source),
         # Whoever looks into a journal leaves these two, with nothing in them.
         "at home": {name for name in _without_times(_files_at(site.home)) if not name.endswith(("-wal", "-shm"))},

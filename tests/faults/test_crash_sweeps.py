@@ -239,7 +239,7 @@ def test_a_kill_before_every_step(story: Story, program: Program, in_memory: Pat
 
 
 LARGE: dict[str, Content] = {
-    "1004/Images/large.dcm": Bytes((17 << 20) + 5),
+    "1004/Images/large.dcm": Bytes((9 << 20) + 5),
     "1004/Images/small.dcm": Bytes(50),
     "OMOP/death.csv": "person_id\n",
 }
@@ -247,7 +247,9 @@ LARGE: dict[str, Content] = {
 
 def changed(root: Path, cloud: Cloud, program: Program) -> Site:
     """A site that has uploaded one version, and has another one, with a large file, to upload."""
-    site = uploaded(root, cloud, program)
+    site = settle(root / "home", build(root / "source", {"1001/Images/scan.dcm": Bytes(100)}), cloud, threads=1)
+    must(program, site, "journal update --version spring")
+    must(program, site, "file upload")
     build(site.source, LARGE)
     must(program, site, "journal update --version autumn")
     return site

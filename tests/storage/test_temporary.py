@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from chorus_upload.operations.temporary import temporary_directory
+from chorus_upload.storage.temporary import temporary_directory
 
 A_KILLED_COMMAND = """
 import os, signal
-from chorus_upload.operations.temporary import temporary_directory
+from chorus_upload.storage.temporary import temporary_directory
 with temporary_directory() as directory:
     (directory / "journal.db").write_text("patients")
     os.kill(os.getpid(), signal.SIGKILL)
