@@ -117,7 +117,8 @@ class _Steps:
 def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Path) -> None:
     os.chdir(order["home"])
     os.environ.update(order["environment"])
-    tempfile.tempdir = None
+    # Known beforehand: Python finds out by a file of its own, which is no step of the program.
+    tempfile.tempdir = os.environ.get("TMPDIR", tempfile.gettempdir())
     for stream, path in ((sys.stdin, Path(os.devnull)), (sys.stdout, out), (sys.stderr, err)):
         with path.open("r" if stream is sys.stdin else "w") as file:
             os.dup2(file.fileno(), stream.fileno())
