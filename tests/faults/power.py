@@ -210,6 +210,10 @@ class Plug:
         shutil.rmtree(target, ignore_errors=True)
         self._write_directory(self._top, target, names_are_kept)
 
+    def looks(self, *, names_are_kept: bool) -> int:
+        """A number that is another one when something else would be there."""
+        return hash(_looks(self._top, names_are_kept))
+
     def _write_directory(self, directory: _Directory, target: Path, names_are_kept: bool) -> None:  # noqa: FBT001
         target.mkdir(parents=True)
         for name, node in (directory.names if names_are_kept else directory.kept).items():
@@ -258,3 +262,10 @@ class Plug:
         node = self._find(path)
         assert isinstance(node, _Directory), path
         return node
+
+
+def _looks(node: _File | _Directory, names_are_kept: bool) -> object:  # noqa: FBT001
+    if isinstance(node, _File):
+        return (node.kept, len(node.content) if names_are_kept else 0)
+    names = node.names if names_are_kept else node.kept
+    return tuple((name, _looks(names[name], names_are_kept)) for name in sorted(names))

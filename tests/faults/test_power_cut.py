@@ -48,13 +48,17 @@ def power_cuts(root: Path, command: str, *, home: Path, log: Path) -> Iterator[s
     assert exit_code == 0, command
     after, number = shutil.copytree(root, root.with_name("as-it-became"), symlinks=True), 0
     restore(root, before)
-    plug = Plug(root)
+    plug, seen = Plug(root), set[int]()
     for call in calls:
         if not plug.replay(call):
             continue
         number += 1
         if number % EVERY == TODAY % EVERY:
             for names_are_kept in (False, True):
+                looks = plug.looks(names_are_kept=names_are_kept)
+                if looks in seen:
+                    continue
+                seen.add(looks)
                 plug.write_down(root, names_are_kept=names_are_kept)
                 kept = "names are kept" if names_are_kept else "only what was asked for is kept"
                 yield f"{command}, call {number} ({call.name} {call.paths[-1].relative_to(root)}), {kept}"
