@@ -66,7 +66,9 @@ AT_HOME = {
 }
 
 # What the other parts know of storage: the contracts, and how to get what keeps them. Never a kind of store.
-DOORS_OF_STORAGE = {"bandwidth", "keys", "names", "network", "open", "store", "source", "target", "traffic"}
+DOORS_OF_STORAGE = {
+    *("bandwidth", "durable", "keys", "names", "network", "open", "store", "source", "target", "temporary", "traffic")
+}
 
 LONGEST_MODULE = 400
 

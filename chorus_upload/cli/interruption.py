@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from chorus_upload.errors import StoppedAtOnce
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+
+_A_MOMENT = 0.01
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -24,11 +28,30 @@ def _handled_by(handler: object) -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, handler) for number in _SIGNALS}  # type: ignore[arg-type]
+    hook_before, sys.unraisablehook = sys.unraisablehook, _not_lost(sys.unraisablehook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook_before
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def _not_lost(otherwise: Callable[[sys.UnraisableHookArgs], object]) -> Callable[[sys.UnraisableHookArgs], None]:
+    """An interruption that meets Python while it tidies up (`__del__`, a weak reference) is made a moment later.
+
+    Python can raise nothing there: it would print the exception, and go on as if nobody had asked it to stop.
+    """
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            again = threading.Timer(_A_MOMENT, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+        else:
+            otherwise(unraisable)
+
+    return hook
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Journal: `versions`, `observation`, `deliveries`, `commands`, `custody`. A Journ
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -204,9 +205,18 @@ def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) ->
                 f"the journal {path} has the older schema {revision}",
                 hint="Any command that writes to the journal brings it up to date.",
             )
-        shutil.copyfile(path, path.with_name(f"{path.name}.schema-{revision}.backup"))
+        _keep_copy(path, connection, path.with_name(f"{path.name}.schema-{revision}.backup"))
     # A pragma has no effect inside a transaction, and SQLAlchemy would begin one.
     driver(connection).execute("PRAGMA foreign_keys = OFF")
     with connection.begin():
         migrate(connection)
     driver(connection).execute("PRAGMA foreign_keys = ON")
+
+
+def _keep_copy(path: Path, connection: Connection, backup: Path) -> None:
+    """Keep the file as it is, with all that a killed process had committed, and for its owner only."""
+    driver(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("rb") as source, private_file(backup) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())

@@ -38,6 +38,7 @@ from chorus_upload.operations.backups import backups, keep_backup
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.local_files import (
     beside,
+    clear,
     discard,
     drop_claim,
     fetch,
@@ -200,6 +201,7 @@ class Handover:
         state = self.require_lock(journal, state)
         copy, replaced = beside(journal.path, "offered"), False
         try:
+            discard(copy)
             private_file(copy).close()
             journal.copy_to(copy)
             offered = replace(state, state=CustodyState.OFFERED, offered=hash_file(copy)[0])
@@ -209,7 +211,7 @@ class Handover:
         finally:
             # Afterwards it is kept until there is a backup, whatever happens.
             if not replaced:
-                copy.unlink(missing_ok=True)
+                discard(copy)
         state = replace(state, state=CustodyState.RETURNED, base_etag=stored.etag)
         custody.write(journal, state)
         self._back_up(copy, stored)
@@ -222,6 +224,7 @@ class Handover:
         if claim is None:
             return False
         was_there = lock.release(self.store, self.name, lock_id=claim)
+        clear(local)
         drop_claim(local)
         return was_there
 
@@ -326,7 +329,9 @@ class Handover:
     def _let_go(self, journal: Journal, state: Custody) -> Custody:
         """The cloud has it all: remove our lock, if it is still there, and note that."""
         lock.release(self.store, self.name, lock_id=state.lock_id or "")
-        beside(journal.path, "offered").unlink(missing_ok=True)
+        clear(journal.path)
+        # That of a check-out, or an upgrade, that was killed when all but this was done.
+        drop_claim(journal.path)
         state = replace(state, state=CustodyState.IN, lock_id=None, implicit=False)
         custody.write(journal, state)
         return state

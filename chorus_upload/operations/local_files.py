@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from datetime import datetime
@@ -9,10 +10,14 @@ from pathlib import Path
 
 from chorus_upload.errors import JournalError
 from chorus_upload.journal.database import private_file
+from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.store import Store
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite may have beside the file: part of it, or nothing at all without it."""
+
+_WORKING = ("fetched", "offered", "manifest", "copy")
+"""What belongs to a command that has the local journal to itself."""
 
 
 def beside(local: Path, suffix: str) -> Path:
@@ -38,10 +43,17 @@ def discard(journal: Path) -> None:
         journal.with_name(journal.name + suffix).unlink(missing_ok=True)
 
 
+def clear(local: Path) -> None:
+    """Remove the files that commands make beside a local journal while they work: a killed one has left its own."""
+    for suffix in _WORKING:
+        discard(beside(local, suffix))
+
+
 def take_place(fetched: Path, local: Path) -> None:
     """Put a closed journal in the place of the local one, whose companions must not become those of the new one."""
     discard(local)
     fetched.replace(local)
+    sync_directory(local.parent)
     # A backup that was made while the schema was brought up to date is called after the journal.
     for backup in fetched.parent.glob(f"{fetched.name}.schema-*.backup"):
         backup.replace(backup.with_name(backup.name.replace(fetched.name, local.name, 1)))
@@ -52,11 +64,15 @@ def move_aside(local: Path) -> Path:
     dated = f"{local.name}.{datetime.now().astimezone():%Y%m%d%H%M%S}"
     names = (dated, *(f"{dated}-{number}" for number in range(2, 1000)))
     aside = next(path for path in map(local.with_name, names) if not path.exists())
-    for suffix in _COMPANIONS:
-        companion = local.with_name(local.name + suffix)
-        if companion.exists():
-            companion.rename(aside.with_name(aside.name + suffix))
-    return local.rename(aside)
+    # The companions get there first, and leave last: a kill in between leaves a journal that has lost nothing.
+    there = [suffix for suffix in _COMPANIONS if local.with_name(local.name + suffix).exists()]
+    for suffix in there:
+        shutil.copy2(local.with_name(local.name + suffix), aside.with_name(aside.name + suffix))
+    local.rename(aside)
+    for suffix in there:
+        local.with_name(local.name + suffix).unlink(missing_ok=True)
+    sync_directory(local.parent)
+    return aside
 
 
 def moved_aside(local: Path) -> list[Path]:
@@ -80,6 +96,10 @@ def write_claim(local: Path, lock_id: str) -> None:
     try:
         with private_file(beside(local, "claim")) as file:
             file.write(lock_id.encode("ascii"))
+            # It has to outlive a power cut as the lock does, which is elsewhere.
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(local.parent)
     except OSError as error:
         raise JournalError(f"{local} cannot be written: {error.strerror or error}") from error
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
+from io import TextIOWrapper
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.journal import deliveries
+from chorus_upload.journal.database import private_file
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.submissions import Submission
 from chorus_upload.operations.central import is_cloud_journal
+from chorus_upload.operations.local_files import beside, discard
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.publish import publish
 
@@ -23,9 +24,11 @@ def manifest_key(version: str, submission: str) -> str:
 
 def leave_proof(journal: Journal, settings: Settings, submission: Submission, store: Store, *, version: str) -> str:
     """Put the manifest and a copy of the journal into a version folder; gives the manifest's key."""
-    with tempfile.TemporaryDirectory(prefix="chorus-upload-", dir=journal.path.parent) as directory:
-        manifest = Path(directory) / "manifest.csv"
-        with manifest.open("w", encoding="utf-8", newline="") as stream:
+    # Names that are always the same: what a killed command leaves is removed by the next.
+    manifest, copy = beside(journal.path, "manifest"), beside(journal.path, "copy")
+    try:
+        discard(copy)
+        with TextIOWrapper(private_file(manifest), encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["key", "size", "md5", "evidence", "delivered"])
             for record in deliveries.of_submission(journal, submission, version=version):
@@ -34,7 +37,10 @@ def leave_proof(journal: Journal, settings: Settings, submission: Submission, st
         key = manifest_key(version, submission.label)
         publish(store, key, manifest)
         if not is_cloud_journal(settings, f"{version}/{settings.journal.cloud_name}"):
-            copy = Path(directory) / "journal.db"
+            private_file(copy).close()
             journal.copy_to(copy)
             publish(store, f"{version}/{settings.journal.cloud_name}", copy)
+    finally:
+        discard(manifest)
+        discard(copy)
     return key

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
-from chorus_upload.events import Emit, Notice, RemoteDeleted, Tally
+from chorus_upload.events import Emit, Level, Notice, RemoteDeleted, Tally
 from chorus_upload.operations.central import journal_key
 from chorus_upload.storage.keys import check_key
 from chorus_upload.storage.network import Network
@@ -130,10 +130,24 @@ class Doomed:
         return Tally(len(self.objects), sum(each.size for each in self.objects))
 
 
-def doomed(store: Store, settings: Settings, paths: Iterable[str], *, recursive: bool) -> Doomed:
-    """What these paths stand for, as `objects`, each once, and certainly nothing of the journal."""
-    chosen = {each.stored.key: each.stored for each in objects(store, paths, recursive=recursive)}
+def doomed(store: Store, settings: Settings, paths: Iterable[str], *, recursive: bool, emit: Emit) -> Doomed:
+    """What these paths stand for, as `objects`, each once, and certainly nothing of the journal.
+
+    A path at which nothing is any more is told, and ObjectNotFound if there is nothing at all: so who was interrupted
+    types the same again.
+    """
+    chosen: dict[str, StoredObject] = {}
+    missing: list[ObjectNotFound] = []
+    for path in paths:
+        try:
+            chosen |= {each.stored.key: each.stored for each in objects(store, [path], recursive=recursive)}
+        except ObjectNotFound as error:
+            missing.append(error)
+    if missing and not chosen:
+        raise missing[0]
     require_not_the_journal(settings, chosen)
+    for each in missing:
+        emit(Notice(each.message, Level.WARNING))
     return Doomed(list(chosen.values()))
 
 

@@ -36,7 +36,7 @@ from chorus_upload.operations.selecting import require_version, selected_modalit
 from chorus_upload.operations.sending import Run
 from chorus_upload.storage.bandwidth import Throttle
 from chorus_upload.storage.network import Network
-from chorus_upload.storage.open import is_sequential, open_store
+from chorus_upload.storage.open import forget_sessions, is_sequential, open_store
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import AdaptivePool, Pool, ThreadPool
@@ -114,6 +114,8 @@ def upload(
             for version in submissions.versions_written(journal, submission)
         ]
     submissions.complete(journal, submission)
+    if not deliveries.pending_tally(journal, url=url, selection=Selection(modalities=settings.modalities)).files:
+        forget_sessions(sessions)
     return UploadFinished(
         submission=submission.label if manifests else None,
         destination=url,

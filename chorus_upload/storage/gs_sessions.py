@@ -95,6 +95,16 @@ class InFile:
             if known.pop(task.name, None) is not None:
                 self._write(known)
 
+    def forget_all(self) -> None:
+        """Remove the file, with what a process has left that was killed while it wrote it."""
+        with self._lock, suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            self._beside.unlink(missing_ok=True)
+
+    @property
+    def _beside(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.new")
+
     def _read(self) -> dict[str, tuple[str, float]]:
         """What the file says, without sessions that are older than the service keeps them."""
         try:
@@ -106,9 +116,10 @@ class InFile:
         return {name: entry for name, entry in known.items() if entry[1] > oldest}
 
     def _write(self, known: Mapping[str, tuple[str, float]]) -> None:
-        beside = self.path.with_name(f"{self.path.name}.new")
+        beside = self._beside
         with suppress(OSError):
             if not known:
+                beside.unlink(missing_ok=True)
                 self.path.unlink(missing_ok=True)
                 return
             # Whoever was killed while writing it has left one; opened anew it might keep its permissions.

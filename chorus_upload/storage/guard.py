@@ -41,14 +41,26 @@ def guarded(directory: Path) -> Iterator[None]:
             _give_back(descriptor, path)
 
 
+def remove_dead_guard(directory: Path) -> None:
+    """Remove the guard that a killed process has left in `directory`. Waits for nobody."""
+    path = directory / GUARD_NAME
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        try:
+            if try_lock(descriptor) and is_still(path, descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
 def _take(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            _lock(descriptor)
+            lock(descriptor)
             # The previous holder removes the file before letting go, and then this lock is on a file that
             # nobody else will ever see: only the lock on the file that is there now counts.
-            if _is_still(path, descriptor):
+            if is_still(path, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -56,7 +68,8 @@ def _take(path: Path) -> int:
         os.close(descriptor)
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
+def is_still(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one that is at `path` now."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -74,7 +87,8 @@ if sys.platform == "win32":
             return False
         return True
 
-    def _lock(descriptor: int) -> None:
+    def lock(descriptor: int) -> None:
+        """Lock an open file until it is closed; waits as long as it takes. Raises LocksUnsupported."""
         while True:
             try:
                 msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
@@ -105,7 +119,8 @@ else:
             return False
         return True
 
-    def _lock(descriptor: int) -> None:
+    def lock(descriptor: int) -> None:
+        """Lock an open file until it is closed; waits as long as it takes. Raises LocksUnsupported."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import stat as modes
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,18 +26,19 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StorageError
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import blocks_of
+from chorus_upload.storage.durable import sync_directory
+from chorus_upload.storage.guard import remove_dead_guard
 from chorus_upload.storage.keys import LEFTOVER_PREFIX, check_key, is_text
 from chorus_upload.storage.local_errors import translated
 from chorus_upload.storage.local_paths import make_below, path_below
+from chorus_upload.storage.parts import new_part, remove_dead_parts
 from chorus_upload.storage.publish import (
     compare,
     create,
     etag_of,
     exclusive,
     replace,
-    settle,
     status_of,
-    sync_directory,
 )
 from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
 
@@ -109,6 +108,7 @@ class LocalStore:
         stored = self.stat(key)
         if stored is None:
             raise ObjectNotFound(f"there is no {key} in {self.url}")
+        self._sweep(path.parent)
         with translated(f"opening {key}"):
             reader = _Reader(path, key)
             reader.seek(offset)
@@ -132,14 +132,13 @@ class LocalStore:
                 with translated(f"writing {key}"):
                     _write(file, block)
             with translated(f"writing {key}"):
-                settle(file)
-                file.close()  # Windows renames no open file
                 if path.is_dir():
                     raise StorageError(f"{key} is a directory in {self.url}")
+                # It stays open, and so locked, until it has its name.
                 if create_only:
-                    status = create(unfinished, path, key)
+                    status = create(unfinished, file, path, key)
                 else:
-                    status = replace(unfinished, path, if_match=if_match, key=key)
+                    status = replace(unfinished, file, path, if_match=if_match, key=key)
                 sync_directory(path.parent)
         return _describe(key, status)
 
@@ -166,6 +165,8 @@ class LocalStore:
                     if if_match is not None:
                         compare(status_of(path), if_match, key)
                     path.unlink()
+                    # A lock that was given back must not be there again after a power cut.
+                    sync_directory(path.parent)
             except (FileNotFoundError, NotADirectoryError):
                 self._check_root()
                 if if_match is not None:
@@ -229,29 +230,23 @@ class LocalStore:
                 self._remove_empty(path.parent)
 
     def _new_file(self, directory: Path) -> tuple[Path, io.FileIO]:
-        unfinished = directory / f"{LEFTOVER_PREFIX}{secrets.token_hex(8)}.part"
         while True:
-            self._make_directory(directory)
+            make_below(self._root, directory)
+            self._sweep(directory)
             try:
-                return unfinished, io.FileIO(unfinished, "xb")
+                return new_part(directory)
             except FileNotFoundError:
                 # Somebody deleted the last object of this directory, and the directory with it, just now.
                 self._check_root()
 
-    def _make_directory(self, directory: Path) -> None:
-        make_below(self._root, directory)
-        self._sweep(directory)
-
     def _sweep(self, directory: Path) -> None:
-        """Remove what killed processes left in `directory`, once for each directory that is written to."""
+        """Remove what killed processes left in `directory`, once for each that is written to or read back from."""
         with self._sweeping:
             if directory in self._swept:
                 return
             self._swept.add(directory)
-        with suppress(OSError):
-            for each in directory.glob(f"{LEFTOVER_PREFIX}*.part"):
-                if time.time() - each.stat().st_mtime > _LEFTOVER_AGE:
-                    each.unlink()
+        remove_dead_parts(directory, older_than=_LEFTOVER_AGE)
+        remove_dead_guard(directory)
 
     def _remove_empty(self, directory: Path) -> None:
         """Remove `directory` and those above it, below the root, as far as they are empty."""

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from chorus_upload.errors import StorageError
+from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.keys import LEFTOVER_PREFIX, check_key
 from chorus_upload.storage.names import refused_by_windows
-from chorus_upload.storage.publish import sync_directory
 
 
 def path_below(root: Path, key: str) -> Path:

@@ -67,6 +67,13 @@ def open_store(
     raise _unsupported(location, "stored", _STORES)
 
 
+def forget_sessions(sessions: Path) -> None:
+    """Nothing is under way any more of what `open_store` remembers there: an address opens one object."""
+    from chorus_upload.storage.gs_sessions import InFile
+
+    InFile(sessions).forget_all()
+
+
 def unsupported(settings: Settings) -> list[str]:
     """What the configuration names and this version cannot open, as sentences."""
     found = [

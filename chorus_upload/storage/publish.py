@@ -17,9 +17,16 @@ from chorus_upload.storage.guard import LocksUnsupported, guarded
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 
 
-def create(unfinished: Path, path: Path, key: str) -> os.stat_result:
-    """Give `unfinished` the name `path` unless it is taken (then ObjectExists), and a time of its own."""
+def create(unfinished: Path, file: io.FileIO, path: Path, key: str) -> os.stat_result:
+    """Give `unfinished`, open as `file`, the name `path` unless it is taken (then ObjectExists), and a time of its own.
+
+    Content and time are on the disk before the name is.
+    """
+    if os.name == "nt":
+        _close_for_windows(file)
     status = _stamp(unfinished, None)
+    if not file.closed:
+        settle(file)
     name_new(unfinished, path, key)
     return status
 
@@ -50,15 +57,29 @@ def _create_without_links(unfinished: Path, path: Path, key: str) -> None:
         unfinished.rename(path)
 
 
-def replace(unfinished: Path, path: Path, *, if_match: str | None, key: str) -> os.stat_result:
-    """Put `unfinished` in the place of `path`, if that is what `if_match` says (else PreconditionFailed)."""
+def replace(unfinished: Path, file: io.FileIO, path: Path, *, if_match: str | None, key: str) -> os.stat_result:
+    """Put `unfinished`, open as `file`, in the place of `path`, if that is what `if_match` says.
+
+    PreconditionFailed if it is not. Content and time are on the disk before the name is.
+    """
+    settle(file)
+    if os.name == "nt":
+        _close_for_windows(file)
     with exclusive(path.parent, needed=if_match is not None):
         before = status_of(path)
         if if_match is not None:
             compare(before, if_match, key)
         status = _stamp(unfinished, before)
+        if not file.closed:
+            os.fsync(file.fileno())
         unfinished.replace(path)
     return status
+
+
+def _close_for_windows(file: io.FileIO) -> None:
+    """It renames no open file, and closing one that was written to may change its time."""
+    os.fsync(file.fileno())
+    file.close()
 
 
 @contextmanager
@@ -113,19 +134,6 @@ def settle(file: io.FileIO) -> None:
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def sync_directory(directory: Path) -> None:
-    if os.name == "nt":
-        return  # directories cannot be opened there; NTFS journals names itself
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network shares do not do this
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def etag_of(status: os.stat_result) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import stat as modes
 import time
 from collections.abc import Iterator
@@ -14,10 +13,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chorus_upload.errors import ConfigError, StorageError
+from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.guard import try_lock
 from chorus_upload.storage.keys import LEFTOVER_PREFIX
 from chorus_upload.storage.local_errors import translated
 from chorus_upload.storage.local_paths import make_below, path_below
+from chorus_upload.storage.parts import new_part, remove_dead_parts
 from chorus_upload.storage.publish import name_new
 from chorus_upload.storage.source import FileStat
 
@@ -59,7 +60,10 @@ class Unfinished:
     def publish(self, *, mtime_us: int, replace: bool) -> None:
         """Give the file its name and time. Raises ObjectExists when the name is taken and `replace` is not said."""
         with translated(f"writing {self._at}"):
-            self.file.close()  # Windows renames no open file
+            # Its size and time will pass for it: they must not outlive the content in a power cut.
+            os.fsync(self.file.fileno())
+            if os.name == "nt":
+                self.file.close()  # it renames no open file; elsewhere that keeps it locked until it has its name
             os.utime(self._path, ns=(mtime_us * 1000, mtime_us * 1000))
             if replace:
                 self._path.replace(self._at)
@@ -80,6 +84,7 @@ class Target:
             raise ConfigError(f"{root} is not a directory")
         if (self._root / PARTS).is_symlink():
             raise ConfigError(f"{root / PARTS} is a link, which leads elsewhere")
+        self._written: set[Path] = set()
         with translated(f"making {root}"):
             (self._root / PARTS).mkdir(parents=True, exist_ok=True)
 
@@ -125,6 +130,8 @@ class Target:
             with file:
                 yield unfinished
         finally:
+            if unfinished.is_published:
+                self._written.add(at.parent)
             with suppress(FileNotFoundError):
                 if unfinished.is_published or not is_kept or not place.stat().st_size:
                     place.unlink()
@@ -132,9 +139,13 @@ class Target:
     def close(self, *, is_done: bool) -> None:
         """Remove the directory of unfinished files when it is empty; when all `is_done`, what was forgotten there, too.
 
-        What another process may be working on is left to it.
+        What another process may be working on is left to it, and so is what is kept for the next run.
         """
+        with translated(f"writing {self}"):
+            for directory in self._written:
+                sync_directory(directory)
         parts = self._root / PARTS
+        remove_dead_parts(parts, older_than=_FORGOTTEN_SECONDS)
         with suppress(OSError):
             for each in parts.iterdir() if is_done else ():
                 if time.time() - each.stat().st_mtime > _FORGOTTEN_SECONDS:
@@ -150,8 +161,7 @@ class Target:
             with suppress(FileNotFoundError):
                 if content is not None and (kept := _kept(parts, path, content)):
                     return kept
-                place = parts / f"{secrets.token_hex(16)}.part"
-                return place, io.FileIO(place, "x+b")
+                return new_part(parts)
 
 
 def _kept(parts: Path, path: str, content: bytes) -> tuple[Path, io.FileIO] | None:

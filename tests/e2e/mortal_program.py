@@ -1,8 +1,7 @@
-"""The real program in processes of its own, which start quickly, and may be killed without a warning before a step.
+"""The real program in processes of its own, which start quickly, and may be killed without a warning at any step.
 
-A step is what the program does to the world: a transaction of the journal that changes something, a put or a delete
-at a service, a file that gets a name or loses it. To start Python anew for each would take too long: one process
-imports the program and then forks.
+`mortal_steps` says what a step is. To start Python anew for each run would take too long: one process imports the
+program and then forks.
 """
 
 from __future__ import annotations
@@ -16,30 +15,31 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from select import select
 from typing import Any
-
-from sqlalchemy import Connection
 
 import chorus_upload
 from chorus_upload.cli.app import main
-from chorus_upload.journal.database import driver
-from chorus_upload.journal.journal import Journal
-from chorus_upload.storage.azure import AzureStore
+from tests.e2e.mortal_steps import count_steps
 
 KILLED = -signal.SIGKILL
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended, after how many steps, and what it said."""
+    """How a run ended, after how many steps and seconds, and what it said."""
 
     exit_code: int
     steps: int
+    seconds: float
     out: str
     err: str
 
@@ -56,9 +56,25 @@ class Program:
         """The root directory as this program sees it, with what is mounted for it alone."""
         return Path(f"/proc/{self._process.pid}/root")
 
-    def run(self, *arguments: str, home: Path, die_before: int | None = None) -> Ended:
-        """One run in the directory `home`, killed before its step of that number (the first is 1)."""
-        order = {"home": str(home), "arguments": arguments, "die_before": die_before}
+    def run(
+        self,
+        *arguments: str,
+        home: Path,
+        die_before: int | None = None,
+        signals: Sequence[tuple[float, int]] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """One run in the directory `home`, killed before its step of that number (the first is 1).
+
+        From outside it gets `signals`, each so many seconds after the one before it (the first after the start).
+        """
+        order = {
+            "home": str(home),
+            "arguments": arguments,
+            "die_before": die_before,
+            "signals": signals,
+            "environment": dict(environment or {}),
+        }
         assert self._process.stdin
         assert self._process.stdout
         with self._lock:
@@ -98,41 +114,15 @@ class _Steps:
             self._shared[:8] = number.to_bytes(8, "little")
 
 
-def _count(step: Callable[[], None]) -> None:
-    """Have everything that the program does to the world counted."""
-    transaction = Journal.transaction
-
-    @contextmanager
-    def counted_transaction(self: Journal) -> Iterator[Connection]:
-        with transaction(self) as connection:
-            database = driver(connection)
-            before = database.total_changes
-            yield connection
-            if database.total_changes != before:
-                step()
-
-    Journal.transaction = counted_transaction  # type: ignore[method-assign]
-    for name in ("put", "delete"):
-        setattr(AzureStore, name, _after(step, getattr(AzureStore, name)))
-    for name in ("rename", "replace", "link", "unlink"):
-        setattr(os, name, _after(step, getattr(os, name), if_there=True))
-
-
-def _after(step: Callable[[], None], real: Callable[..., Any], *, if_there: bool = False) -> Callable[..., Any]:
-    def counted(first: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - it stands for any of them
-        if not if_there or os.path.lexists(first):
-            step()
-        return real(first, *arguments, **options)
-
-    return counted
-
-
 def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Path) -> None:
     os.chdir(order["home"])
+    os.environ.update(order["environment"])
+    # Known beforehand: Python finds out by a file of its own, which is no step of the program.
+    tempfile.tempdir = os.environ.get("TMPDIR", tempfile.gettempdir())
     for stream, path in ((sys.stdin, Path(os.devnull)), (sys.stdout, out), (sys.stderr, err)):
         with path.open("r" if stream is sys.stdin else "w") as file:
             os.dup2(file.fileno(), stream.fileno())
-    _count(_Steps(shared, order["die_before"]))
+    count_steps(_Steps(shared, order["die_before"]))
     code = main(order["arguments"])
     # What was left open has its warning now, which Python would give at its end.
     gc.collect()
@@ -146,20 +136,43 @@ def _serve() -> None:
     said = Path(os.environ.get("TMPDIR", "/tmp")) / f"mortal-{os.getpid()}"  # noqa: S108 - removed below
     gc.freeze()
     out, err = said.with_suffix(".out"), said.with_suffix(".err")
+    out.touch()
+    err.touch()
     answer = os.fdopen(os.dup(1), "w")
     try:
         for line in iter(sys.stdin.readline, ""):
             shared = mmap.mmap(-1, 8)
             child = os.fork()
+            order, begun = json.loads(line), time.monotonic()
             if not child:
-                _be_the_program(json.loads(line), shared, out, err)
+                try:
+                    _be_the_program(order, shared, out, err)
+                finally:
+                    # Whatever happens, an interruption before the program can hear it: not as the other process.
+                    os._exit(_INTERRUPTED)
+            _send(order["signals"], child)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            told = Ended(code, int.from_bytes(shared[:8], "little"), out.read_text(), err.read_text())
+            steps, seconds = int.from_bytes(shared[:8], "little"), time.monotonic() - begun
+            told = Ended(code, steps, seconds, out.read_text(), err.read_text())
             print(json.dumps({name: getattr(told, name) for name in Ended.__slots__}), file=answer, flush=True)
     finally:
         answer.close()
         out.unlink(missing_ok=True)
         err.unlink(missing_ok=True)
+
+
+def _send(signals: Sequence[tuple[float, int]], child: int) -> None:
+    """Send these signals to a process that is not waited for yet, as long as it runs."""
+    if not signals:
+        return
+    process = os.pidfd_open(child)
+    try:
+        for seconds, number in signals:
+            if select([process], [], [], seconds)[0]:
+                return
+            signal.pidfd_send_signal(process, number)
+    finally:
+        os.close(process)
 
 
 def steps_to_try(number: int, *, every: int, offset: int) -> Sequence[int]:

@@ -116,6 +116,12 @@ def test_delete(site: Site) -> None:
     assert not [key for key in central(site) if key.startswith("notes")]
     assert "nothing at" in site.run("remote", "delete", "--yes", "notes", exit_code=23).err
 
+    # An interrupted one is typed again: what is gone already keeps nobody.
+    site.cloud.put("data/notes/a.txt", b"1")
+    ran = site.run("remote", "delete", "-r", "--yes", "notes/deep", "notes")
+    assert "nothing at notes/deep" in ran.err
+    assert not [key for key in central(site) if key.startswith("notes")]
+
     # What the journal calls delivered is missed.
     site.run("remote", "delete", "--yes", "spring/OMOP/person.csv")
     assert "missing: spring/OMOP/person.csv" in site.run("file", "verify", exit_code=3).out

@@ -14,22 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clouds import (
-    JOURNAL,
-    LOCK,
-    Container,
-    ask,
-    fetched,
-    files_of,
-    tables_of,
-)
 from tests.e2e.conftest import new_disk
 from tests.e2e.mortal_program import KILLED, Program, running_program, steps_to_try
 from tests.e2e.two_versions import (
-    AUTUMN,
     EXPLICIT,
     IMPLICIT,
-    SPRING,
     as_recorded,
     goes_on,
     restore,
@@ -39,7 +28,7 @@ from tests.e2e.two_versions import (
 )
 from tests.faults.figures import THOROUGH, Figures
 
-EVERY = 1 if THOROUGH else 20
+EVERY = 1 if THOROUGH else 50
 TODAY = datetime.now(UTC).toordinal()
 
 
@@ -90,27 +79,3 @@ def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_m
                     wrong.append(f"{command}, before step {step} of {steps}, {giving_back=}: {error}")
     assert wrong == []
     assert killed > 3
-
-
-@pytest.mark.parametrize("command", IMPLICIT)
-def test_a_kill_at_a_service(
-    command: str, program: Program, container: Container, tmp_path: Path, figures: Figures
-) -> None:
-    site = settled(tmp_path, container, program)
-    for earlier in IMPLICIT[: IMPLICIT.index(command)]:
-        typed(program, site, earlier)
-    deaths = 0
-    for step in (3, 7, 12, 17):
-        # Each goes on where the one before was killed.
-        deaths += program.run(*shlex.split(command), home=site.home, die_before=step).exit_code == KILLED
-    goes_on(program, site, IMPLICIT[IMPLICIT.index(command) :], giving_back=True)
-    figures.count("kills", deaths)
-
-    assert deaths >= 2
-    objects = container.objects()
-    assert LOCK not in objects
-    assert files_of(objects).keys() == {f"spring/{path}" for path in SPRING} | {f"autumn/{path}" for path in AUTUMN}
-    assert ask(site.journal, "SELECT count(*) FROM delivery") == [(len(SPRING) + len(AUTUMN),)]
-    assert tables_of(site.journal) == tables_of(fetched(container, tmp_path))
-    assert objects[JOURNAL] in container.backups().values()
-    assert len(container.backups()) <= 3

@@ -91,6 +91,26 @@ def test_a_journal_is_migrated_when_it_is_opened_after_a_backup(
     assert (tmp_path / "journal.db.schema-0001.backup").read_bytes() == original
 
 
+def test_the_backup_has_what_a_killed_process_had_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is in the write-ahead log, and not in the file yet. Like the journal, the backup is its owner's alone."""
+    made, path = tmp_path / "made.db", tmp_path / "journal.db"
+    Journal.create(made).close()
+    with closing(sqlite3.connect(made)) as database:
+        database.execute("INSERT INTO modality (name) VALUES ('Images')")
+        database.commit()
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{made}{suffix}", f"{path}{suffix}")
+    assert path.with_name("journal.db-wal").stat().st_size
+    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+
+    Journal.open(path).close()
+
+    backup = tmp_path / "journal.db.schema-0001.backup"
+    with closing(sqlite3.connect(f"{backup.as_uri()}?immutable=1", uri=True)) as database:
+        assert database.execute("SELECT name FROM modality").fetchall() == [("Images",)]
+    assert backup.stat().st_mode & 0o077 == 0
+
+
 def test_the_schema_of_a_newer_tool_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     Journal.create(path).close()

@@ -503,3 +503,29 @@ def test_a_lock_that_is_broken_meanwhile_is_told_and_the_work_is_not_lost(
     assert [text for text in warnings_in(site) if "was broken (it is gone); the work goes on" in text]
     assert commands_in(site.cloud) == ["goes on"]
     assert not locked(site).exists()
+
+
+def test_a_check_in_leaves_nothing_beside_the_journal(site: Site) -> None:
+    """Whatever commands have left there that were killed: a check-out, an upgrade, an upload, another check-in."""
+    checkout(site.settings, local_journal=None, emit=site.events.append)
+    names = ("claim", "fetched", "fetched-wal", "offered", "offered-journal", "manifest", "copy", "copy-journal")
+    for name in names:
+        site.local.with_name(f"{site.local.name}.{name}").write_text("a patient's name")
+
+    checkin(site.settings, local_journal=None, emit=site.events.append)
+
+    left = {path.name.removeprefix(f"{site.local.name}.") for path in site.local.parent.glob(f"{site.local.name}.*")}
+    assert left == {"writer"}
+
+
+def test_a_claim_whose_check_out_ended_otherwise_takes_nothing_away(site: Site) -> None:
+    """It names a lock of the past: the next check-out has one of its own, and nobody else's is touched."""
+    with site.journal("first"):
+        pass
+    site.local.with_name(f"{site.local.name}.claim").write_text("0" * 32)
+
+    with site.journal("second"):
+        assert json.loads(locked(site).read_text())["id"] != "0" * 32
+
+    assert commands_in(site.cloud) == ["first", "second"]
+    assert not locked(site).exists()

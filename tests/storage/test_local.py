@@ -248,7 +248,7 @@ class TestWithoutLinks:
     def test_without_locks_there_is_no_create_only(
         self, store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(guard, "_lock", no_locks)
+        monkeypatch.setattr(guard, "lock", no_locks)
         with pytest.raises(LocksUnsupported):
             store.put("a", b"1", size=1, create_only=True)
         assert everything(root) == [".chorus-upload-guard"]
@@ -261,7 +261,7 @@ def no_locks(_: int) -> None:
 def test_without_locks_conditions_are_refused_and_the_rest_works(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "_lock", no_locks)
+    monkeypatch.setattr(guard, "lock", no_locks)
     store.put("a", b"1", size=1, create_only=True)
     etag = put(store, "a")
     with pytest.raises(StorageError, match="locked"):

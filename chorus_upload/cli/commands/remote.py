@@ -159,7 +159,7 @@ def delete(
 
     run = current(context)
     with stopped_by_signals() as stop, remote.central_store(run.settings, stop=stop) as store:
-        doomed = remote.doomed(store, run.settings, paths, recursive=recursive)
+        doomed = remote.doomed(store, run.settings, paths, recursive=recursive, emit=run.emit)
         told = f"{files_text(doomed.tally.files)}, {size(doomed.tally.bytes)}, are deleted from {store.url} for good"
         if not yes:
             require_somebody(run, told, hint="'remote delete --yes' does it without a question")

@@ -1,0 +1,35 @@
+"""SIGKILL before every step of the other commands that change something; `test_sigkill.py` has update and upload.
+
+Here every so-manieth step has its turn, other ones on other days; with `CHORUS_EVERY_STEP=1` in the environment all
+of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import new_disk
+from tests.e2e.mortal_program import Program, running_program
+from tests.faults.figures import THOROUGH, Figures
+from tests.faults.stories import STORIES
+from tests.faults.sweeping import Story, sweep
+
+TODAY = datetime.now(UTC).toordinal()
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Program]:
+    with running_program() as program:
+        yield program
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("story", STORIES)
+def test_a_kill_before_every_step(story: Story, program: Program, in_memory: Path, figures: Figures) -> None:
+    root = in_memory / "site"
+    every = 1 if THOROUGH else 40
+    sweep(story, root, new_disk(root / "cloud"), program, every=every, offset=TODAY, figures=figures)
