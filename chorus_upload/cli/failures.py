@@ -8,7 +8,7 @@ from collections.abc import Callable
 import typer
 
 from chorus_upload.cli.render.sink import Failure
-from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError, StoppedAtOnce
+from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError, OutOfResources, StoppedAtOnce
 
 EXIT_UNEXPECTED = 1
 
@@ -22,6 +22,7 @@ _PLEASE_REPORT = "this is a defect of chorus-upload: please report it, with the 
 
 def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], str]) -> Failure:
     """Describe what ended a command. A traceback comes with `verbose` only; nothing of it holds a secret."""
+    error = OutOfResources.of(error) or error
     shown = redact("".join(traceback.format_exception(error))) if verbose else None
     match error:
         case ChorusError():

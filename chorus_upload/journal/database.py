@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
 
-from chorus_upload.errors import JournalError, JournalLocked, SchemaTooNew
+from chorus_upload.errors import ChorusError, JournalError, JournalLocked, OutOfResources, SchemaTooNew
 from chorus_upload.journal.schema import SCHEMA_REVISION
 
 OLD_TABLES = frozenset({"journal", "journal_v2"})
@@ -44,7 +44,7 @@ def journal_errors(path: Path) -> Iterator[None]:
         raise translate(cause, path) from error
 
 
-def translate(cause: BaseException | None, path: Path) -> JournalError:
+def translate(cause: BaseException | None, path: Path) -> ChorusError:
     """The one place where an SQLite error becomes ours."""
     code = getattr(cause, "sqlite_errorname", "")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -60,6 +60,8 @@ def translate(cause: BaseException | None, path: Path) -> JournalError:
             f"the disk is full: the journal {path} could not be written",
             hint="Everything recorded so far is safe. Make room and repeat the command.",
         )
+    if code.startswith("SQLITE_CANTOPEN") and (exhausted := _exhausted()):
+        return exhausted
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR")):
         return JournalError(
             f"the journal {path} cannot be written or read ({cause})", hint="Check the directory and its permissions."
@@ -67,6 +69,15 @@ def translate(cause: BaseException | None, path: Path) -> JournalError:
     if code.startswith("SQLITE_CONSTRAINT"):
         return JournalError(f"the journal {path} refused a change that would break its rules ({cause})")
     return JournalError(f"the journal {path} cannot be used ({cause})")
+
+
+def _exhausted() -> OutOfResources | None:
+    """SQLite does not say why it cannot open a file: whether it is because nobody could open any."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return OutOfResources.of(error)
+    return None
 
 
 class WriterLock:

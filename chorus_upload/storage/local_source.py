@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from chorus_upload.config.addresses import archive_kind
-from chorus_upload.errors import DeletionRefused
+from chorus_upload.errors import DeletionRefused, OutOfResources
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
 from chorus_upload.storage.source import Directory, FileStat, SmallFile
@@ -81,6 +81,8 @@ class LocalSource:
             try:
                 found = self._list(branch)
             except OSError as error:
+                if exhausted := OutOfResources.of(error):
+                    raise exhausted from error
                 if not branch.path:
                     raise self._unusable(error) from error
                 yield Directory(branch.path, [], [_problem(ProblemKind.UNREADABLE_DIRECTORY, branch.path, error)])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import xxhash
 
+from chorus_upload.errors import OutOfResources
 from chorus_upload.model import Problem, ProblemKind, Reading
 from chorus_upload.storage.source import FileStat, Source
 
@@ -91,7 +92,7 @@ def read_file(
     """Read and hash one file, which a moment ago looked as `expected`.
 
     What is in the way of that is a Problem, not an exception. A file that looks different by now, and does
-    so until all of it is read, is read as it is. Raises Stopped when `stop` is set meanwhile.
+    so until all of it is read, is read as it is. Raises Stopped when `stop` is set meanwhile, and OutOfResources.
     """
     try:
         if expected.size <= BLOCK:
@@ -103,6 +104,8 @@ def read_file(
     except FileNotFoundError:
         return Problem(ProblemKind.VANISHED, path, "it was there during the scan")
     except OSError as error:
+        if exhausted := OutOfResources.of(error):
+            raise exhausted from error
         return Problem(ProblemKind.UNREADABLE_FILE, path, error.strerror or str(error))
 
 

@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ class Ended:
     err: str
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the world does to one run: a function ("module:name") that is called in its process before it begins."""
+
+    function: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
 class Program:
     """Runs the program as often as one likes, by way of a process that has imported it."""
 
@@ -56,9 +64,10 @@ class Program:
         """The root directory as this program sees it, with what is mounted for it alone."""
         return Path(f"/proc/{self._process.pid}/root")
 
-    def run(self, *arguments: str, home: Path, die_before: int | None = None) -> Ended:
+    def run(self, *arguments: str, home: Path, die_before: int | None = None, under: Sequence[Condition] = ()) -> Ended:
         """One run in the directory `home`, killed before its step of that number (the first is 1)."""
-        order = {"home": str(home), "arguments": arguments, "die_before": die_before}
+        conditions = [(each.function, each.arguments) for each in under]
+        order = {"home": str(home), "arguments": arguments, "die_before": die_before, "under": conditions}
         assert self._process.stdin
         assert self._process.stdout
         with self._lock:
@@ -133,6 +142,9 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
         with path.open("r" if stream is sys.stdin else "w") as file:
             os.dup2(file.fileno(), stream.fileno())
     _count(_Steps(shared, order["die_before"]))
+    for function, arguments in order["under"]:
+        module, _, name = function.partition(":")
+        getattr(importlib.import_module(module), name)(**arguments)
     code = main(order["arguments"])
     # What was left open has its warning now, which Python would give at its end.
     gc.collect()
