@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat as modes
 import threading
@@ -15,7 +16,7 @@ from chorus_upload.config.addresses import archive_kind
 from chorus_upload.errors import DeletionRefused, OutOfResources
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
-from chorus_upload.storage.source import Directory, FileStat, SmallFile
+from chorus_upload.storage.source import Directory, FileReplaced, FileStat, SmallFile
 from chorus_upload.storage.store import Origin
 
 _OPEN_FILE = (
@@ -38,6 +39,18 @@ class _Branch:
     path: str
     above: tuple[tuple[int, int], ...] = ()
     through_link: bool = False
+
+
+class _File(io.FileIO):
+    """A file that is being read. Whoever writes to it may put its time back, but not that of the change itself."""
+
+    _changed: int | None = None
+
+    def is_other(self, status: os.stat_result) -> bool:
+        """Whether this is another state than at the first look."""
+        before, self._changed = self._changed, status.st_ctime_ns
+        # On Windows that is the time at which the file was made.
+        return os.name != "nt" and before not in (None, status.st_ctime_ns)
 
 
 class LocalSource:
@@ -123,12 +136,15 @@ class LocalSource:
         """See `Source.open`. What is not a regular file (any more) is an OSError too, and never waited for."""
         descriptor = os.open(self._full(path), _OPEN_FILE)
         if modes.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb", buffering=0)
+            return _File(descriptor, "rb")
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)
 
     def open_stat(self, stream: BinaryIO) -> FileStat:
+        """See `Source.open_stat`. FileReplaced when the file was touched since, though that may not show otherwise."""
         status = os.fstat(stream.fileno())
+        if isinstance(stream, _File) and stream.is_other(status):
+            raise FileReplaced(errno.EBUSY, "it changed while it was read")
         return FileStat(status.st_size, status.st_mtime_ns // 1000)
 
     def close(self) -> None:
