@@ -30,6 +30,11 @@ NETWORK_FILE_SYSTEMS = frozenset(
 """Linux names of file systems on which SQLite's write-ahead log does not work (it needs shared memory)."""
 
 
+_DESCRIPTORS = 4
+"""As many as SQLite may open for a journal: the file, what is written ahead, its index, and a temporary file."""
+
+DAMAGED_HINT = "docs/recovery.md says how to go on."
+
 MOUNTS = Path("/proc/self/mounts")
 """Where Linux says what is mounted where."""
 
@@ -73,10 +78,14 @@ def translate(cause: BaseException | None, path: Path) -> ChorusError:
 
 def _exhausted() -> OutOfResources | None:
     """SQLite does not say why it cannot open a file: whether it is because nobody could open any."""
+    opened: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_DESCRIPTORS))
     except OSError as error:
         return OutOfResources.of(error)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
     return None
 
 
@@ -205,7 +214,10 @@ def schema_revision(connection: Connection) -> str | None:
     """The revision of the schema; None for an empty database. Raises JournalError for a foreign one."""
     tables = set(connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
     if "alembic_version" in tables:
-        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        if revision is None:
+            raise JournalError("this journal does not say which schema it has", hint=DAMAGED_HINT)
+        return str(revision)
     if tables & OLD_TABLES:
         raise JournalError(
             "this journal was written by an older chorus-upload",

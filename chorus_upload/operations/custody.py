@@ -10,7 +10,6 @@ takes both up again, and `journal checkin` gives them back. `handover.py` has th
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -36,7 +35,7 @@ from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.keeping import Keeper
-from chorus_upload.operations.local_files import fetch, read_claim
+from chorus_upload.operations.local_files import fetch, read_claim, temporary_directory
 from chorus_upload.operations.lock import Lock
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
@@ -113,9 +112,9 @@ def _reading(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -
         raise JournalNotCheckedOut(f"there is no journal at {local}", hint="`journal checkout` fetches it.")
     with (
         _cloud(settings) as store,
-        tempfile.TemporaryDirectory(prefix="chorus-upload-") as directory,
+        temporary_directory() as directory,
     ):
-        copy = Path(directory) / "journal.db"
+        copy = directory / "journal.db"
         if store.stat(settings.journal.cloud_name) is None:
             raise JournalNotCheckedOut(
                 f"there is no journal at {settings.journal.cloud} yet", hint="`journal update` makes the first one."
@@ -245,8 +244,8 @@ def unlock(settings: Settings, *, emit: Emit, shown: Lock | None = None) -> None
         if shown is not None and held.id != shown.id:
             raise JournalLocked(f"the lock has changed hands: {held.sentence}", hint=held.advice)
         if held.of_older_tool and store.stat(name) is None:
-            with tempfile.TemporaryDirectory(prefix="chorus-upload-") as directory:
-                copy = Path(directory) / "journal.db"
+            with temporary_directory() as directory:
+                copy = directory / "journal.db"
                 fetch(store, lock.lock_key(name), copy)
                 if copy.read_bytes()[: len(lock.SQLITE_MAGIC)] == lock.SQLITE_MAGIC:
                     publish(store, name, copy, create_only=True)

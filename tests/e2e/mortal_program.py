@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from chorus_upload.journal.journal import Journal
 from chorus_upload.storage.azure import AzureStore
 
 KILLED = -signal.SIGKILL
+BROKEN = 125
+"""The exit code of what is a fault of the test, and not of the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,12 @@ def _serve() -> None:
             shared = mmap.mmap(-1, 8)
             child = os.fork()
             if not child:
-                _be_the_program(json.loads(line), shared, out, err)
+                try:
+                    _be_the_program(json.loads(line), shared, out, err)
+                except BaseException:  # noqa: BLE001 - a second server must not come of it
+                    traceback.print_exc()
+                finally:
+                    os._exit(BROKEN)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             told = Ended(code, int.from_bytes(shared[:8], "little"), out.read_text(), err.read_text())
             print(json.dumps({name: getattr(told, name) for name in Ended.__slots__}), file=answer, flush=True)

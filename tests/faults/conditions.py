@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sys
+import tempfile
 import threading
 import time
 from datetime import datetime, timedelta, tzinfo
@@ -74,3 +76,12 @@ def peak(notes: str) -> None:
         exit_now(code)
 
     os._exit = end  # type: ignore[assignment]
+
+
+def nothing_temporary() -> None:
+    """There is no directory for temporary files, not even this one: all can only be read."""
+
+    def find() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in [...]")
+
+    tempfile._get_default_tempdir = find  # type: ignore[attr-defined]
