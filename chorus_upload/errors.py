@@ -6,6 +6,7 @@
     ├── ConfigError                 2   the configuration or the command line is wrong; nothing was done
     ├── LayoutError                 4   a pattern or a name cannot be turned into a central key
     ├── DeletionRefused             5   a source is missing, empty or lost too much; nothing was recorded
+    ├── OutOfResources              6   this machine has no open files, threads or memory left to give
     ├── JournalError               14   the journal is damaged, of an older tool, or breaks its own rules
     │   ├── JournalLocked          10   somebody else holds the journal
     │   ├── JournalNotCheckedOut   11   there is nothing here that could be worked on or checked in
@@ -19,7 +20,8 @@
         ├── PreconditionFailed     25   the object is not the one that was expected
         ├── TransientError         26   time-outs, resets, 429, 5xx: the only kind that is ever retried
         ├── IntegrityError         27   what arrived is not what was sent
-        └── TlsError               28   the other end could not prove who it is
+        ├── TlsError               28   the other end could not prove who it is
+        └── StoreFull              29   the disk of a store has no room left
 
 Exit 0 is success; 3 is partial success (the run ended, but some files need a person: see the report);
 130 is an interruption by the user. Trouble with one file is an outcome in a report, never one of these.
@@ -30,7 +32,9 @@ second one is a `StoppedAtOnce`.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+import re
+from typing import ClassVar, Self
 
 EXIT_OK = 0
 EXIT_PARTIAL = 3
@@ -71,6 +75,35 @@ class DeletionRefused(ChorusError):
     """A source root is missing, empty or lost more files than is plausible; nothing was recorded."""
 
     exit_code = 5
+
+
+class OutOfResources(ChorusError):
+    """This machine has no open files, threads or memory left to give; what was recorded is kept."""
+
+    exit_code = 6
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self | None:
+        """What Python raises in such a case, as ours; None for anything else.
+
+        It says nothing about the file or the request in which it happened to show: the next one would meet it, too.
+        """
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            return cls(f"this machine has no more to give: {error.strerror}", hint=_EXHAUSTED[error.errno])
+        if isinstance(error, MemoryError):
+            return cls("there is not enough memory", hint=_EXHAUSTED[errno.ENOMEM])
+        if isinstance(error, RuntimeError) and re.match("can't (start|allocate)", str(error)):
+            return cls(f"this machine has no more to give: {error}", hint=_FEWER_THREADS)
+        return None
+
+
+_FEWER_THREADS = "Raise the limit of processes and threads (`ulimit -u`) or of memory, or lower num_threads."
+_FEWER_FILES = "Raise the limit of open files (`ulimit -n`), or lower num_threads; then repeat the command."
+_EXHAUSTED = {
+    errno.EMFILE: _FEWER_FILES,
+    errno.ENFILE: _FEWER_FILES,
+    errno.ENOMEM: "Raise the limit of memory (`ulimit -v`), or end what else uses it; then repeat the command.",
+}
 
 
 class JournalError(ChorusError):
@@ -162,3 +195,9 @@ class TlsError(StorageError):
     """The other end could not prove who it is, or no secure connection could be agreed."""
 
     exit_code = 28
+
+
+class StoreFull(StorageError):
+    """The disk of a store has no room left."""
+
+    exit_code = 29

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable
 
 import typer
 
 from chorus_upload.cli.render.sink import Failure
-from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError, StoppedAtOnce
+from chorus_upload.errors import EXIT_INTERRUPTED, ChorusError, OutOfResources, StoppedAtOnce
 
 EXIT_UNEXPECTED = 1
 
@@ -17,11 +18,14 @@ _AFTER_INSISTING = (
     "what was recorded is in the local journal: type the same command again to go on, or `journal checkin` to give it"
     " back"
 )
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG})
+_SEE_TO_THE_DISK = "What was recorded is kept. Once that is seen to, type the same command again to go on."
 _PLEASE_REPORT = "this is a defect of chorus-upload: please report it, with the output of the same command and -v"
 
 
 def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], str]) -> Failure:
     """Describe what ended a command. A traceback comes with `verbose` only; nothing of it holds a secret."""
+    error = OutOfResources.of(error) or error
     shown = redact("".join(traceback.format_exception(error))) if verbose else None
     match error:
         case ChorusError():
@@ -33,6 +37,9 @@ def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], s
             return Failure("Interrupted", EXIT_INTERRUPTED, "stopped at once", str(error) or _AFTER_INSISTING, shown)
         case KeyboardInterrupt() | typer.Abort():
             return Failure("Interrupted", EXIT_INTERRUPTED, "interrupted", _AFTER_INTERRUPTION, shown)
+        case OSError() if error.errno in _OF_THE_DISK:
+            what = redact(f"{error.filename or 'a file'}: {error.strerror}")
+            return Failure("ChorusError", ChorusError.exit_code, what, _SEE_TO_THE_DISK, shown)
         case _:
             what = redact(f"{type(error).__name__}: {error}".rstrip(": "))
             return Failure("Unexpected", EXIT_UNEXPECTED, f"unexpected {what}", _PLEASE_REPORT, shown)

@@ -136,7 +136,7 @@ _REMARKS = (
     _Rule(
         "version-open",
         "version {} was not finished: `journal update` goes on with it",
-        "SELECT label FROM version WHERE completed_us IS NULL ORDER BY begun_us, id",
+        "SELECT label FROM version WHERE completed_us IS NULL ORDER BY id",
     ),
     _Rule(
         "submission-open",
@@ -149,7 +149,7 @@ _REMARKS = (
     ),
     _Rule(
         "clock-went-back",
-        "version {} was recorded after {}, but its clock said earlier: it counts as the earlier one",
+        "version {} was recorded after {}, but its clock said earlier: it counts as the later one all the same",
         """
         SELECT label, before FROM (
             SELECT label, begun_us, lag(label) OVER recorded AS before, lag(begun_us) OVER recorded AS before_us

@@ -55,7 +55,7 @@ _TABLES = (
 )
 _DROP_TABLES = ("DROP VIEW IF EXISTS temp.compared", "DROP TABLE temp.pair", "DROP TABLE temp.place")
 
-_PLACES = "INSERT INTO place SELECT id, row_number() OVER (ORDER BY begun_us, id) FROM version"
+_PLACES = "INSERT INTO place SELECT id, row_number() OVER (ORDER BY id) FROM version"
 
 # Every path that has another row in the later state than in the earlier one, or a row in only one of them.
 _PAIRS = text("""

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
 
-from chorus_upload.errors import JournalError, JournalLocked, SchemaTooNew
+from chorus_upload.errors import ChorusError, JournalError, JournalLocked, OutOfResources, SchemaTooNew
 from chorus_upload.journal.schema import SCHEMA_REVISION
 
 OLD_TABLES = frozenset({"journal", "journal_v2"})
@@ -29,6 +29,11 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 """Linux names of file systems on which SQLite's write-ahead log does not work (it needs shared memory)."""
 
+
+_DESCRIPTORS = 4
+"""As many as SQLite may open for a journal: the file, what is written ahead, its index, and a temporary file."""
+
+DAMAGED_HINT = "docs/recovery.md says how to go on."
 
 MOUNTS = Path("/proc/self/mounts")
 """Where Linux says what is mounted where."""
@@ -44,7 +49,7 @@ def journal_errors(path: Path) -> Iterator[None]:
         raise translate(cause, path) from error
 
 
-def translate(cause: BaseException | None, path: Path) -> JournalError:
+def translate(cause: BaseException | None, path: Path) -> ChorusError:
     """The one place where an SQLite error becomes ours."""
     code = getattr(cause, "sqlite_errorname", "")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -60,6 +65,8 @@ def translate(cause: BaseException | None, path: Path) -> JournalError:
             f"the disk is full: the journal {path} could not be written",
             hint="Everything recorded so far is safe. Make room and repeat the command.",
         )
+    if code.startswith("SQLITE_CANTOPEN") and (exhausted := _exhausted()):
+        return exhausted
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR")):
         return JournalError(
             f"the journal {path} cannot be written or read ({cause})", hint="Check the directory and its permissions."
@@ -67,6 +74,19 @@ def translate(cause: BaseException | None, path: Path) -> JournalError:
     if code.startswith("SQLITE_CONSTRAINT"):
         return JournalError(f"the journal {path} refused a change that would break its rules ({cause})")
     return JournalError(f"the journal {path} cannot be used ({cause})")
+
+
+def _exhausted() -> OutOfResources | None:
+    """SQLite does not say why it cannot open a file: whether it is because nobody could open any."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_DESCRIPTORS))
+    except OSError as error:
+        return OutOfResources.of(error)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return None
 
 
 class WriterLock:
@@ -196,7 +216,10 @@ def schema_revision(connection: Connection) -> str | None:
     """The revision of the schema; None for an empty database. Raises JournalError for a foreign one."""
     tables = set(connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
     if "alembic_version" in tables:
-        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        if revision is None:
+            raise JournalError("this journal does not say which schema it has", hint=DAMAGED_HINT)
+        return str(revision)
     if tables & OLD_TABLES:
         raise JournalError(
             "this journal was written by an older chorus-upload",

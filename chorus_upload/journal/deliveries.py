@@ -236,7 +236,7 @@ def last_version_delivered(journal: Journal, *, url: str) -> str | None:
         WHERE EXISTS (
             SELECT 1 FROM file f JOIN delivery d ON d.file_id = f.id
             WHERE f.introduced_by = v.id AND d.destination_id = :destination)
-        ORDER BY v.begun_us DESC, v.id DESC LIMIT 1
+        ORDER BY v.id DESC LIMIT 1
     """)
     parameters = {"destination": destination_id(journal, url)}
     with journal.transaction() as connection:

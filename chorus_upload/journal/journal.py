@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chorus_upload.errors import JournalError, JournalNotCheckedOut
 from chorus_upload.journal.database import (
+    DAMAGED_HINT,
     WriterLock,
     choose_journal_mode,
     connect,
@@ -32,8 +33,6 @@ from chorus_upload.journal.database import (
 )
 from chorus_upload.journal.migrate import known_revisions, migrate
 from chorus_upload.journal.schema import SCHEMA_REVISION
-
-DAMAGED_HINT = "docs/recovery.md says how to go on."
 
 
 def now_us() -> int:
@@ -210,6 +209,15 @@ def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) ->
     driver(connection).execute("PRAGMA foreign_keys = OFF")
     with connection.begin():
         migrate(connection)
+        # Alembic finds no steps, and says nothing, where it cannot list them.
+        with suppress(JournalError):
+            revision = schema_revision(connection)
+        if revision != SCHEMA_REVISION:
+            raise JournalError(
+                f"the journal {path} could not be brought up to date: the steps that lead to schema {SCHEMA_REVISION}"
+                " were not found",
+                hint="Can this program read its own files, and open enough of them (`ulimit -n`)?",
+            )
     driver(connection).execute("PRAGMA foreign_keys = ON")
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from chorus_upload.errors import JournalError
-from chorus_upload.journal.database import damage_of, journal_errors
-from chorus_upload.journal.journal import DAMAGED_HINT
+from chorus_upload.journal.database import DAMAGED_HINT, damage_of, journal_errors
 from chorus_upload.journal.legacy_rows import OldRow, Unusable, problem_of
 
 

@@ -66,7 +66,7 @@ _NEW = text("""
         coalesce(sum(f.mtime_us / 1000000) FILTER (WHERE f.retired_by IS NULL), 0)
     FROM file f JOIN version v ON v.id = f.introduced_by JOIN modality m ON m.id = f.modality_id
     LEFT JOIN delivery d ON d.file_id = f.id
-    GROUP BY v.id, m.id ORDER BY v.begun_us, v.id, m.id
+    GROUP BY v.id, m.id ORDER BY v.id, m.id
 """)
 
 _SUBMISSIONS = """
@@ -97,7 +97,7 @@ def prove(journal: Journal, old: OldJournal, *, omitted: int) -> Proof:
         before[part] = _Counts(*(int(str(count)) for count in counts))
     with journal.transaction() as connection:
         after = {(row[0], row[1]): _Counts(*row[2:]) for row in connection.execute(_NEW)}
-        labels = list(connection.exec_driver_sql("SELECT label FROM version ORDER BY begun_us, id").scalars())
+        labels = list(connection.exec_driver_sql("SELECT label FROM version ORDER BY id").scalars())
         submissions = list(connection.exec_driver_sql("SELECT label FROM submission ORDER BY label").scalars())
         commands = connection.exec_driver_sql("SELECT count(*) FROM command").scalar_one()
     wrong = [

@@ -25,7 +25,7 @@ from chorus_upload.events import Tally
 from chorus_upload.journal import diff, versions
 from chorus_upload.journal.database import driver
 from chorus_upload.journal.diff import Candidate
-from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.who import Who
 from chorus_upload.model import JournalingMode, Reading, Retirement
 
@@ -255,7 +255,9 @@ class Observation:
 
     def apply(self, readings: Sequence[tuple[Candidate, Reading]]) -> list[Applied]:
         """Record what was read of these candidates, in one transaction; gives what that changed."""
-        parameters = {"version": self._version_id, "settled": self._begun_us - diff.CLOCK_GRAIN_US}
+        # A clock that was set back since has made everything younger than that.
+        settled = min(self._begun_us, now_us()) - diff.CLOCK_GRAIN_US
+        parameters = {"version": self._version_id, "settled": settled}
         with self._journal.transaction() as connection:
             self._take_readings(connection, readings)
             if self._any_gone:

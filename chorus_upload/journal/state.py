@@ -25,7 +25,7 @@ _DROP_TABLE = "DROP TABLE temp.state"
 
 # Largest first, as files are sent: what takes longest does not come last.
 _FILL = text("""
-    WITH place AS (SELECT id AS version_id, row_number() OVER (ORDER BY begun_us, id) AS number FROM version),
+    WITH place AS (SELECT id AS version_id, row_number() OVER (ORDER BY id) AS number FROM version),
     asked AS (SELECT number FROM place WHERE version_id = :version),
     latest AS (
         SELECT max(f.id) AS id

@@ -60,15 +60,18 @@ def find(journal: Journal, label: str) -> Version | None:
 
 
 def ordered(journal: Journal) -> list[Version]:
-    """All versions in the order in which they were begun, which is the order of states of the sources."""
+    """All versions in the order in which they were begun, which is the order of states of the sources.
+
+    That is the order of their ids: a clock may have been set back in between.
+    """
     with journal.transaction() as connection:
-        rows = connection.execute(select(version).order_by(version.c.begun_us, version.c.id)).mappings()
+        rows = connection.execute(select(version).order_by(version.c.id)).mappings()
         return [_from_row(row) for row in rows]
 
 
 def last(journal: Journal) -> Version | None:
     """The version that was begun last."""
-    query = select(version).order_by(version.c.begun_us.desc(), version.c.id.desc()).limit(1)
+    query = select(version).order_by(version.c.id.desc()).limit(1)
     with journal.transaction() as connection:
         row = connection.execute(query).mappings().one_or_none()
     return _from_row(row) if row else None
@@ -76,12 +79,7 @@ def last(journal: Journal) -> Version | None:
 
 def unfinished(journal: Journal) -> Version | None:
     """The version that an interrupted update left open, the latest if there are several."""
-    query = (
-        select(version)
-        .where(version.c.completed_us.is_(None))
-        .order_by(version.c.begun_us.desc(), version.c.id.desc())
-        .limit(1)
-    )
+    query = select(version).where(version.c.completed_us.is_(None)).order_by(version.c.id.desc()).limit(1)
     with journal.transaction() as connection:
         row = connection.execute(query).mappings().one_or_none()
     return _from_row(row) if row else None
@@ -137,7 +135,7 @@ _SUMMARY = text("""
         AND d.destination_id = (SELECT id FROM destination WHERE url = :destination)
     WHERE (:label IS NULL OR v.label = :label)
     GROUP BY v.id, m.id
-    ORDER BY v.begun_us, v.id, m.id
+    ORDER BY v.id, m.id
 """)
 
 

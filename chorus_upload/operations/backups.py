@@ -31,8 +31,10 @@ def keep_backup(store: Store, journal_name: str, journal: Path, *, etag: str, nu
             if read_back(store, key, size=journal.stat().st_size) != hash_file(journal):
                 continue
         break
-    for key in backups(store, journal_name)[:-number]:
-        store.delete(key)
+    # This one is the newest, whatever the clocks say: a store on a disk has that of whoever wrote to it.
+    others = [each for each in backups(store, journal_name) if each != key]
+    for each in others[: len(others) + 1 - number]:
+        store.delete(each)
 
 
 def backups(store: Store, journal_name: str) -> list[str]:

@@ -35,12 +35,11 @@ from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.keeping import Keeper
-from chorus_upload.operations.local_files import fetch, read_claim
+from chorus_upload.operations.local_files import fetch, read_claim, scratch_directory
 from chorus_upload.operations.lock import Lock
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
 from chorus_upload.storage.store import Store
-from chorus_upload.storage.temporary import temporary_directory
 from chorus_upload.transfer.publish import publish
 
 
@@ -113,7 +112,7 @@ def _reading(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -
         raise JournalNotCheckedOut(f"there is no journal at {local}", hint="`journal checkout` fetches it.")
     with (
         _cloud(settings) as store,
-        temporary_directory() as directory,
+        scratch_directory() as directory,
     ):
         copy = directory / "journal.db"
         if store.stat(settings.journal.cloud_name) is None:
@@ -245,7 +244,7 @@ def unlock(settings: Settings, *, emit: Emit, shown: Lock | None = None) -> None
         if shown is not None and held.id != shown.id:
             raise JournalLocked(f"the lock has changed hands: {held.sentence}", hint=held.advice)
         if held.of_older_tool and store.stat(name) is None:
-            with temporary_directory() as directory:
+            with scratch_directory() as directory:
                 copy = directory / "journal.db"
                 fetch(store, lock.lock_key(name), copy)
                 if copy.read_bytes()[: len(lock.SQLITE_MAGIC)] == lock.SQLITE_MAGIC:

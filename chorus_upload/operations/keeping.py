@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from chorus_upload.errors import ChorusError, StoppedAtOnce
+from chorus_upload.errors import ChorusError, OutOfResources, StoppedAtOnce
 from chorus_upload.events import Emit, Level, Notice
 from chorus_upload.journal.who import Who
 from chorus_upload.operations import lock
@@ -51,7 +51,10 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, name="chorus-lock", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OutOfResources.of(error) or error from error
         return self
 
     def __exit__(self, *exc: object) -> None:

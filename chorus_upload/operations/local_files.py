@@ -5,19 +5,37 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from chorus_upload.errors import JournalError
+from chorus_upload.errors import JournalError, OutOfResources
 from chorus_upload.journal.database import private_file
 from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.store import Store
+from chorus_upload.storage.temporary import temporary_directory
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite may have beside the file: part of it, or nothing at all without it."""
 
 _WORKING = ("fetched", "offered", "manifest", "copy")
 """What belongs to a command that has the local journal to itself."""
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory for this block, where temporary files of this machine are. Raises JournalError when there is none."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(temporary_directory())
+        except OSError as error:
+            nowhere = JournalError(
+                f"there is no place for temporary files: {error.strerror or error}",
+                hint="Set TMPDIR to a directory that can be written to and has room.",
+            )
+            raise OutOfResources.of(error) or nowhere from error
+        yield made
 
 
 def beside(local: Path, suffix: str) -> Path:
@@ -88,7 +106,8 @@ def read_claim(local: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise JournalError(f"{beside(local, 'claim')} cannot be read ({error})") from error
+        unread = JournalError(f"{beside(local, 'claim')} cannot be read ({error})")
+        raise OutOfResources.of(error) or unread from error
 
 
 def write_claim(local: Path, lock_id: str) -> None:

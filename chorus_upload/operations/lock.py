@@ -116,7 +116,7 @@ def read(store: Store, journal_name: str) -> Lock | None:
     while (found := store.stat(key)) is not None:
         try:
             with store.open(key) as stream:
-                return _parse(stream.read(1 << 16), etag=found.etag, since_us=found.time_us)
+                return _parse(stream.read(1 << 16), etag=found.etag, written_us=found.time_us)
         except ObjectNotFound:
             # Given back between the two requests: look again, for somebody may have taken it since.
             continue
@@ -190,7 +190,11 @@ def _written(lock: Lock) -> bytes:
     return json.dumps(content, indent=2).encode()
 
 
-def _parse(body: bytes, *, etag: str, since_us: int) -> Lock:
+def _parse(body: bytes, *, etag: str, written_us: int) -> Lock:
+    """A lock as it is there; it was `written_us` by the clock of the store.
+
+    That is a sign of life, too: the clock of its holder may have been set back.
+    """
     try:
         content = json.loads(body)
         return Lock(
@@ -199,7 +203,7 @@ def _parse(body: bytes, *, etag: str, since_us: int) -> Lock:
             host=str(content["host"]),
             process=int(content["process"]),
             since_us=int(content["since_us"]),
-            renewed_us=int(content["renewed_us"]),
+            renewed_us=max(int(content["renewed_us"]), written_us),
             tool_version=str(content["tool_version"]),
             journal_etag=content["journal_etag"],
             by_hand=bool(content["by_hand"]),
@@ -211,8 +215,8 @@ def _parse(body: bytes, *, etag: str, since_us: int) -> Lock:
             owner="",
             host="",
             process=0,
-            since_us=since_us,
-            renewed_us=since_us,
+            since_us=written_us,
+            renewed_us=written_us,
             tool_version="",
             journal_etag=None,
             by_hand=False,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import LayoutError, StorageError
+from chorus_upload.errors import ChorusError, LayoutError
 from chorus_upload.events import Notice
 from chorus_upload.journal import deliveries, planning
 from chorus_upload.journal.deliveries import PendingFile
@@ -79,7 +79,7 @@ class Run:
 
     def _send_batch(self, pool: Pool, transfers: Iterable[Transfer]) -> None:
         """What concerns every file ends it: what is under way is finished, then it is raised."""
-        trouble: StorageError | None = None
+        trouble: ChorusError | None = None
         record_pace, report_pace = Pace(RECORD_SECONDS), Pace(REPORT_SECONDS)
         told = False
         try:
@@ -89,7 +89,7 @@ class Run:
                         self._unrecorded.append(outcome)
                     case Failed():
                         self._fail(outcome)
-                    case StorageError():
+                    case ChorusError():
                         self._stop.set()
                         trouble = trouble or outcome
                 if len(self._unrecorded) >= self._most_unrecorded or record_pace.is_due():
@@ -107,7 +107,7 @@ class Run:
         if trouble is not None:
             raise trouble
 
-    def _send(self, transfer: Transfer) -> Outcome | StorageError | None:
+    def _send(self, transfer: Transfer) -> Outcome | ChorusError | None:
         """Runs in the threads of the pool; None when the run was stopped before this file began."""
         if self._stop.is_set():
             return None
@@ -115,7 +115,7 @@ class Run:
             return self._sender.send(transfer)
         except Stopped:
             return None
-        except StorageError as error:
+        except ChorusError as error:
             return error
 
     def _transfers(self, *, waiting: bool) -> Iterator[Transfer]:

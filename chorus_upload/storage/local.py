@@ -50,10 +50,14 @@ _LEFTOVER_AGE = 24 * 3600.0
 
 
 class LocalStore:
-    """Objects as files below `root`, which has to exist: a share that is not mounted is not an empty store."""
+    """Objects as files below `root`, which has to exist: a share that is not mounted is not an empty store.
+
+    Nor is what appears when it is unmounted: from the first look on it has to be the same directory.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._found: tuple[int, int] | None = None
         self._swept: set[Path] = set()
         self._sweeping = threading.Lock()
 
@@ -140,6 +144,7 @@ class LocalStore:
                 else:
                     status = replace(unfinished, file, path, if_match=if_match, key=key)
                 sync_directory(path.parent)
+        self._check_root()
         return _describe(key, status)
 
     def origin(self, key: str) -> Origin | None:
@@ -188,10 +193,17 @@ class LocalStore:
         return path_below(self._root, key)
 
     def _check_root(self) -> None:
-        if not self._root.is_dir():
+        with translated(f"looking at {self.url}"):
+            status = status_of(self._root)
+        if status is None or not modes.S_ISDIR(status.st_mode):
             raise ObjectNotFound(
                 f"there is no directory {self.url}", hint="Create it, or mount the share that it is on."
             )
+        # What is below a mount point must not be taken for the share that was just unmounted from it.
+        found = (status.st_dev, status.st_ino)
+        self._found = self._found or found
+        if self._found != found:
+            raise ObjectNotFound(f"{self.url} is another directory than before", hint="Was its share unmounted?")
 
     def _list(self, directory: str, pending: list[str]) -> list[StoredObject]:
         """The objects of one directory; adds its subdirectories to `pending`."""

@@ -6,22 +6,24 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from chorus_upload.errors import AccessDenied, ObjectNotFound, StorageError
+from chorus_upload.errors import AccessDenied, ChorusError, ObjectNotFound, OutOfResources, StorageError, StoreFull
 
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
-def translate(error: OSError, *, doing: str) -> StorageError:
-    """`error`, which happened while `doing` (like "writing a/b.csv"), as an error of a store."""
+def translate(error: OSError, *, doing: str) -> ChorusError:
+    """`error`, which happened while `doing` (like "writing a/b.csv"), as an error of a store, or of this machine."""
+    if exhausted := OutOfResources.of(error):
+        return exhausted
     reason = f"{doing}: {error.strerror or error}"
     if isinstance(error, FileNotFoundError):
         return ObjectNotFound(reason)
     if error.errno in _DENIED:
         return AccessDenied(reason, hint="Ask whoever owns the directory for permission to write and read in it.")
     if error.errno in _FULL:
-        return StorageError(reason, hint="Make room on the disk, then repeat the command.")
+        return StoreFull(reason, hint="Make room on the disk, then repeat the command.")
     if isinstance(error, NotADirectoryError):
         return StorageError(reason, hint="A part of the path is a file; in a directory it cannot hold anything.")
     if error.errno in _NAME:
@@ -31,7 +33,7 @@ def translate(error: OSError, *, doing: str) -> StorageError:
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Whatever OSError the body raises leaves as a StorageError that says what was being done."""
+    """Whatever OSError the body raises leaves as an error of ours that says what was being done."""
     try:
         yield
     except OSError as error:

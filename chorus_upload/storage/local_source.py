@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat as modes
 import threading
@@ -13,11 +14,11 @@ from typing import BinaryIO, Self
 
 from chorus_upload.config.addresses import archive_kind
 from chorus_upload.config.own_files import OwnFiles
-from chorus_upload.errors import ConfigError, DeletionRefused
+from chorus_upload.errors import ConfigError, DeletionRefused, OutOfResources
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
 from chorus_upload.storage.local_own import Withheld
-from chorus_upload.storage.source import Directory, FileStat, SmallFile
+from chorus_upload.storage.source import Directory, FileReplaced, FileStat, SmallFile
 from chorus_upload.storage.store import Origin
 
 _OPEN_FILE = (
@@ -40,6 +41,18 @@ class _Branch:
     path: str
     above: tuple[tuple[int, int], ...] = ()
     through_link: bool = False
+
+
+class _File(io.FileIO):
+    """A file that is being read. Whoever writes to it may put its time back, but not that of the change itself."""
+
+    _changed: int | None = None
+
+    def is_other(self, status: os.stat_result) -> bool:
+        """Whether this is another state than at the first look."""
+        before, self._changed = self._changed, status.st_ctime_ns
+        # On Windows that is the time at which the file was made.
+        return os.name != "nt" and before not in (None, status.st_ctime_ns)
 
 
 class LocalSource:
@@ -84,6 +97,8 @@ class LocalSource:
             try:
                 found = self._list(branch)
             except OSError as error:
+                if exhausted := OutOfResources.of(error):
+                    raise exhausted from error
                 if not branch.path:
                     raise self._unusable(error) from error
                 yield Directory(branch.path, [], [_problem(ProblemKind.UNREADABLE_DIRECTORY, branch.path, error)])
@@ -131,10 +146,13 @@ class LocalSource:
         except OSError:
             os.close(descriptor)
             raise
-        return os.fdopen(descriptor, "rb", buffering=0)
+        return _File(descriptor, "rb")
 
     def open_stat(self, stream: BinaryIO) -> FileStat:
+        """See `Source.open_stat`. FileReplaced when the file was touched since, though that may not show otherwise."""
         status = os.fstat(stream.fileno())
+        if isinstance(stream, _File) and stream.is_other(status):
+            raise FileReplaced(errno.EBUSY, "it changed while it was read")
         return FileStat(status.st_size, status.st_mtime_ns // 1000)
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ def compare(status: os.stat_result | None, if_match: str, key: str) -> None:
 def status_of(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, TypeVar, cast
 
-from chorus_upload.errors import DeletionRefused
+from chorus_upload.errors import DeletionRefused, OutOfResources
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage import members
 from chorus_upload.storage.outer import OpenedFile, RangeStream
@@ -110,6 +110,8 @@ class ShareSource:
             try:
                 found = self._retry.call(lambda path=path: self._share.list(path))  # type: ignore[misc]
             except OSError as error:
+                if exhausted := OutOfResources.of(error):
+                    raise exhausted from error
                 if not path:
                     raise DeletionRefused(
                         f"the source {self.url} cannot be listed: {error.strerror or error}",

@@ -57,7 +57,8 @@ class Source(Protocol):
     """A tree of files. Methods may be called from several threads at once.
 
     A root that is missing, no directory, or unreadable raises DeletionRefused from `walk`; trouble below the
-    root is a Problem in what is yielded, never an exception.
+    root is a Problem in what is yielded, never an exception. That this machine is out of resources is trouble with
+    no file: OutOfResources, or an OSError that is one (see `OutOfResources.of`).
     """
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from chorus_upload.errors import StoppedAtOnce
+from chorus_upload.errors import OutOfResources, StoppedAtOnce
 
 Work = TypeVar("Work")
 Outcome = TypeVar("Outcome")
@@ -60,7 +60,11 @@ class _Threads(Generic[Outcome]):
         return self.unfinished >= self._limit
 
     def submit(self, do: Callable[[Work], Outcome], piece: Work) -> None:
-        self._executor.submit(do, piece).add_done_callback(self._finished.put)
+        try:
+            future = self._executor.submit(do, piece)
+        except RuntimeError as error:
+            raise OutOfResources.of(error) or error from error
+        future.add_done_callback(self._finished.put)
         self.unfinished += 1
 
     def finished(self, *, timeout: float) -> Iterator[Outcome]:

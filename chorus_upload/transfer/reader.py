@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import xxhash
 
+from chorus_upload.errors import OutOfResources
 from chorus_upload.model import Problem, ProblemKind, Reading
-from chorus_upload.storage.source import FileStat, Source
+from chorus_upload.storage.source import FileReplaced, FileStat, Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BLOCK = 1 << 20
+_WRITTEN_TO = "it was being written to; it is read again next time"
 
 
 class SourceChanged(Exception):
@@ -91,7 +93,7 @@ def read_file(
     """Read and hash one file, which a moment ago looked as `expected`.
 
     What is in the way of that is a Problem, not an exception. A file that looks different by now, and does
-    so until all of it is read, is read as it is. Raises Stopped when `stop` is set meanwhile.
+    so until all of it is read, is read as it is. Raises Stopped when `stop` is set meanwhile, and OutOfResources.
     """
     try:
         if expected.size <= BLOCK:
@@ -100,9 +102,13 @@ def read_file(
                 fingerprint = xxhash.xxh3_128_digest(data)
                 return Reading(*expected, fingerprint, md5_of(data) if with_md5 else None)
         return _read_large(source, path, with_md5=with_md5, stop=stop)
+    except FileReplaced:
+        return Problem(ProblemKind.CHANGED_WHILE_READ, path, _WRITTEN_TO)
     except FileNotFoundError:
         return Problem(ProblemKind.VANISHED, path, "it was there during the scan")
     except OSError as error:
+        if exhausted := OutOfResources.of(error):
+            raise exhausted from error
         return Problem(ProblemKind.UNREADABLE_FILE, path, error.strerror or str(error))
 
 
@@ -122,7 +128,7 @@ def _read_large(source: Source, path: str, *, with_md5: bool, stop: threading.Ev
                 raise Stopped
         after = source.open_stat(stream)
     if size != before.size or before != after:
-        return Problem(ProblemKind.CHANGED_WHILE_READ, path, "it was being written to; it is read again next time")
+        return Problem(ProblemKind.CHANGED_WHILE_READ, path, _WRITTEN_TO)
     return Reading(size, before.mtime_us, fingerprint.digest(), md5.digest() if with_md5 else None)
 
 

@@ -16,6 +16,7 @@ from chorus_upload.errors import (
     IntegrityError,
     ObjectExists,
     ObjectNotFound,
+    OutOfResources,
     PreconditionFailed,
     StorageError,
     TransientError,
@@ -98,7 +99,7 @@ class Sender:
         """Deliver one file. What is wrong with this file is an outcome.
 
         Raises StorageError when the trouble is not this file's (no permission, expired credentials, no
-        container, no trust in the other end), and Stopped.
+        container, no trust in the other end), OutOfResources, and Stopped.
         """
         return self._attempt(self._send, transfer)
 
@@ -118,6 +119,8 @@ class Sender:
         except FileNotFoundError:
             return _failed(transfer, FailureKind.VANISHED, "it is not there any more; run `journal update`", begun)
         except OSError as error:
+            if exhausted := OutOfResources.of(error):
+                raise exhausted from error
             return _failed(transfer, FailureKind.UNREADABLE, error.strerror or str(error), begun)
         except TransientError as error:
             if self._stop.is_set():

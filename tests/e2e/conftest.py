@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -59,11 +60,18 @@ MEMORY = Path("/dev/shm")  # noqa: S108
 """A disk in memory, on systems that have one: for what waits for a real disk more than it works."""
 
 
+@contextmanager
+def directory_in_memory() -> Iterator[Path]:
+    """A directory for this block, in memory if possible."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory:
+        yield Path(directory)
+
+
 @pytest.fixture
 def in_memory() -> Iterator[Path]:
     """A directory for one test, in memory if possible."""
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory:
-        yield Path(directory)
+    with directory_in_memory() as directory:
+        yield directory
 
 
 def new_disk(root: Path) -> Disk:

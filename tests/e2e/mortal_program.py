@@ -18,9 +18,10 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from select import select
 from typing import Any
@@ -31,6 +32,8 @@ from tests.e2e.mortal_steps import count_steps
 
 KILLED = -signal.SIGKILL
 _INTERRUPTED = 130
+BROKEN = 125
+"""The exit code of what is a fault of the test, and not of the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,14 @@ class Ended:
     seconds: float
     out: str
     err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the world does to one run: a function ("module:name") that is called in its process before it begins."""
+
+    function: str
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 class Program:
@@ -63,6 +74,7 @@ class Program:
         die_before: int | None = None,
         signals: Sequence[tuple[float, int]] = (),
         environment: Mapping[str, str] | None = None,
+        under: Sequence[Condition] = (),
     ) -> Ended:
         """One run in the directory `home`, killed before its step of that number (the first is 1).
 
@@ -74,6 +86,7 @@ class Program:
             "die_before": die_before,
             "signals": signals,
             "environment": dict(environment or {}),
+            "under": [(each.function, each.arguments) for each in under],
         }
         assert self._process.stdin
         assert self._process.stdout
@@ -123,6 +136,9 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
         with path.open("r" if stream is sys.stdin else "w") as file:
             os.dup2(file.fileno(), stream.fileno())
     count_steps(_Steps(shared, order["die_before"]))
+    for function, arguments in order["under"]:
+        module, _, name = function.partition(":")
+        getattr(importlib.import_module(module), name)(**arguments)
     code = main(order["arguments"])
     # What was left open has its warning now, which Python would give at its end.
     gc.collect()
@@ -147,6 +163,9 @@ def _serve() -> None:
             if not child:
                 try:
                     _be_the_program(order, shared, out, err)
+                except Exception:  # noqa: BLE001 - a second server must not come of it
+                    traceback.print_exc()
+                    os._exit(BROKEN)
                 finally:
                     # Whatever happens, an interruption before the program can hear it: not as the other process.
                     os._exit(_INTERRUPTED)

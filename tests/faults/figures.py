@@ -7,12 +7,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import pytest
+
 HERE = "tests/faults/"
 _ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
 _FIGURE = re.compile(r"([\d,]+) ([^,]+)(?:, |$)")
 
 THOROUGH = bool(os.environ.get("CHORUS_EVERY_STEP"))
 """Whether all of an attack is run, and not a sample of it."""
+
+
+def possible(is_possible: object, what: str) -> None:
+    """An attack needs this of the machine: without it there is a skip for all to see, and a failure when thorough."""
+    if not is_possible:
+        (pytest.fail if THOROUGH else pytest.skip)(f"this machine does not let us {what}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,3 +338,18 @@ with guarded(Path(sys.argv[1])):
         with guarded(root):
             pass
         assert everything(root) == []
+
+
+def test_what_appears_below_a_mount_point_is_not_the_share(tmp_path: Path) -> None:
+    """As if the share was unmounted between two files: what is written then would be missing where it belongs."""
+    root = tmp_path / "share"
+    root.mkdir()
+    with LocalStore(root) as store:
+        store.put("first.txt", b"1", size=1)
+        root.rename(tmp_path / "unmounted")
+        root.mkdir()
+
+        with pytest.raises(ObjectNotFound, match="another directory than before"):
+            store.put("second.txt", b"2", size=1)
+
+    assert list(root.iterdir()) == []

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from chorus_upload.errors import DeletionRefused
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage import local_source
 from chorus_upload.storage.local_source import LocalSource
-from chorus_upload.storage.source import Directory, Entry
+from chorus_upload.storage.source import Directory, Entry, FileReplaced
+from tests.trees import Bytes, build, change_in_secret
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes and names of POSIX")
 
@@ -394,3 +396,16 @@ class TestOneFile:
                 act("link/1")
         with LocalSource(root, follow_links=True).open("link/1") as stream:
             assert stream.read() == b"elsewhere/1"
+
+
+def test_a_file_that_was_written_to_in_secret_while_it_was_read(tmp_path: Path) -> None:
+    """Neither its size nor its time shows it."""
+    build(tmp_path, {"scan.dcm": Bytes(100)})
+    with LocalSource(tmp_path, follow_links=False) as source, source.open("scan.dcm") as stream:
+        before = source.open_stat(stream)
+        assert source.open_stat(stream) == before
+        time.sleep(0.02)
+        change_in_secret(tmp_path / "scan.dcm")
+
+        with pytest.raises(FileReplaced):
+            source.open_stat(stream)
