@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 8
 """So many parts of files are fetched before they are asked for, of all files together."""
+_READINGS = 3
 _HELD = 10_000
 """So many entries are held back to be told by directory: a listing goes through them in an order of its own."""
 
@@ -83,11 +84,14 @@ class CloudSource:
         return None if found is None else _state(found)
 
     def read_small(self, path: str, *, size: int) -> SmallFile:
-        found, is_as_said = self._read_small(path, size)
-        if not is_as_said and self._read_small(path, size)[0] != found:
-            # The MD5 may be a false one, but then it arrives in one way only.
-            raise TransientError(f"reading {path}: it did not arrive as it is stored")
-        return found
+        before = None
+        for _ in range(_READINGS):
+            found, is_as_said = self._read_small(path, size)
+            # The MD5 may be a false one, but then it arrives in the same way twice.
+            if is_as_said or found == before:
+                return found
+            before = found
+        raise TransientError(f"reading {path}: it does not arrive as it is stored")
 
     def _read_small(self, path: str, size: int) -> tuple[SmallFile, bool]:
         """What is read of a file, and whether it has the MD5 that is said of it, if there is one."""

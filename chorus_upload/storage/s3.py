@@ -262,7 +262,7 @@ async def _is_absent(call: Call, at: dict[str, Any]) -> bool:
     a bad request.
     """
     try:
-        answer = await call("get_object", "Body", **at, Range="bytes=0-0")
+        answer = await call("get_object", "Body", "ETag", **at, Range="bytes=0-0")
     except ClientError as error:
         if status_of(error) == 416:
             return False

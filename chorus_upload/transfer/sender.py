@@ -319,7 +319,7 @@ class Sender:
     def _require_read_twice(self, transfer: Transfer, content: Content) -> None:
         """Of what has not the MD5 that is said of it. That may be a false one, but then it arrives in one way only."""
         if transfer.fingerprint is None and transfer.md5 is None and self._read(transfer) != content:
-            raise TransientError("it did not arrive as it is stored")
+            raise TransientError("it does not arrive as it is stored")
 
     def _is_taken(self, transfer: Transfer) -> bool:
         """Whether it would be sent in vain: to refuse it, a service has to be sent all of it."""
