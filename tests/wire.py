@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -28,9 +30,10 @@ class DropAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CutAnswer:
-    """The connection breaks after so many bytes of the answer."""
+    """The connection ends after so many bytes of the answer: in good order, or by a reset."""
 
     after: int
+    reset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,26 @@ class CutRequest:
     """The connection breaks after so many bytes of the request's body; the service never hears of it."""
 
     after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """After so many bytes of the answer nothing comes any more, until the client hangs up."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alter:
+    """The answer is another one when it arrives: `answer` makes it of the head and the body of the real one.
+
+    The service is asked `times`, as if the request had been doubled on its way, and the answer is that to the last one,
+    or with `first` to the first.
+    """
+
+    answer: Callable[[bytes, bytes], bytes]
+    times: int = 1
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +85,7 @@ class Trickle:
     pause: float
 
 
-Fault = Answer | DropAnswer | CutAnswer | CutRequest | Garble | Delay | Trickle
+Fault = Answer | DropAnswer | CutAnswer | CutRequest | Stall | Alter | Garble | Delay | Trickle
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +109,14 @@ class _Scripted:
 class Wire:
     """Listens on `port` and passes everything on to the service at `upstream`, except for the faults.
 
-    With `tls` the client's side is encrypted. Leaving the `with` fails when a scripted fault never happened.
+    With `tls` the client's side is encrypted. Leaving the `with` fails when a scripted fault never happened. What is
+    not scripted is for `chance` to decide.
     """
 
     upstream: int
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
+    chance: Callable[[Request], Fault | None] | None = None
     _script: list[_Scripted] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _server: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
@@ -102,6 +127,11 @@ class Wire:
     @property
     def port(self) -> int:
         return int(self._server.getsockname()[1])
+
+    @property
+    def under_way(self) -> int:
+        """How many connections are open; each carries one request."""
+        return len(self._open)
 
     def script(self, fault: Fault, *, method: str = "", containing: str = "", times: int = 1) -> None:
         """Let `fault` happen to the next requests of this method whose target contains this."""
@@ -167,39 +197,57 @@ class Wire:
         with self._lock:
             self.requests.append(request)
             fault = self._take(request)
+        body = self._received(client, rest, size, fault)
+        if body is None:
+            _reset(client)
+        elif isinstance(fault, Answer):
+            client.sendall(_answer(fault, head=request.method == "HEAD"))
+        else:
+            self._pass_on(client, head, body, fault, is_head=request.method == "HEAD")
+
+    def _received(self, client: socket.socket, body: bytes, size: int, fault: Fault | None) -> bytes | None:
+        """The body of a request, of which there is some; None when the connection is to break in the middle of it."""
         if isinstance(fault, Trickle):
             for _ in range(fault.pieces):
                 time.sleep(fault.pause)
-                rest += client.recv(65_536)
-        while len(rest) < size:
+                body += client.recv(65_536)
+        while not (is_cut := isinstance(fault, CutRequest) and len(body) >= fault.after) and len(body) < size:
             piece = client.recv(1 << 20)
             if not piece:
                 raise ConnectionResetError("the client went away in the middle of a request")
-            rest += piece
-            if isinstance(fault, CutRequest) and len(rest) >= fault.after:
-                _reset(client)
-                return
-        if isinstance(fault, Answer):
-            client.sendall(_answer(fault, head=request.method == "HEAD"))
-            return
+            body += piece
+        if is_cut:
+            return None
         if isinstance(fault, Garble):
-            rest = rest[: fault.at] + bytes([rest[fault.at] ^ 0xFF]) + rest[fault.at + 1 :]
-        answer = self._ask(head, rest)
-        if isinstance(fault, Delay):
-            self._over.wait(fault.seconds)
-        if isinstance(fault, DropAnswer):
+            return body[: fault.at] + bytes([body[fault.at] ^ 0xFF]) + body[fault.at + 1 :]
+        return body
+
+    def _pass_on(self, client: socket.socket, head: bytes, body: bytes, fault: Fault | None, *, is_head: bool) -> None:
+        """Ask the service, and give the client what the fault leaves of the answer."""
+        answer = self._ask(head, body)
+        match fault:
+            case Delay():
+                self._over.wait(fault.seconds)
+            case Alter():
+                answers = [answer, *(self._ask(head, body) for _ in range(fault.times - 1))]
+                answer = fault.answer(*_framed(answers[0 if fault.first else -1], is_head=is_head))
+            case CutAnswer() | Stall():
+                answer = answer[: fault.after]
+            case DropAnswer():
+                answer = b""
+        client.sendall(answer)
+        if isinstance(fault, Stall):
+            while not self._over.is_set() and not select.select([client], [], [], 0.05)[0]:
+                pass
+        if isinstance(fault, DropAnswer) or (isinstance(fault, CutAnswer) and fault.reset):
             _reset(client)
-        elif isinstance(fault, CutAnswer):
-            client.sendall(answer[: fault.after])
-        else:
-            client.sendall(answer)
 
     def _take(self, request: Request) -> Fault | None:
         for each in self._script:
             if each.method in ("", request.method) and each.containing in request.target:
                 self._script.remove(each)
                 return each.fault
-        return None
+        return self.chance(request) if self.chance else None
 
     def _ask(self, head: bytes, body: bytes) -> bytes:
         line, _, headers = head.partition(b"\r\n")
@@ -234,6 +282,23 @@ def _answer(fault: Answer, *, head: bool) -> bytes:
     lines = [f"HTTP/1.1 {fault.status} Scripted", "Connection: close", f"Content-Length: {len(fault.body)}"]
     lines += [f"{name}: {value}" for name, value in fault.headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if head else fault.body)
+
+
+def _framed(answer: bytes, *, is_head: bool) -> tuple[bytes, bytes]:
+    """Head and body of an answer, with its length instead of chunks."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    if any(line.lower().replace(b" ", b"") == b"transfer-encoding:chunked" for line in lines):
+        whole = b""
+        while body:
+            size, _, rest = body.partition(b"\r\n")
+            count = int(size.partition(b";")[0], 16)
+            whole, body = whole + rest[:count], rest[count + 2 :] if count else b""
+        lines = [line for line in lines if not line.lower().startswith(b"transfer-encoding:")]
+        body = whole
+        if not is_head:
+            lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n", body
 
 
 def _reset(client: socket.socket) -> None:

@@ -15,6 +15,7 @@ from chorus_upload.journal.database import private_file
 from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.store import Store
 from chorus_upload.storage.temporary import temporary_directory
+from chorus_upload.transfer.evidence import read_surely
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite may have beside the file: part of it, or nothing at all without it."""
@@ -45,10 +46,14 @@ def beside(local: Path, suffix: str) -> Path:
 
 def fetch(store: Store, name: str, target: Path) -> None:
     """Fetch an object to a new local file that nobody else can read. Raises ObjectNotFound."""
+
+    def write(blocks: Iterator[bytes]) -> None:
+        with private_file(target) as file:
+            file.writelines(blocks)
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with store.open(name) as stream, private_file(target) as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
+        read_surely(store, name, write)
     except OSError as error:
         target.unlink(missing_ok=True)
         raise JournalError(f"{target} could not be written: {error.strerror or error}", hint="Make room.") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
@@ -15,6 +16,7 @@ from chorus_upload.errors import ObjectExists, ObjectNotFound, PreconditionFaile
 from chorus_upload.journal.journal import now_us
 from chorus_upload.journal.who import Who
 from chorus_upload.storage.store import Store
+from chorus_upload.transfer.evidence import read_surely
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
 
@@ -114,12 +116,18 @@ def read(store: Store, journal_name: str) -> Lock | None:
     """The lock that is there now; None when the journal is not locked."""
     key = lock_key(journal_name)
     while (found := store.stat(key)) is not None:
+        body = bytearray()
+
+        def take(blocks: Iterator[bytes], body: bytearray = body) -> None:
+            # A lock of the older tool is a whole journal.
+            body[:] = next(blocks, b"")
+
         try:
-            with store.open(key) as stream:
-                return _parse(stream.read(1 << 16), etag=found.etag, written_us=found.time_us)
+            read_surely(store, key, take)
         except ObjectNotFound:
             # Given back between the two requests: look again, for somebody may have taken it since.
             continue
+        return _parse(bytes(body), etag=found.etag, written_us=found.time_us)
     return None
 
 

@@ -133,7 +133,8 @@ def _mark(
         open_sources(settings, settings.modalities) as (_, sources),
         open_store(settings.central.location, Network.of(settings)) as store,
     ):
-        sender = Sender(sources, store, Terms(), meter=Meter(), traffic=Traffic(settings.num_threads))
+        traffic = Traffic(settings.num_threads, patience=settings.retry_seconds)
+        sender = Sender(sources, store, Terms(), meter=Meter(), traffic=traffic)
         transfers = _announced(sender, _pending(journal, Keys(settings), is_wanted, refused))
         proven: list[Delivered] = []
         try:

@@ -23,6 +23,8 @@ from chorus_upload.transfer.receiver import Receiver
 
 MOST_DENIED = 10
 """So many refusals in a row to let us read are not about single objects any more."""
+MOST_GIVEN_UP = 4
+"""When patience has ended for so many files in a row, it is asked whether the service is there at all."""
 
 
 class Receiving:
@@ -32,7 +34,7 @@ class Receiving:
         self._wanted = wanted
         self._store = store
         self._emit = emit
-        self._denied = 0
+        self._denied = self._given_up = 0
         # By path and modality; written by the receivers' threads, each for its own file.
         self._under_way: dict[tuple[str, str], int] = {}
         self.fetched = Tally()
@@ -86,7 +88,7 @@ class Receiving:
 
     def _received(self, done: Retrieved) -> None:
         self._under_way.pop((done.retrieval.modality, done.retrieval.path), None)
-        self._denied = 0
+        self._denied = self._given_up = 0
         one = Tally(1, done.retrieval.size)
         if done.was_there:
             self.was_there += one
@@ -96,8 +98,11 @@ class Receiving:
 
     def _failed(self, failed: NotRetrieved) -> None:
         self._under_way.pop((failed.retrieval.modality, failed.retrieval.path), None)
-        if failed.kind is RetrievalFailure.MISSING:
-            # Whether it is the whole container or directory that is gone.
+        if failed.kind is RetrievalFailure.TRANSIENT:
+            self._given_up += 1
+        is_in_doubt = failed.kind is RetrievalFailure.TRANSIENT and self._given_up % MOST_GIVEN_UP == 0
+        if failed.kind is RetrievalFailure.MISSING or is_in_doubt:
+            # Whether it is the whole container or directory that is gone, or out of reach.
             self._store.probe()
         self._denied = self._denied + 1 if failed.kind is RetrievalFailure.DENIED else 0
         if self._denied == MOST_DENIED:

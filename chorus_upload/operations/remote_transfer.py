@@ -68,7 +68,12 @@ def upload(
     with ExitStack() as stack:
         sources, work = _work(stack, paths, own_files(settings), to=clean(to), recursive=options.recursive, emit=emit)
         require_not_the_journal(settings, (transfer.key for transfer in work))
-        traffic = Traffic(settings.num_threads, throttle=Throttle(settings.bandwidth_limit, stop=stop), stop=stop)
+        traffic = Traffic(
+            settings.num_threads,
+            throttle=Throttle(settings.bandwidth_limit, stop=stop),
+            stop=stop,
+            patience=settings.retry_seconds,
+        )
         store = stack.enter_context(
             open_store(settings.central.location, Network.of(settings), traffic=traffic, stop=stop)
         )

@@ -7,11 +7,11 @@ where the service has it, and it can be asked for a copy.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ChorusError, LayoutError
+from chorus_upload.errors import ChorusError, LayoutError, StorageError
 from chorus_upload.events import Notice
 from chorus_upload.journal import deliveries, planning
 from chorus_upload.journal.deliveries import PendingFile
@@ -27,10 +27,12 @@ from chorus_upload.transfer.sender import Sender
 
 RECORD_SECONDS = 1.0
 REPORT_SECONDS = 0.2
+MOST_GIVEN_UP = 4
+"""When patience has ended for so many files in a row, it is asked whether the service is there at all."""
 
 
 class Run:
-    """One run over the plan; what becomes of the files goes to `outcomes`."""
+    """One run over the plan; what becomes of the files goes to `outcomes`. `probe` raises when there is no service."""
 
     def __init__(
         self,
@@ -40,8 +42,11 @@ class Run:
         sender: Sender,
         outcomes: Outcomes,
         *,
+        probe: Callable[[], None],
         stop: threading.Event,
     ) -> None:
+        self._probe = probe
+        self._given_up = 0
         self._journal = journal
         self._submission = submission
         self._sender = sender
@@ -87,11 +92,14 @@ class Run:
                 match outcome:
                     case Delivered():
                         self._unrecorded.append(outcome)
+                        self._given_up = 0
                     case Failed():
                         self._fail(outcome)
+                        trouble = trouble or self._trouble_with_the_place(outcome)
                     case ChorusError():
-                        self._stop.set()
                         trouble = trouble or outcome
+                if trouble is not None:
+                    self._stop.set()
                 if len(self._unrecorded) >= self._most_unrecorded or record_pace.is_due():
                     self._record()
                 if report_pace.is_due():
@@ -154,6 +162,20 @@ class Run:
             # Its time and size may not show it: without this the next update would find nothing to do.
             self._distrusted.append(outcome.transfer.file_id)
         self._outcomes.failed(outcome)
+
+    def _trouble_with_the_place(self, outcome: Failed) -> StorageError | None:
+        """Whether it is the service that has failed, and not one file after the other: each would be waited for."""
+        if outcome.kind is not FailureKind.TRANSIENT or self._stop.is_set():
+            return None
+        self._given_up += 1
+        if self._given_up % MOST_GIVEN_UP:
+            return None
+        self._record()
+        try:
+            self._probe()
+        except StorageError as error:
+            return error
+        return None
 
     def _record(self) -> None:
         """Put what is proven into the journal, and only then say so."""

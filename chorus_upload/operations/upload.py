@@ -86,7 +86,12 @@ def upload(
     expires = check_token(central.location, emit=emit)
     with ExitStack() as stack:
         _, sources = stack.enter_context(open_sources(settings, modalities, stop=stop))
-        traffic = Traffic(settings.num_threads, throttle=Throttle(settings.bandwidth_limit, stop=stop), stop=stop)
+        traffic = Traffic(
+            settings.num_threads,
+            throttle=Throttle(settings.bandwidth_limit, stop=stop),
+            stop=stop,
+            patience=settings.retry_seconds,
+        )
         local = settings.journal.local_path
         sessions = local.with_name(f"{local.name}.sessions")
         store = stack.enter_context(
@@ -105,7 +110,7 @@ def upload(
         meter = Meter()
         sender = Sender(sources, store, terms, meter=meter, traffic=traffic, stop=stop)
         outcomes = Outcomes(pending, meter, ExpiryWatch(expires, emit=emit), emit)
-        run = Run(journal, settings, submission, sender, outcomes, stop=stop)
+        run = Run(journal, settings, submission, sender, outcomes, probe=store.probe, stop=stop)
         run.send_all(pool or _pool(settings, in_order=bool(in_order), stop=stop), at_most=request.max_files)
         if stop.is_set():
             raise KeyboardInterrupt

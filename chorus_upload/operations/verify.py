@@ -47,6 +47,8 @@ FRESH_US = 60_000_000
 """What was delivered later than this before the listing began may be too new for it, clocks being what they are."""
 MOST_DENIED = 10
 """So many refusals in a row to let us read are not about single objects any more."""
+MOST_GIVEN_UP = 4
+"""When patience has ended for so many objects in a row, it is asked whether the service is there at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,7 @@ class _Check:
         self._begun_us = now_us()
         self._done = Tally()
         self._denied: list[AccessDenied] = []
+        self._given_up = 0
         self.results: Counter[VerifyResult] = Counter()
         self.evidence: Counter[Evidence] = Counter()
         self.read = Tally()
@@ -209,7 +212,7 @@ class _Check:
         try:
             for reading in pool.run(reader.read, to_read()):
                 if reading is not None and trouble is None:
-                    trouble = self._take(reading)
+                    trouble = self._take(reading, reader)
                 if trouble is not None:
                     self._stop.set()
                 if pace.is_due():
@@ -225,7 +228,7 @@ class _Check:
         self._require_going_on()
         self._report(reader, total)
 
-    def _take(self, reading: Reading) -> StorageError | None:
+    def _take(self, reading: Reading, reader: BackReader) -> StorageError | None:
         """Tell what came of a reading; gives the trouble that concerns every file."""
         trouble = reading.trouble
         if isinstance(trouble, (CredentialsExpired, TlsError, ObjectNotFound)):
@@ -234,8 +237,13 @@ class _Check:
             self._denied.append(trouble)
             if len(self._denied) == MOST_DENIED:
                 return trouble
+        elif isinstance(trouble, TransientError):
+            self._given_up += 1
+            if self._given_up % MOST_GIVEN_UP == 0 and (place := reader.trouble_with_the_place()):
+                return place
         elif trouble is None:
             self._denied.clear()
+            self._given_up = 0
         one = Tally(1, reading.compared.size)
         self._done += one
         if trouble is None and not reading.gone:

@@ -47,15 +47,15 @@ class BackReader:
         if self._stop.is_set():
             return None
         key = compared.key
-        self._count(key, 0)
         try:
-            content = read_back(
-                self._store, key, size=compared.size, stop=self._stop, on_bytes=lambda count: self._count(key, count)
-            )
+            content = self._content(compared)
+            if not _is_right(content, compared):
+                # Before anybody is alarmed: it may have been on its way that it became another one.
+                content = self._content(compared)
         except Stopped:
             return None
         except ObjectNotFound:
-            return Reading(compared, gone=True, trouble=self._trouble_with_the_place())
+            return Reading(compared, gone=True, trouble=self.trouble_with_the_place())
         except TransientError as error:
             # A wait is given up when the run is stopped, which says nothing about the object.
             return None if self._stop.is_set() else Reading(compared, trouble=error)
@@ -66,12 +66,20 @@ class BackReader:
                 self._got.pop(key, None)
         return Reading(compared, content)
 
+    def _content(self, compared: Compared) -> tuple[bytes, bytes] | None:
+        key = compared.key
+        with self._lock:
+            self._got[key] = 0
+        return read_back(
+            self._store, key, size=compared.size, stop=self._stop, on_bytes=lambda count: self._count(key, count)
+        )
+
     def _count(self, key: str, count: int) -> None:
         with self._lock:
             self._got[key] = self._got.get(key, 0) + count
 
-    def _trouble_with_the_place(self) -> StorageError | None:
-        """Whether the whole container or directory is gone, and not just one object."""
+    def trouble_with_the_place(self) -> StorageError | None:
+        """Whether the whole container or directory is gone or out of reach, and not just one object."""
         try:
             self._store.probe()
         except StorageError as error:
@@ -110,10 +118,13 @@ def from_reading(reading: Reading, *, version: str) -> FileVerified:
         return _verified(compared, version, VerifyResult.MISSING, "it was removed while this command ran")
     if reading.content is None:
         return _verified(compared, version, VerifyResult.SIZE_DIFFERS, "it was written again while this command ran")
-    fingerprint, md5 = reading.content
-    if md5 == compared.md5 and compared.fingerprint in (None, fingerprint):
+    if _is_right(reading.content, compared):
         return _verified(compared, version, VerifyResult.MATCHED, _news(compared), Evidence.READBACK)
     return _verified(compared, version, VerifyResult.CHECKSUM_DIFFERS, _difference(compared))
+
+
+def _is_right(content: tuple[bytes, bytes] | None, compared: Compared) -> bool:
+    return content is not None and content[1] == compared.md5 and compared.fingerprint in (None, content[0])
 
 
 def unexplained(key: str, *, version: str, size: int) -> FileVerified:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from chorus_upload.errors import AccessDenied, StorageError, TlsError, TransientError
 from chorus_upload.storage.curl import NoAnswer, NotTrusted, ProxyRefused
+
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 def must_be_complete(*required: object) -> None:
@@ -17,6 +21,38 @@ def must_be_complete(*required: object) -> None:
     """
     if any(each is None for each in required):
         raise broken_off()
+
+
+def size_in(content_range: str | None, body: bytes, *, offset: int) -> int:
+    """The size of an object of which an answer has the part that begins at `offset`: its Content-Range says so.
+
+    TransientError when it says something else, or nothing: another part would pass for the one that was asked for.
+    """
+    found = _RANGE.fullmatch(content_range or "")
+    if found is None or int(found[1]) != offset or int(found[2]) + 1 - offset != len(body):
+        raise broken_off()
+    return int(found[3])
+
+
+def md5_in(said: str | None) -> bytes | None:
+    """The MD5 that a header says, in base64. TransientError when it is none."""
+    if not said:
+        return None
+    try:
+        md5 = b64decode(said, validate=True)
+    except ValueError:
+        raise broken_off() from None
+    if len(md5) != 16:
+        raise broken_off()
+    return md5
+
+
+def moment_in(said: str | None) -> datetime:
+    """The date that a header says. TransientError when it is none, or missing."""
+    try:
+        return parsedate_to_datetime(said or "")
+    except ValueError:
+        raise broken_off() from None
 
 
 def broken_off() -> TransientError:

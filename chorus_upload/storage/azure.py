@@ -78,7 +78,7 @@ class AzureStore(ServiceStore):
         page_size: int = 5000,
     ) -> None:
         network = network or Network()
-        traffic = traffic or Traffic(network.connections)
+        traffic = traffic or Traffic(network.connections, patience=network.patience)
         self._block_size = block_size
         self._page_size = page_size
         expires = credential.expires if isinstance(credential, (SasToken, ConnectionString)) else None

@@ -80,7 +80,12 @@ def connect(
         else:
             make = partial(ContainerClient, account_url or "", container, credential=cached or _secret(credential))
         client = make(
-            transport=transport, retry_total=0, max_single_get_size=one_request, max_chunk_get_size=one_request
+            transport=transport,
+            retry_total=0,
+            # The service never sends anybody elsewhere; whoever does is to be told nothing, and not to be believed.
+            permit_redirects=False,
+            max_single_get_size=one_request,
+            max_chunk_get_size=one_request,
         )
     except ValueError as error:
         reason = scrub(str(error))

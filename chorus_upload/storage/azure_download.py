@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-from base64 import b64decode
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from chorus_upload.storage.answers import broken_off, must_be_complete
+from chorus_upload.storage.answers import broken_off, md5_in, moment_in, must_be_complete, size_in
 from chorus_upload.storage.azure_errors import Refused
 from chorus_upload.storage.azure_requests import DataRequests, Requests, bare_etag
 from chorus_upload.storage.azure_upload import microseconds
@@ -74,17 +72,17 @@ class Download(io.RawIOBase):
                     raise
                 return self._look(), b""
             said = answer.headers
-            must_be_complete(said.get("etag"), said.get("last-modified"), said.get("content-range"))
-            size = int(said["content-range"].rpartition("/")[2])
+            must_be_complete(said.get("etag"))
+            size = size_in(said.get("content-range"), answer.body, offset=self._got)
             if len(answer.body) != min(most, size - self._got):
                 raise broken_off()
-            md5 = said.get("x-ms-blob-content-md5")
+            md5 = md5_in(said.get("x-ms-blob-content-md5"))
             stored = StoredObject(
                 key=self._key,
                 size=size,
                 etag=bare_etag(said["etag"]),
-                time_us=microseconds(parsedate_to_datetime(said["last-modified"])),
-                checksum=Checksum(b64decode(md5), ComputedBy.UNKNOWN) if md5 else None,
+                time_us=microseconds(moment_in(said.get("last-modified"))),
+                checksum=Checksum(md5, ComputedBy.UNKNOWN) if md5 else None,
             )
             return stored, answer.body
 
@@ -96,6 +94,7 @@ class Download(io.RawIOBase):
 def read_range(data: DataRequests, url: str, *, offset: int, length: int, etag: str) -> bytes:
     """So many bytes of an object, in one request, if it has that etag. Raises NoAnswer and Refused."""
     answer = data.get(url, (f"x-ms-range: bytes={offset}-{offset + length - 1}", f'If-Match: "{etag}"'))
+    size_in(answer.headers.get("content-range"), answer.body, offset=offset)
     if len(answer.body) != length:
         raise broken_off()
     return answer.body

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
@@ -17,12 +16,11 @@ from urllib.parse import quote
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, StandardBlobTier
 
-from chorus_upload.errors import IntegrityError, ObjectExists, StorageError
-from chorus_upload.storage.answers import broken_off, must_be_complete
+from chorus_upload.errors import ObjectExists, StorageError
+from chorus_upload.storage.answers import broken_off, md5_in, moment_in, must_be_complete
 from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 
@@ -80,23 +78,21 @@ class Upload:
         ]
         if properties.tier:
             headers.append(f"x-ms-access-tier: {properties.tier}")
-        answer = self.requests.send(f"writing {self.key}", lambda: self._write(headers, body))
-        computed = _checksum_in(answer)
-        if computed is not None and computed != md5:
-            raise IntegrityError(f"writing {self.key}: the service reports a checksum that is not the body's")
+        return self.requests.send(f"writing {self.key}", lambda: self._write(headers, body))
+
+    def _write(self, headers: list[str], body: bytes) -> StoredObject:
+        answer = self.data.put(self.url, "", headers, body)
+        must_be_complete(answer.headers.get("etag"))
+        # Whether it is the body's is for the caller to judge: if it is not, something else is there now.
+        computed = md5_in(answer.headers.get("content-md5"))
         return StoredObject(
             key=self.key,
             size=len(body),
             etag=bare_etag(answer.headers["etag"]),
-            time_us=_time_in(answer.headers["last-modified"]),
+            time_us=_time_in(answer.headers.get("last-modified")),
             checksum=None if computed is None else Checksum(computed, ComputedBy.SERVICE),
             transit_checked=True,
         )
-
-    def _write(self, headers: list[str], body: bytes) -> Answer:
-        answer = self.data.put(self.url, "", headers, body)
-        must_be_complete(answer.headers.get("etag"), answer.headers.get("last-modified"))
-        return answer
 
     def in_blocks(
         self, body: BinaryIO, *, size: int, block_size: int, executor: Executor, source: Source | None
@@ -160,7 +156,13 @@ class Upload:
         """Give the service one block."""
         requests = self.requests if patience is None else self.requests.less_patient(patience)
         parameters = f"comp=block&blockid={quote(b64encode(name.encode()).decode(), safe='')}"
-        requests.send(f"writing {self.key}", lambda: self.data.put(self.url, parameters, headers, body))
+
+        def put() -> None:
+            answer = self.data.put(self.url, parameters, headers, body)
+            # Somebody else's page (a proxy asks for a log-in) would pass for a block that is there.
+            must_be_complete(answer.headers.get("x-ms-request-id"))
+
+        requests.send(f"writing {self.key}", put)
 
     def _held(self) -> Mapping[str, int]:
         """Names and sizes of the blocks that the service has of this object and that are not part of it yet.
@@ -293,14 +295,9 @@ def microseconds(moment: datetime) -> int:
 
 
 @lru_cache(maxsize=16)
-def _time_in(header: str) -> int:
+def _time_in(header: str | None) -> int:
     """Cached because it is the same second for very many small files."""
-    return microseconds(parsedate_to_datetime(header))
-
-
-def _checksum_in(answer: Answer) -> bytes | None:
-    said = answer.headers.get("content-md5")
-    return b64decode(said) if said else None
+    return microseconds(moment_in(header))
 
 
 def _md5(content: bytes | memoryview) -> bytes:

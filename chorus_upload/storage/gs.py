@@ -32,6 +32,7 @@ from chorus_upload.errors import (
     StorageError,
 )
 from chorus_upload.model import Twin
+from chorus_upload.storage.answers import broken_off
 from chorus_upload.storage.bodies import whole
 from chorus_upload.storage.gs_client import ENDPOINT, OBJECT, Bucket, connect, document
 from chorus_upload.storage.gs_credentials import Access
@@ -93,7 +94,7 @@ class GsStore(ServiceStore):
             where,
             network,
             access,
-            traffic=traffic or Traffic(network.connections),
+            traffic=traffic or Traffic(network.connections, patience=network.patience),
             retry=retry or Retry(),
             endpoint_ip=endpoint_ip,
         )
@@ -119,16 +120,7 @@ class GsStore(ServiceStore):
 
     def stat(self, key: str) -> StoredObject | None:
         name = self._name(key)
-
-        def look() -> StoredObject | None:
-            try:
-                return self._look(key, name)
-            except Refused as error:
-                if not self._is_absent(error):
-                    raise
-            return None
-
-        return self._requests.run(f"looking at {key}", look)
+        return self._requests.run(f"looking at {key}", lambda: self._find(key, name))
 
     def open(self, key: str, *, offset: int = 0) -> ObjectStream:
         """See `Store.open`. Where the service gives the bytes it does not say all of the object: it is asked first."""
@@ -194,17 +186,22 @@ class GsStore(ServiceStore):
         return None
 
     def _delete(self, key: str, if_match: str | None, attempted: Callable[[], None]) -> None:
-        url = self._bucket.at(self._name(key), {"ifGenerationMatch": _generation(if_match, key)})
+        name = self._name(key)
+        url = self._bucket.at(name, {"ifGenerationMatch": _generation(if_match, key)})
 
         def remove() -> None:
             attempted()
             try:
-                self._requests.ask("DELETE", url)
+                answer = self._requests.ask("DELETE", url)
             except Refused as error:
-                if not self._is_absent(error):
+                if not self._is_absent(error, name):
                     raise
                 if if_match is not None:
                     raise PreconditionFailed(f"{key} is gone") from None
+                return
+            # Any other success may be somebody else's page (a proxy asks for a log-in).
+            if answer.status != 204 and self._find(key, name) is not None:
+                raise broken_off()
 
         self._requests.run(f"deleting {key}", remove)
 
@@ -220,16 +217,29 @@ class GsStore(ServiceStore):
             self._requests, self._bucket, self._sessions, name, key, generation, properties, lambda: self.stat(key)
         )
 
+    def _find(self, key: str, name: str) -> StoredObject | None:
+        try:
+            return self._look(key, name)
+        except Refused as error:
+            if not self._is_absent(error, name):
+                raise
+        return None
+
     def _look(self, key: str, name: str) -> StoredObject:
         answer = self._requests.ask("GET", self._bucket.at(name, {"fields": FIELDS}))
         return describe(key, document(answer, OBJECT))
 
-    def _is_absent(self, error: Refused) -> bool:
+    def _is_absent(self, error: Refused, name: str) -> bool:
         """Whether it is the object that is missing. Raises Refused when it is the bucket."""
         if error.refusal.status != 404:
             return False
-        if not error.refusal.is_absent_object:
-            self._requests.ask("GET", self._bucket.listing({"maxResults": 1, "fields": "kind"}))
+        if error.refusal.is_absent_object:
+            return True
+        # It may be somebody else who says so. An object of just this name would be the first that is listed.
+        parameters = {"prefix": name, "maxResults": 1, "fields": "kind,items(name)"}
+        page = document(self._requests.ask("GET", self._bucket.listing(parameters)), "storage#objects")
+        if any(each.get("name") == name for each in page.get("items") or []):
+            raise broken_off()
         return True
 
     def _twin(self, twin: Twin | None, size: int) -> StoredObject | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from chorus_upload.errors import PreconditionFailed, TransientError
-from chorus_upload.storage.answers import broken_off
+from chorus_upload.storage.answers import broken_off, md5_in, size_in
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.gs_client import Bucket, Requests
 from chorus_upload.storage.store import StoredObject
@@ -73,6 +72,9 @@ def read_range(requests: Requests, url: str, *, offset: int, length: int, etag: 
     answer = requests.ask("GET", url, headers)
     if answer.headers.get("x-goog-generation", etag) != etag:
         raise PreconditionFailed("it was replaced while it was read")
+    # Without a range it is all of the object, which has to be what was asked for.
+    if offset or "content-range" in answer.headers:
+        size_in(answer.headers.get("content-range"), answer.body, offset=offset)
     if len(answer.body) != length:
         raise broken_off()
     return answer
@@ -81,4 +83,4 @@ def read_range(requests: Requests, url: str, *, offset: int, length: int, etag: 
 def _is_as_said(data: bytes, hashes: str) -> bool:
     """Whether a whole object is what the service says of it beside; most are small, and have been read as a whole."""
     said = _MD5_IN_HASHES.search(hashes)
-    return said is None or b64decode(said[1]) == hashlib.md5(data, usedforsecurity=False).digest()
+    return said is None or md5_in(said[1]) == hashlib.md5(data, usedforsecurity=False).digest()

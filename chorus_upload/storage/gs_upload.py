@@ -14,7 +14,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -75,10 +75,10 @@ class Upload:
         message = b"".join((lead.encode(), body, f"\r\n--{boundary}--\r\n".encode()))
         url = self.bucket.upload({"uploadType": "multipart", "name": self.name, "fields": FIELDS, **self._conditions})
         headers = (f"Content-Type: multipart/related; boundary={boundary}",)
-        answer = self.requests.send(
-            self.doing, lambda: document(self.requests.put("POST", url, headers, message), OBJECT)
+        stored = self.requests.send(
+            self.doing, lambda: self._stored(document(self.requests.put("POST", url, headers, message), OBJECT))
         )
-        return self._judged(answer, md5)
+        return self._judged(stored, md5)
 
     def in_chunks(self, body: BinaryIO, *, size: int, chunk: int, executor: Executor) -> StoredObject:
         """Send `body` in chunks, reading one while another is sent; nothing is visible before the last one.
@@ -102,7 +102,7 @@ class Upload:
                 session.send(offset, buffer, md5.digest() if offset + chunk >= size else None)
             if session is None:
                 raise ValueError("a body that is empty goes at once")
-            return self._judged(session.finish(), md5.digest(), spared=session.held)
+            return self._judged(self._stored(session.finish(), spared=session.held), md5.digest())
         finally:
             if session is not None:
                 session.wait()
@@ -125,7 +125,7 @@ class Upload:
             while True:
                 answer = self.requests.less_patient(_LOOK_PATIENCE).run(f"copying to {self.key}", go_on)
                 if answer.get("done"):
-                    return self._judged(answer.get("resource") or {}, md5, spared=size)
+                    return self._judged(self._stored(answer.get("resource") or {}, spared=size), md5)
                 must_be_complete(answer.get("rewriteToken"))
                 token = str(answer["rewriteToken"])
         except IntegrityError:
@@ -191,24 +191,23 @@ class Upload:
             beside["storageClass"] = properties.tier.upper()
         return beside
 
-    def _judged(self, answer: dict[str, Any], md5: bytes, *, spared: int = 0) -> StoredObject:
-        """What the service says of the object that it made. IntegrityError, and the object is gone, if it is wrong."""
-        stored = describe(self.key, answer)
-        if stored.checksum is not None and stored.checksum.md5 != md5:
+    def _judged(self, stored: StoredObject, md5: bytes) -> StoredObject:
+        """What the service says of the object that it made. IntegrityError, and the object is gone, if it is wrong.
+
+        One that has replaced another is for the caller to judge: it may be the answer that is wrong, and removing it
+        would leave nothing.
+        """
+        if not self.generation and stored.checksum is not None and stored.checksum.md5 != md5:
             # It compares itself before there is an object; this is for a service that does not.
             url = self.bucket.at(self.name, {"ifGenerationMatch": stored.etag})
             with suppress(StorageError):
                 self.requests.less_patient(_LOOK_PATIENCE).run(self.doing, lambda: self.requests.ask("DELETE", url))
             raise IntegrityError(f"{self.doing}: the service reports a checksum that is not the body's")
-        return StoredObject(
-            key=self.key,
-            size=stored.size,
-            etag=stored.etag,
-            time_us=stored.time_us,
-            checksum=stored.checksum,
-            transit_checked=True,
-            spared=spared,
-        )
+        return stored
+
+    def _stored(self, answer: dict[str, Any], *, spared: int = 0) -> StoredObject:
+        """An object as the answer to a write describes it."""
+        return replace(describe(self.key, answer), transit_checked=True, spared=spared)
 
 
 def describe(key: str, found: dict[str, Any]) -> StoredObject:

@@ -33,7 +33,7 @@ from botocore.exceptions import ClientError
 
 from chorus_upload.errors import PreconditionFailed
 from chorus_upload.model import Twin
-from chorus_upload.storage.answers import broken_off
+from chorus_upload.storage.answers import broken_off, size_in
 from chorus_upload.storage.bodies import whole
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.names import refused_by_s3
@@ -88,7 +88,7 @@ class S3Store(ServiceStore):
         page_size: int = 1000,
     ) -> None:
         network = network or Network()
-        traffic = traffic or Traffic(network.connections)
+        traffic = traffic or Traffic(network.connections, patience=network.patience)
         self._part_size = part_size
         self._page_size = page_size
         self._connection = Connection(bucket, access, endpoint_url, network)
@@ -140,6 +140,7 @@ class S3Store(ServiceStore):
         def judge(answer: Answer) -> bytes:
             if answer.status >= 300:
                 raise refused(answer)
+            size_in(answer.headers.get("content-range"), answer.body, offset=offset)
             if len(answer.body) != length:
                 raise broken_off()
             return answer.body
@@ -186,14 +187,17 @@ class S3Store(ServiceStore):
 
         async def remove(call: Call) -> None:
             attempted()
-            if if_match is None:
-                await call("delete_object", **at)
-                return
             try:
-                await call("head_object", **at, IfMatch=quoted(if_match))
-                await call("delete_object", **at, IfMatch=quoted(if_match))
+                if if_match is None:
+                    answer = await call("delete_object", **at)
+                else:
+                    await call("head_object", *HEAD, **at, IfMatch=quoted(if_match))
+                    answer = await call("delete_object", **at, IfMatch=quoted(if_match))
+                # There is nothing in the service's answer by which a page of somebody else could be told from it.
+                if answer["ResponseMetadata"]["HTTPStatusCode"] != 204 and not await _is_absent(call, at):
+                    raise broken_off()
             except ClientError as error:
-                if status_of(error) == 404 and await _is_absent(call, at):
+                if if_match is not None and status_of(error) == 404 and await _is_absent(call, at):
                     raise PreconditionFailed(f"{key} is gone") from None
                 raise
 
@@ -258,7 +262,7 @@ async def _is_absent(call: Call, at: dict[str, Any]) -> bool:
     a bad request.
     """
     try:
-        answer = await call("get_object", "Body", **at, Range="bytes=0-0")
+        answer = await call("get_object", "Body", "ETag", **at, Range="bytes=0-0")
     except ClientError as error:
         if status_of(error) == 416:
             return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,11 +21,12 @@ from s3fs import S3FileSystem
 
 from chorus_upload.errors import ConfigError
 from chorus_upload.storage.network import Network, is_this_machine
-from chorus_upload.storage.s3_errors import must_be_complete
+from chorus_upload.storage.s3_errors import LedAway, must_be_complete
 
 _CONNECT_SECONDS = 60
 _READ_SECONDS = 900
 _CLOSE_SECONDS = 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ class Connection:
 
 
 class _Http(AIOHTTPSession):  # type: ignore[misc]  # the library is not typed
-    """The library's HTTP, without the second attempts that its own HTTP client makes, and with what we trust."""
+    """The library's HTTP, without the second attempts and redirects of its own HTTP client, and with what we trust."""
 
     def _build_verify_context(self) -> ssl.SSLContext:
         # It knows files only; ours may be a directory of certificates.
@@ -138,7 +140,24 @@ class _Http(AIOHTTPSession):  # type: ignore[misc]  # the library is not typed
         session: aiohttp.ClientSession = await super()._get_session(proxy_url)
         # It would repeat a PUT whose answer was lost, and show only what the second one met: its own result.
         session._retry_connection = False
+        if "request" not in vars(session):
+            session.request = partial(_not_led_away, session.request)  # type: ignore[assignment, method-assign]
         return session
+
+
+async def _not_led_away(
+    request: Callable[..., Awaitable[aiohttp.ClientResponse]], *arguments: object, **options: object
+) -> aiohttp.ClientResponse:
+    """The answer to a request, if it leads nowhere.
+
+    The HTTP client would follow to any host, with session tokens, and believe what is said there. To Amazon's "it is in
+    another region" the library itself has an answer; without a region it would ask for that again and again.
+    """
+    answer = await request(*arguments, allow_redirects=False, **options)
+    if answer.status in _REDIRECTS and "x-amz-bucket-region" not in answer.headers:
+        answer.close()
+        raise LedAway(f"it leads to another place ({answer.status})")
+    return answer
 
 
 @cache

@@ -32,6 +32,7 @@ _UNSIGNED = "UNSIGNED-PAYLOAD"
 _ANY_KEY = "k"
 _CODE = re.compile(rb"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
+_REGION = re.compile(r"[a-z0-9-]+")
 _REGION_IN_HOST = re.compile(r"(?<=[./]s3)(?:[.-][a-z0-9-]+)?(?=\.amazonaws\.)")
 
 
@@ -84,7 +85,8 @@ class Direct:
         entrance = self._entered()
         answer = _exchange(entrance, method, path, headers, content, silence)
         region = answer.headers.get("x-amz-bucket-region")
-        if answer.status < 300 or region in (None, "", entrance.region):
+        # It becomes part of an address: whatever is no name of a region would lead anywhere.
+        if answer.status < 300 or region == entrance.region or not _REGION.fullmatch(region or ""):
             return answer
         # The bucket is elsewhere, and the service says where.
         return _exchange(self._moved(entrance, str(region)), method, path, headers, content, silence)

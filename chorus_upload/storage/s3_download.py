@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from chorus_upload.errors import TransientError
-from chorus_upload.storage.answers import broken_off
+from chorus_upload.storage.answers import broken_off, moment_in, size_in
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
 from chorus_upload.storage.s3_direct import refused
@@ -63,12 +62,11 @@ class Download(io.RawIOBase):
                 return self._requests.run(f"reading {self._key}", look), b""
             if answer.status >= 300:
                 raise refused(answer)
-            required = ("etag", "last-modified", "content-range")
-            must_be_complete({name: said.get(name) for name in required}, *required)
-            size = int(said["content-range"].rpartition("/")[2])
+            must_be_complete({"etag": said.get("etag")}, "etag")
+            size = size_in(said.get("content-range"), answer.body, offset=first)
             if len(answer.body) != min(most, size - first):
                 raise broken_off()
-            found = {"ETag": said["etag"], "LastModified": parsedate_to_datetime(said["last-modified"])}
+            found = {"ETag": said["etag"], "LastModified": moment_in(said.get("last-modified"))}
             return describe(self._key, size, found), answer.body
 
         async def look(call: Call) -> StoredObject:

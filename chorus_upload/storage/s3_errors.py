@@ -87,6 +87,10 @@ class Silent(Exception):
     """Nothing moved for too long. Never leaves `storage`."""
 
 
+class LedAway(Exception):
+    """The answer is a redirect to another place. Never leaves `storage`."""
+
+
 class SessionLost(StorageError):
     """A multipart upload has ended, or has other parts: somebody else writes the object, too. Stays in `storage`."""
 
@@ -168,6 +172,8 @@ def _no_answer(error: BaseException, doing: str) -> StorageError:
     if trouble := _with_tls(error, causes, doing):
         return trouble
     for cause in causes:
+        if isinstance(cause, LedAway):
+            return StorageError(f"{doing}: {cause}")
         if isinstance(cause, aiohttp.ClientHttpProxyError) and cause.status < 500 and cause.status not in (408, 429):
             asks = (
                 "asks for a user and a password" if cause.status == 407 else f"refuses the connection ({cause.status})"

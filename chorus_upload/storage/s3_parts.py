@@ -7,11 +7,12 @@ import re
 import time
 from base64 import b64encode
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from chorus_upload.storage.answers import broken_off
+from chorus_upload.errors import TransientError
+from chorus_upload.storage.answers import broken_off, moment_in
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.s3_client import bare, microseconds
 
@@ -53,14 +54,20 @@ def etag_in(answer: Answer) -> str:
 
 def time_in(answer: Answer) -> int:
     """When the service says that it answered, microseconds UTC: to a write it does not say the object's time."""
-    date = answer.headers.get("date")
-    return _moment(date) if date else time.time_ns() // 1000
+    return moment_of(answer.headers.get("date"))
+
+
+def moment_of(date: str | None) -> int:
+    """What a header says, microseconds UTC; now, if it says nothing that can be understood."""
+    with suppress(TransientError):
+        return _moment(date)
+    return time.time_ns() // 1000
 
 
 @lru_cache(maxsize=16)
-def _moment(header: str) -> int:
+def _moment(header: str | None) -> int:
     """Cached because it is the same second for very many small files."""
-    return microseconds(parsedate_to_datetime(header))
+    return microseconds(moment_in(header))
 
 
 def etag_of(parts: list[Part]) -> str | None:

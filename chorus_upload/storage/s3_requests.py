@@ -22,6 +22,7 @@ from chorus_upload.storage.curl import SILENCE, Answer, TimedOut
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_direct import Direct, refused
 from chorus_upload.storage.s3_errors import FOREIGN, Silent, retry_after, status_of, translate
+from chorus_upload.storage.s3_parts import etag_in
 from chorus_upload.storage.traffic import Traffic
 
 T = TypeVar("T")
@@ -96,6 +97,8 @@ class Requests:
                 if status_of(error) in _OVERLOADED:
                     self.traffic.overloaded(retry_after(error))
                 raise error
+            # A page of somebody else (a proxy asks for a log-in) has none.
+            etag_in(answer)
             return answer
 
     def _exchange(self, ask: Callable[[Call], Awaitable[T]], silence: float) -> T:

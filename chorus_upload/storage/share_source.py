@@ -165,6 +165,10 @@ class ShareSource:
     def open_stat(self, stream: BinaryIO) -> FileStat:
         return cast(SharedFile, stream).now()
 
+    def open_md5(self, stream: BinaryIO) -> bytes | None:
+        """Nobody says it."""
+        return None
+
     def close(self) -> None:
         self._share.close()
 

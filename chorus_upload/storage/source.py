@@ -100,7 +100,8 @@ class Source(Protocol):
         """Read a whole file that should have `size` bytes, and one byte more if it has grown. OSError as `open`.
 
         For most files this is most of the time, so it is done in as few calls as possible, with one look at
-        the file, after the reading. Who knows its state from before sees whether the bytes can be trusted.
+        the file, after the reading. Who knows its state from before sees whether the bytes can be trusted. What has not
+        the MD5 that is said of it has been read twice, to the same end; else it raises TransientError.
         """
         ...
 
@@ -117,6 +118,10 @@ class Source(Protocol):
 
     def open_stat(self, stream: BinaryIO) -> FileStat:
         """Size and time of the file behind a stream that `open` gave."""
+        ...
+
+    def open_md5(self, stream: BinaryIO) -> bytes | None:
+        """The MD5 that is said of the file behind such a stream, by whomever; None where nobody says one."""
         ...
 
     def close(self) -> None: ...

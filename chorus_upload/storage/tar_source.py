@@ -153,6 +153,10 @@ class TarSource:
     def open_stat(self, stream: BinaryIO) -> FileStat:
         return cast(_File, stream).state
 
+    def open_md5(self, stream: BinaryIO) -> bytes | None:
+        """Nobody says it."""
+        return None
+
     def close(self) -> None:
         if self._idle is not None:
             self._idle.close()

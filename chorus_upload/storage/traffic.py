@@ -32,7 +32,7 @@ _MEAN_OF = 4
 _KEEP = 20
 _KEEP_AFTER_OVERLOAD = 60
 # A service that wants to be left alone for longer is asked what it thinks of that now.
-_LONGEST_PAUSE = 900.0
+_PATIENCE = 900.0
 # After how many seconds those who wait look up, although nobody called them: it may be that the run is to end.
 _LOOK_SECONDS = 0.5
 
@@ -50,7 +50,8 @@ _BUFFER = 8 << 20
 class Traffic:
     """Shared by all threads of a run. `most_requests` is never exceeded; `most_bytes` only by a single larger block.
 
-    `throttle` holds back bytes as they go out. Once `stop` is set, waiting for a turn raises TransientError.
+    `throttle` holds back bytes as they go out. Once `stop` is set, waiting for a turn raises TransientError. Whatever a
+    service asks for, nobody pauses for longer than `patience` seconds.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class Traffic:
         most_bytes: int = _MOST_BYTES,
         throttle: Throttle | None = None,
         stop: threading.Event | None = None,
+        patience: float = _PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.throttle = throttle
+        self._patience = patience
         self._most = most_requests
         self._most_bytes = most_bytes
         self.stop = stop or threading.Event()
@@ -156,7 +159,7 @@ class Traffic:
             now = self._clock()
             self._level.overloaded(now=now, begun=self._begun(now))
             if retry_after:
-                self._paused_until = max(self._paused_until, now + min(retry_after, _LONGEST_PAUSE))
+                self._paused_until = max(self._paused_until, now + min(retry_after, self._patience))
 
     def fell_silent(self) -> None:
         """A request timed out: expect less speed from now on, and send less at once."""

@@ -97,6 +97,10 @@ class WebSource:
     def open_stat(self, stream: BinaryIO) -> FileStat:
         return cast(_File, stream).state
 
+    def open_md5(self, stream: BinaryIO) -> bytes | None:
+        """Nobody says it."""
+        return None
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._web.close()

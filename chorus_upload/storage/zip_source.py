@@ -135,6 +135,10 @@ class ZipSource:
     def open_stat(self, stream: BinaryIO) -> FileStat:
         return cast(_File, stream).state
 
+    def open_md5(self, stream: BinaryIO) -> bytes | None:
+        """Nobody says it."""
+        return None
+
     def close(self) -> None:
         if self._opened is not None:
             self._opened.close()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
+from typing import BinaryIO
 
 import xxhash
 
+from chorus_upload.errors import TransientError
 from chorus_upload.model import Evidence
 from chorus_upload.storage.store import ComputedBy, Store, StoredObject
 from chorus_upload.transfer.reader import BLOCK, Stopped
+
+_READINGS = 3
 
 
 class Verdict(Enum):
@@ -30,6 +34,32 @@ def judge(stored: StoredObject, *, size: int, md5: bytes) -> Evidence | Verdict:
     if stored.checksum is not None and stored.checksum.computed_by is ComputedBy.SERVICE:
         return Evidence.SERVER if stored.checksum.md5 == md5 else Verdict.WRONG
     return Evidence.TRANSIT if stored.transit_checked else Verdict.UNPROVEN
+
+
+def read_surely(store: Store, key: str, take: Callable[[Iterator[bytes]], None]) -> StoredObject:
+    """Have `take` take an object, or its beginning, anew each time that it is called; gives what the store says of it.
+
+    An object that has not the MD5 that the store says of it is read again: that may be a false one, which somebody has
+    written, but then the object arrives in the same way twice. TransientError if it does not. Raises what `Store.open`
+    and its stream raise.
+    """
+    seen: set[bytes] = set()
+    for _ in range(_READINGS):
+        md5 = hashlib.md5(usedforsecurity=False)
+        with store.open(key) as stream:
+            take(_hashed(stream, md5))
+            stored = stream.stored
+        content = md5.digest()
+        if stored.checksum is None or stored.checksum.md5 == content or content in seen:
+            return stored
+        seen.add(content)
+    raise TransientError(f"{key} in {store.url} does not arrive as it is stored", hint="Repeat the command.")
+
+
+def _hashed(stream: BinaryIO, md5: hashlib._Hash) -> Iterator[bytes]:
+    while block := stream.read(BLOCK):
+        md5.update(block)
+        yield block
 
 
 def read_back(

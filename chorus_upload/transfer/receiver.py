@@ -144,8 +144,8 @@ class Receiver:
             begun_at = seen.size
             self._append(wanted, unfinished, seen)
             fetched = seen.size - begun_at
-            if begun_at and not seen.is_of(wanted):
-                # The object, or what was kept of it, may have changed since.
+            if not seen.is_of(wanted):
+                # The object, or what was kept of it, may have changed since; or it became another one on its way.
                 unfinished.begin_again()
                 seen = _Hash()
                 self._append(wanted, unfinished, seen)

@@ -251,6 +251,8 @@ class Sender:
                 require_same(source.stat(transfer.path), transfer)
                 content = Content(body.fingerprint, body.md5)
                 require_known(transfer, content)
+                if source.open_md5(stream) not in (None, content.md5):
+                    self._require_read_twice(transfer, content)
                 read.append(content)
 
             body = CheckedStream(
@@ -316,6 +318,11 @@ class Sender:
         content = Content(reading.fingerprint or b"", reading.md5 or b"")
         require_known(transfer, content)
         return content
+
+    def _require_read_twice(self, transfer: Transfer, content: Content) -> None:
+        """Of what has not the MD5 that is said of it. That may be a false one, but then it arrives in one way only."""
+        if transfer.fingerprint is None and transfer.md5 is None and self._read(transfer) != content:
+            raise TransientError("it does not arrive as it is stored")
 
     def _is_taken(self, transfer: Transfer) -> bool:
         """Whether it would be sent in vain: to refuse it, a service has to be sent all of it."""

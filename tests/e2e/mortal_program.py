@@ -96,10 +96,13 @@ class Program:
 
 
 @contextmanager
-def running_program(*, within: Sequence[str] = ()) -> Iterator[Program]:
-    """A program that is ready to be run, `within` a command that runs others; it ends with this block."""
+def running_program(*, within: Sequence[str] = (), module: str = "tests.e2e.mortal_program") -> Iterator[Program]:
+    """A program that is ready to be run, `within` a command that runs others; it ends with this block.
+
+    `module` is this one, or one that changes something about the program before it does what this one does.
+    """
     with subprocess.Popen(
-        [*within, sys.executable, "-m", "tests.e2e.mortal_program"],
+        [*within, sys.executable, "-m", module],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONWARNINGS": "error"},
         stdin=subprocess.PIPE,
@@ -147,7 +150,7 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
     os._exit(code)
 
 
-def _serve() -> None:
+def serve() -> None:
     """Read orders, one a line, and fork for each."""
     said = Path(os.environ.get("TMPDIR", "/tmp")) / f"mortal-{os.getpid()}"  # noqa: S108 - removed below
     gc.freeze()
@@ -199,7 +202,7 @@ def steps_to_try(number: int, *, every: int, offset: int) -> Sequence[int]:
     return sorted({*range(1 + offset % every, number + 1, every), number})
 
 
-def _import_all() -> None:
+def import_all() -> None:
     """What commands import when they need it, each of them would import anew."""
     for module in pkgutil.walk_packages(chorus_upload.__path__, "chorus_upload."):
         if not module.name.endswith("__main__"):
@@ -207,5 +210,5 @@ def _import_all() -> None:
 
 
 if __name__ == "__main__":
-    _import_all()
-    _serve()
+    import_all()
+    serve()

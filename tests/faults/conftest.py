@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.conftest import azure_site, container, disk, end, in_memory, site, wire
 from tests.faults.figures import Figures, as_table
+from tests.faults.services import Services
 
 __all__ = ["azure_site", "container", "disk", "end", "figures", "in_memory", "site", "wire"]
 
@@ -28,6 +29,15 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
     request.node.user_properties.append((_PROPERTY, figures.counted))
     yield figures
     assert figures.counted, "no figure was counted"
+
+
+@pytest.fixture
+def services(request: pytest.FixtureRequest, tmp_path: Path) -> Services:
+    """Services to be attacked."""
+    file = tmp_path / "token.txt"
+    file.touch(mode=0o600)
+    file.write_text("ya29.a-token-of-the-tests\n")
+    return Services(request.getfixturevalue, file)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
