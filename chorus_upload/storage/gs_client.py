@@ -76,7 +76,10 @@ class Bucket:
         So neither a foreign answer nor a file that somebody has changed can send content and tokens elsewhere. None
         for what is no address.
         """
-        parts = urlsplit(location)
+        try:
+            parts = urlsplit(location)
+        except ValueError:
+            return None
         address = f"{self.endpoint}{parts.path}?{parts.query}"
         return address if parts.path.startswith("/") and _PRINTABLE.fullmatch(address) else None
 
