@@ -120,8 +120,8 @@ def resolve(
         try:
             own = account_of(_text(given, "azure_account_name"), _text(given, "azure_account_url"))
         except ValueError as error:
-            named = "azure_account_url" if "azure_account_url" in given else "azure_account_name"
-            complaints.error(f"{where} {named}", str(error))
+            wrong = "azure_account_url" if "azure_account_url" in given else "azure_account_name"
+            complaints.error(f"{where} {wrong}", str(error))
             return {}
     usual = _usual(cloud, environ, own=own, complaints=complaints)
     chosen = _choose(cloud, given, usual=usual, where=where, complaints=complaints)

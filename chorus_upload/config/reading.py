@@ -115,9 +115,10 @@ def _read_table(
 
 
 def _read_key(key: Key, given: Entry, modality: str, entries: dict[str, Entry], complaints: Complaints) -> None:
+    if isinstance(given.value, str) and "\0" in given.value:
+        complaints.error(given.origin, "holds a NUL character, which nothing here can have")
+        return
     try:
-        if isinstance(given.value, str) and "\0" in given.value:
-            raise ValueError("holds a NUL character, which no name can have")
         value = convert(key, given.value)
     except ValueError as error:
         complaints.error(given.origin, str(error))
