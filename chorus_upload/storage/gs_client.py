@@ -188,7 +188,7 @@ def document(answer: Answer, kind: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise broken_off() from None
     if not isinstance(found, dict) or found.get("kind") != kind:
         raise broken_off()
