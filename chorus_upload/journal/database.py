@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, MultipleResultsFound, NoResultFound
 from sqlalchemy.pool import StaticPool
 
 from chorus_upload.errors import JournalError, JournalLocked, SchemaTooNew
@@ -44,6 +44,8 @@ def journal_errors(path: Path) -> Iterator[None]:
     except (DatabaseError, sqlite3.DatabaseError) as error:
         cause = error.orig if isinstance(error, DatabaseError) else error
         raise translate(cause, path) from error
+    except (MultipleResultsFound, NoResultFound) as error:
+        raise JournalError(f"{path} is damaged: a row that is there once is not", hint=DAMAGED_HINT) from error
     except UnicodeDecodeError as error:
         raise JournalError(f"{path} is damaged: it holds text that is none", hint=DAMAGED_HINT) from error
 
@@ -67,8 +69,10 @@ def translate(cause: BaseException | None, path: Path) -> JournalError:
             f"the journal {path} cannot be written or read ({cause})", hint="Check the directory and its permissions."
         )
     if code.startswith("SQLITE_CONSTRAINT"):
-        return JournalError(f"the journal {path} refused a change that would break its rules ({cause})")
-    return JournalError(f"the journal {path} cannot be used ({cause})")
+        return JournalError(
+            f"the journal {path} refused a change that would break its rules ({cause})", hint=DAMAGED_HINT
+        )
+    return JournalError(f"the journal {path} cannot be used ({cause})", hint=DAMAGED_HINT)
 
 
 class WriterLock:
