@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _NUMERIC_HOST = re.compile(r"localhost|[0-9.]+|\[?[0-9a-f:]+\]?")
 
 
 def is_numeric_host(host: str) -> bool:
     """Whether a host is an IP address or this machine: then the account is in the path, as with emulators."""
     return bool(_NUMERIC_HOST.fullmatch(host))
+
+
+def split_address(url: str) -> SplitResult:
+    """The parts of an address; ValueError, which shows nothing of it, when it cannot be one."""
+    try:
+        parts = urlsplit(url)
+        # Only asking for the port has it looked at.
+        is_good = parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        # A password with a slash in it ends the host, and then stands where the port should.
+        raise ValueError("is not an address: after the host a number may follow, and a / in a password is %2F")
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +47,12 @@ class Account:
 def account_of(name: str | None, url: str | None) -> Account:
     """Both from either. ValueError when they contradict each other or the address has more than the account."""
     if url is None:
+        if name is not None and not _NAME.fullmatch(name):
+            raise ValueError("is not the name of a storage account: it has letters and digits")
         return Account(name, name and f"https://{name}.blob.core.windows.net")
     if "://" not in url:
         url = f"https://{url}"
-    parts = urlsplit(url)
+    parts = split_address(url)
     host, directories = parts.hostname or "", [part for part in parts.path.split("/") if part]
     if is_numeric_host(host):
         if len(directories) != 1:
@@ -56,7 +73,7 @@ def account_of(name: str | None, url: str | None) -> Account:
 
 
 def account_of_connection_string(text: str) -> Account:
-    """What a connection string says of the account; empty for one that says nothing."""
+    """What a connection string says of the account; empty for one that says nothing. ValueError for no address."""
     pairs = (part.partition("=") for part in text.split(";"))
     values = {name.strip().lower(): value.strip() for name, _, value in pairs}
     name = values.get("accountname")
@@ -64,7 +81,7 @@ def account_of_connection_string(text: str) -> Account:
     if not url and name:
         protocol = values.get("defaultendpointsprotocol", "https")
         url = f"{protocol}://{name}.blob.{values.get('endpointsuffix', 'core.windows.net')}"
+    host = split_address(url).hostname or "" if url else ""
     if url and not name:
-        host = urlsplit(url).hostname or ""
         name = url.rpartition("/")[2] if is_numeric_host(host) else host.partition(".")[0]
     return Account(name or None, url or None)

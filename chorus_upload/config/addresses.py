@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
-from chorus_upload.config.accounts import is_numeric_host
+from chorus_upload.config.accounts import is_numeric_host, split_address
 from chorus_upload.config.pasting import clean_address
 
 SCHEMES = ("file", "az", "s3", "gs", "http", "https", "ftp", "sftp", "smb", "zip", "tar", "memory")
@@ -139,7 +139,7 @@ def _local_path(rest: str) -> str:
 
 def _web_address(text: str) -> Address:
     """An http(s) URL: a blob container when host or query are Azure's, a web site otherwise."""
-    url = urlsplit(text)
+    url = split_address(text)
     host = url.hostname or ""
     query = parse_qs(url.query)
     is_emulator = is_numeric_host(host) and url.path.startswith("/devstoreaccount1")

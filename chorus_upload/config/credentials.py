@@ -13,6 +13,7 @@ In this order:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -119,16 +120,20 @@ def resolve(
         try:
             own = account_of(_text(given, "azure_account_name"), _text(given, "azure_account_url"))
         except ValueError as error:
-            complaints.error(f"{where} azure_account_url", str(error))
+            wrong = "azure_account_url" if "azure_account_url" in given else "azure_account_name"
+            complaints.error(f"{where} {wrong}", str(error))
             return {}
-    usual = _usual(cloud, environ, own=own)
+    usual = _usual(cloud, environ, own=own, complaints=complaints)
     chosen = _choose(cloud, given, usual=usual, where=where, complaints=complaints)
     if chosen is None:
         return {}
     identity = {name: entry for name, entry in (usual | given).items() if name in cloud.identity}
     if address.service == "az":
         named = {name: entry for name, entry in identity.items() if name in _ACCOUNT}
-        identity |= _azure_account(own, named, chosen=chosen, where=where, complaints=complaints)
+        try:
+            identity |= _azure_account(own, named, chosen=chosen, where=where, complaints=complaints)
+        except ValueError as error:
+            complaints.error(where, f"names no account: {error}")
     return chosen | identity
 
 
@@ -179,7 +184,7 @@ def _with_pasted(given: Given, address: Address, *, where: str, complaints: Comp
     return pasted | given
 
 
-def _usual(cloud: _Cloud, environ: Mapping[str, str], *, own: Account) -> Given:
+def _usual(cloud: _Cloud, environ: Mapping[str, str], *, own: Account, complaints: Complaints) -> Given:
     """What the usual environment variables of the cloud say, unless it is for another account than `own`."""
     fields = {*cloud.identity, *(name for kind in cloud.kinds for name in (*kind.needs, *kind.also))}
     found: Given = {}
@@ -187,15 +192,20 @@ def _usual(cloud: _Cloud, environ: Mapping[str, str], *, own: Account) -> Given:
         for variable in reversed(key.variables):
             text = environ.get(variable, "").strip()
             if key.field in fields and text:
-                found[key.field] = Entry(convert(key, text), f"environment variable {variable}")
+                origin = f"environment variable {variable}"
+                try:
+                    found[key.field] = Entry(convert(key, text), origin)
+                except ValueError as error:
+                    complaints.error(origin, str(error))
     found = _tidy(found)
     if own.name is None:
         return found
     connection = found.pop("azure_connection_string", None)
     if found.get("azure_account_name", Entry(own.name, "")).value != own.name:
         found = {}
-    if connection and account_of_connection_string(connection.value.get_secret_value()).name == own.name:
-        found["azure_connection_string"] = connection
+    with suppress(ValueError):
+        if connection and account_of_connection_string(connection.value.get_secret_value()).name == own.name:
+            found["azure_connection_string"] = connection
     return found
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, StringConstraints
 
+from chorus_upload.config.accounts import split_address
 from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.config.settings import NO_PROXY, AuthMode
 
@@ -32,7 +33,7 @@ class Value:
     @property
     def is_text(self) -> bool:
         """Whether any text will do."""
-        return self in (TEXT, SECRET)
+        return self in (TEXT, SECRET, ADDRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ def _ip_address(text: str) -> str:
     return str(ipaddress.ip_address(text)) if text else text
 
 
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
 def _proxy(secret: SecretStr) -> SecretStr:
     # A password is in it, so nothing of the text may get into the messages of these errors.
     text = secret.get_secret_value().strip()
@@ -125,6 +131,8 @@ PROXY = Value(
     is_secret=True,
 )
 IP_ADDRESS = Value(Annotated[_Text, AfterValidator(_ip_address)], 'an IPv4 or IPv6 address, "10.20.30.40"')
+
+ADDRESS = Value(Annotated[_Text, AfterValidator(_address)], 'an address, "https://s3.hospital.org:9000"')
 
 CONTAINER_KEYS = {"az": "azure_container", "s3": "s3_container"}
 
@@ -255,7 +263,7 @@ CREDENTIALS = (
     Key(
         "aws_endpoint_url",
         "auth.aws_endpoint_url",
-        TEXT,
+        ADDRESS,
         "The address of an S3-compatible service that is not Amazon's.",
         '"https://s3.hospital.org:9000"',
         variables=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
@@ -263,7 +271,7 @@ CREDENTIALS = (
     Key(
         "endpoint_url",
         "auth.aws_endpoint_url",
-        TEXT,
+        ADDRESS,
         "Another spelling of `aws_endpoint_url`.",
         '"https://s3.hospital.org:9000"',
         current=False,
@@ -303,7 +311,7 @@ CREDENTIALS = (
     Key(
         "google_endpoint_url",
         "auth.google_endpoint_url",
-        TEXT,
+        ADDRESS,
         "The address of Google Cloud Storage, where it is not the usual one: a private endpoint, or an emulator.",
         '"https://storage-xyz.p.googleapis.com"',
         default="`https://storage.googleapis.com`",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from chorus_upload.config.generations import (
     find_section,
 )
 from chorus_upload.config.keys import CONTAINER_KEYS
+from chorus_upload.config.local_paths import check_length, expanded
 from chorus_upload.config.modalities import choose_modalities
 from chorus_upload.config.overrides import overrides_for, warn_of_unknown
 from chorus_upload.config.reading import Complaints, Entry, Given, read_document, read_entries
@@ -136,7 +136,11 @@ class _Loader:
         written = self._take("journal.local_path") or "journal.db"
         if "://" in written:
             self.complaints.error(self.origins["journal.local_path"], "must be a file on this machine")
-        local = Path(written).expanduser()
+        local = expanded(written)
+        try:
+            check_length(local, is_journal=True)
+        except ValueError as error:
+            self.complaints.error(self.origins["journal.local_path"], str(error))
         try:
             cloud.split()
         except ValueError:
@@ -157,10 +161,7 @@ class _Loader:
         written = self._take("ca_bundle")
         if written is None:
             return None
-        path = Path(written)
-        # `~somebody`, whom this machine does not know, is left as it is, and so is not found.
-        with suppress(RuntimeError):
-            path = path.expanduser()
+        path = expanded(written)
         if not os.access(path, os.R_OK):
             self.complaints.error(self.origins["ca_bundle"], f"{path} does not exist, or cannot be read")
         return path
@@ -234,6 +235,8 @@ class _Loader:
         entry = self.entries.get(f"{slot}.path")
         try:
             address = parse_address(entry.value) if entry else Address("file", "")
+            if address.service == "file":
+                check_length(expanded(address.path.rpartition("::")[2]))
         except ValueError as error:
             self.complaints.error(f"{where} path", str(error))
             return None
@@ -273,7 +276,7 @@ class _Loader:
         if self._has_secret() and _is_open(file):
             self.complaints.warning("it holds credentials, and others can read it", f"chmod 600 '{file}'")
         for slot, entry in self.entries.items():
-            if slot.rpartition(".")[2] in _CREDENTIAL_FILES and _is_open(Path(entry.value).expanduser()):
+            if slot.rpartition(".")[2] in _CREDENTIAL_FILES and _is_open(expanded(entry.value)):
                 self.complaints.warning(f"{entry.origin}: others can read that file", f"chmod 600 '{entry.value}'")
 
     def _has_secret(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,12 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from chorus_upload.config.generations import SECTIONS, find_section, is_above_a_section
 from chorus_upload.config.keys import Key, Section
 from chorus_upload.errors import ConfigError
+
+_LONGEST_FILE = 1 << 20
+# The library takes hours for a key of very many parts. None of ours has more than four.
+_DEEP_KEY = re.compile(r"""(?<![^\s.=#"'])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[^\s.=#"']++)[ \t]*+\.[ \t]*+){64}""")
+_LONGEST_SHOWN = 20
+"""A longer value may be a credential in the wrong line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +77,13 @@ def read_document(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: this is not a text file in UTF-8", hint="save it again as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(text) > _LONGEST_FILE or _DEEP_KEY.search(text):
+        raise ConfigError(f"{file}: this is no configuration: it is too long, or has keys of more parts than there are")
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{file}: this is no configuration: its lists or tables are too deep") from None
+    except ValueError as error:
         hint: str | None = None
         if "\\" in str(error) or "hex value" in str(error):
             hint = r"""a Windows path takes / or single quotes: path = 'C:\data'"""
@@ -104,6 +115,9 @@ def _read_table(
 
 
 def _read_key(key: Key, given: Entry, modality: str, entries: dict[str, Entry], complaints: Complaints) -> None:
+    if isinstance(given.value, str) and "\0" in given.value:
+        complaints.error(given.origin, "holds a NUL character, which nothing here can have")
+        return
     try:
         value = convert(key, given.value)
     except ValueError as error:
@@ -131,7 +145,7 @@ def convert(key: Key, value: object) -> Any:  # noqa: ANN401 - the key's own typ
     problem = f"must be {key.value.expects}"
     if not key.value.is_secret:
         problem += f", not {_as_toml(value)}"
-    if near := nearest(str(value), key.value.choices):
+    if isinstance(value, str) and (near := nearest(value, key.value.choices)):
         problem += f'; did you mean "{near}"?'
     raise ValueError(problem)
 
@@ -191,8 +205,8 @@ def _as_toml(value: object) -> str:
     """`value` as it stands in the file, if it is so short that it can hardly be a credential in the wrong line."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (int, float)):
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**_LONGEST_SHOWN):
         return str(value)
     if isinstance(value, str):
-        return f'"{value}"' if len(value) <= 20 else "this text"
+        return f'"{value}"' if len(value) <= _LONGEST_SHOWN else "this text"
     return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list) else "this"

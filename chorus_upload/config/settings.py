@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from chorus_upload.config.addresses import ARCHIVES, parse_address, scheme_of
 from chorus_upload.config.bandwidth import BandwidthLimit
+from chorus_upload.config.local_paths import expanded
 from chorus_upload.model import FingerprintTime, JournalingMode
 
 ThreadCount = Annotated[int, Field(ge=1, le=512)]
@@ -164,7 +165,7 @@ class Location(_Frozen):
         """The path on this machine, `~` expanded; relative ones are relative to the current directory."""
         if not self.is_local:
             raise ValueError(f"{self} is not a local path")
-        return Path(self.path).expanduser()
+        return expanded(self.path)
 
     @property
     def container(self) -> str:

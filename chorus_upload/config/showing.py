@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from chorus_upload.config.addresses import archive_kind
 from chorus_upload.config.bandwidth import BandwidthLimit
+from chorus_upload.config.local_paths import expanded
 from chorus_upload.config.sas import (
     KEEPING_THE_JOURNAL,
     READING,
@@ -131,7 +132,7 @@ def _check_place(subject: str, location: Location, *, needs: str, now: datetime)
         else:
             yield Finding(Level.OK, subject, f"{location}: {expiry_in_words(sas)}")
     elif file := location.auth.google_application_credentials:
-        is_readable = os.access(Path(file).expanduser(), os.R_OK)
+        is_readable = os.access(expanded(file), os.R_OK)
         text = f"the credentials file {file} {'can' if is_readable else 'does not exist or cannot'} be read"
         yield Finding(Level.OK if is_readable else Level.ERROR, subject, text)
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, MultipleResultsFound, NoResultFound
 from sqlalchemy.pool import StaticPool
 
 from chorus_upload.errors import ChorusError, JournalError, JournalLocked, OutOfResources, SchemaTooNew
@@ -47,6 +47,10 @@ def journal_errors(path: Path) -> Iterator[None]:
     except (DatabaseError, sqlite3.DatabaseError) as error:
         cause = error.orig if isinstance(error, DatabaseError) else error
         raise translate(cause, path) from error
+    except (MultipleResultsFound, NoResultFound) as error:
+        raise JournalError(f"{path} is damaged: a row that is there once is not", hint=DAMAGED_HINT) from error
+    except UnicodeDecodeError as error:
+        raise JournalError(f"{path} is damaged: it holds text that is none", hint=DAMAGED_HINT) from error
 
 
 def translate(cause: BaseException | None, path: Path) -> ChorusError:
@@ -57,9 +61,7 @@ def translate(cause: BaseException | None, path: Path) -> ChorusError:
             f"another process is writing to the journal {path}", hint="Wait for it to end, then try again."
         )
     if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return JournalError(
-            f"{path} is not a journal, or it is damaged ({cause})", hint="docs/recovery.md says how to go on."
-        )
+        return JournalError(f"{path} is not a journal, or it is damaged ({cause})", hint=DAMAGED_HINT)
     if code.startswith("SQLITE_FULL"):
         return JournalError(
             f"the disk is full: the journal {path} could not be written",
@@ -72,8 +74,10 @@ def translate(cause: BaseException | None, path: Path) -> ChorusError:
             f"the journal {path} cannot be written or read ({cause})", hint="Check the directory and its permissions."
         )
     if code.startswith("SQLITE_CONSTRAINT"):
-        return JournalError(f"the journal {path} refused a change that would break its rules ({cause})")
-    return JournalError(f"the journal {path} cannot be used ({cause})")
+        return JournalError(
+            f"the journal {path} refused a change that would break its rules ({cause})", hint=DAMAGED_HINT
+        )
+    return JournalError(f"the journal {path} cannot be used ({cause})", hint=DAMAGED_HINT)
 
 
 def _exhausted() -> OutOfResources | None:
@@ -151,7 +155,10 @@ else:
 def damage_of(database: sqlite3.Connection) -> str | None:
     """What is wrong with the structure of a database; None when it is sound. (Checks are held on the way in.)"""
     database.execute("PRAGMA ignore_check_constraints = ON")
-    ((found,), *_) = database.execute("PRAGMA quick_check(1)").fetchall()
+    try:
+        ((found,), *_) = database.execute("PRAGMA quick_check(1)").fetchall()
+    finally:
+        database.execute("PRAGMA ignore_check_constraints = OFF")
     return None if found == "ok" else str(found)
 
 
@@ -193,12 +200,19 @@ def connect(path: Path, *, read_only: bool) -> Connection:
         connection.execute("PRAGMA temp.cache_size = -65536")
         connection.execute("PRAGMA wal_autocheckpoint = 16384")
         connection.execute("PRAGMA synchronous = FULL")
+        harden(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
     return engine.connect()
+
+
+def harden(database: sqlite3.Connection) -> None:
+    """Have SQLite distrust the file: what its schema calls, and how its pages say that they are laid out."""
+    database.execute("PRAGMA trusted_schema = OFF")
+    database.execute("PRAGMA cell_size_check = ON")
 
 
 def choose_journal_mode(connection: Connection, path: Path) -> None:
@@ -216,10 +230,12 @@ def schema_revision(connection: Connection) -> str | None:
     """The revision of the schema; None for an empty database. Raises JournalError for a foreign one."""
     tables = set(connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
     if "alembic_version" in tables:
-        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-        if revision is None:
-            raise JournalError("this journal does not say which schema it has", hint=DAMAGED_HINT)
-        return str(revision)
+        revisions = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+        if len(revisions) != 1:
+            raise JournalError(
+                f"it has {len(revisions)} revisions of its schema, where there is one", hint=DAMAGED_HINT
+            )
+        return str(revisions[0])
     if tables & OLD_TABLES:
         raise JournalError(
             "this journal was written by an older chorus-upload",

@@ -18,7 +18,7 @@ from typing import Self
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from chorus_upload.errors import JournalError, JournalNotCheckedOut
+from chorus_upload.errors import ChorusError, JournalError, JournalNotCheckedOut
 from chorus_upload.journal.database import (
     DAMAGED_HINT,
     WriterLock,
@@ -33,6 +33,7 @@ from chorus_upload.journal.database import (
 )
 from chorus_upload.journal.migrate import known_revisions, migrate
 from chorus_upload.journal.schema import SCHEMA_REVISION
+from chorus_upload.journal.soundness import strange_object, strange_value
 
 
 def now_us() -> int:
@@ -89,6 +90,8 @@ class Journal:
                 if revision not in (None, SCHEMA_REVISION):
                     require_known(revision, known_revisions())
                 damage = damage_of(driver(connection))
+                if damage is None and revision == SCHEMA_REVISION:
+                    damage = strange_object(driver(connection)) or strange_value(driver(connection))
         except JournalError as error:
             raise type(error)(f"{known_as}: {error.message}", hint=error.hint) from error
         if revision is None:
@@ -116,8 +119,23 @@ class Journal:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back when an exception leaves it."""
-        with journal_errors(self.path), self._connection.begin():
+        with journal_errors(self.path), self._blamed(), self._connection.begin():
             yield self._connection
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """An error that is none of ours, while the journal is damaged, has that for its reason: a JournalError."""
+        try:
+            yield
+        except (ChorusError, SQLAlchemyError, sqlite3.Error, UnicodeDecodeError):
+            raise
+        except Exception as error:
+            with journal_errors(self.path):
+                database = driver(self._connection)
+                damage = None if self._connection.closed else damage_of(database) or strange_value(database)
+            if damage is None:
+                raise
+            raise JournalError(f"the journal {self.path} is damaged ({damage})", hint=DAMAGED_HINT) from error
 
     def copy_to(self, target: Path) -> None:
         """Write a consistent, compacted copy to `target`, which must not exist, and check it.
@@ -164,8 +182,11 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with closing(self):
+            if error is not None:
+                with self._blamed():
+                    raise error
 
 
 @contextmanager
@@ -194,6 +215,8 @@ def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) ->
         raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
     if revision not in (None, SCHEMA_REVISION):
         require_known(revision, known_revisions())
+    if revision == SCHEMA_REVISION and (strange := strange_object(driver(connection))):
+        raise JournalError(f"{path} is damaged ({strange})", hint=DAMAGED_HINT)
     if not read_only:
         choose_journal_mode(connection, path)
     if revision == SCHEMA_REVISION:

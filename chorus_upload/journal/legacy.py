@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from chorus_upload.errors import JournalError
-from chorus_upload.journal.database import DAMAGED_HINT, damage_of, journal_errors
+from chorus_upload.journal.database import DAMAGED_HINT, damage_of, harden, journal_errors
 from chorus_upload.journal.legacy_rows import OldRow, Unusable, problem_of
 
 
@@ -234,6 +234,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
     # Kibibytes, and what is sorted in memory before it spills to the disk.
     database.execute("PRAGMA cache_size = -16384")
+    harden(database)
     return database
 
 

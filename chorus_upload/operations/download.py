@@ -30,6 +30,7 @@ from chorus_upload.journal import versions
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.state import State
 from chorus_upload.journal.versions import Version
+from chorus_upload.layout import check_version_label
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.insight import known_version
 from chorus_upload.operations.receiving import Receiving
@@ -86,7 +87,7 @@ def download(
         wanted = state.tally()
         _require_sense(state, wanted, version, request)
         store.probe()
-        target = Target(request.to or Path(version.label))
+        target = Target(request.to or _usual_place(version))
         emit(DownloadPlanned(version.label, url, str(target), wanted))
         _warn_of_little_room(target, wanted, emit=emit)
         run = Receiving(wanted, store, emit)
@@ -112,6 +113,12 @@ def _chosen_version(journal: Journal, label: str | None, *, emit: Emit) -> Versi
     if version.completed_us is None:
         emit(Notice(f"version {version.label} was not finished: files may be missing in it", Level.WARNING))
     return version
+
+
+def _usual_place(version: Version) -> Path:
+    """A directory right here; LayoutError for a label that leads elsewhere, as none of ours does."""
+    check_version_label(version.label)
+    return Path(version.label)
 
 
 def _require_sense(state: State, wanted: Tally, version: Version, request: DownloadRequest) -> None:

@@ -27,6 +27,8 @@ STALE_SECONDS = 3_600.0
 """A lock that a command holds, and has not renewed for so long, is called stale."""
 
 _TRIES = 5
+_END_OF_CLOCKS_US = 253_402_000_000_000_000
+"""In the year 9999, after which Python has no dates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,14 +212,14 @@ def _parse(body: bytes, *, etag: str, written_us: int) -> Lock:
             owner=str(content["owner"]),
             host=str(content["host"]),
             process=int(content["process"]),
-            since_us=int(content["since_us"]),
-            renewed_us=max(int(content["renewed_us"]), written_us),
+            since_us=_time_in(content["since_us"]),
+            renewed_us=max(_time_in(content["renewed_us"]), written_us),
             tool_version=str(content["tool_version"]),
             journal_etag=content["journal_etag"],
             by_hand=bool(content["by_hand"]),
             etag=etag,
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Lock(
             id="",
             owner="",
@@ -231,6 +233,14 @@ def _parse(body: bytes, *, etag: str, written_us: int) -> Lock:
             etag=etag,
             of_older_tool=True,
         )
+
+
+def _time_in(value: object) -> int:
+    """A time of a lock; ValueError for one that no clock shows."""
+    time_us = int(str(value))
+    if not 0 <= time_us < _END_OF_CLOCKS_US:
+        raise ValueError("not a time")
+    return time_us
 
 
 def _moment(time_us: int) -> str:

@@ -43,6 +43,7 @@ def merge(journal: Journal, settings: Settings, refused: Sequence[Path], *, emit
     """Take over what these journals delivered and `journal` knows nothing of."""
     taken, reasons = 0, dict[str, str]()
     for path in refused:
+        Journal.examine(path, known_as=str(path))
         with Journal.open(path) as other:
             state = custody.read(other)
             if state is not None and state.cloud != destination_url(settings.journal.cloud):

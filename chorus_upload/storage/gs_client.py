@@ -76,7 +76,10 @@ class Bucket:
         So neither a foreign answer nor a file that somebody has changed can send content and tokens elsewhere. None
         for what is no address.
         """
-        parts = urlsplit(location)
+        try:
+            parts = urlsplit(location)
+        except ValueError:
+            return None
         address = f"{self.endpoint}{parts.path}?{parts.query}"
         return address if parts.path.startswith("/") and _PRINTABLE.fullmatch(address) else None
 
@@ -185,7 +188,7 @@ def document(answer: Answer, kind: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise broken_off() from None
     if not isinstance(found, dict) or found.get("kind") != kind:
         raise broken_off()

@@ -192,7 +192,7 @@ class GoogleLogin:
                 found, _ = google.auth.load_credentials_from_dict(info, scopes=_SCOPES, request=request)  # type: ignore[no-untyped-call]
         except OSError as error:
             reason = error.strerror or type(error).__name__
-        except (GoogleAuthError, ValueError, TypeError, AttributeError, KeyError):
+        except (GoogleAuthError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
             # The texts of these show the file.
             reason = "it holds no credentials of Google's"
         else:

@@ -106,7 +106,7 @@ def _refusal_in(answer: Answer) -> Refusal:
         error = json.loads(answer.body)["error"]
         line = str(error.get("message") or line)
         reason = str(next((each["reason"] for each in error.get("errors", ()) if each.get("reason")), ""))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         # Somebody else's page, or an answer without a body. In plain text the service writes to some uploads.
         if answer.headers.get("content-type", "").startswith("text/plain"):
             line = answer.body.decode("utf-8", "replace") or line

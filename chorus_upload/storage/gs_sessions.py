@@ -110,7 +110,7 @@ class InFile:
         try:
             said = json.loads(self.path.read_bytes())
             known = {str(name): (str(address), float(kept)) for name, (address, kept) in said.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}
         oldest = self.clock() - _LIFE_SECONDS
         return {name: entry for name, entry in known.items() if entry[1] > oldest}

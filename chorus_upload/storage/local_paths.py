@@ -11,6 +11,8 @@ from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.keys import LEFTOVER_PREFIX, check_key
 from chorus_upload.storage.names import refused_by_windows
 
+_IS_WINDOWS = os.name == "nt"
+
 
 def path_below(root: Path, key: str) -> Path:
     """Where `key` is, certainly below `root`; StorageError when a directory cannot hold such a key.
@@ -20,7 +22,7 @@ def path_below(root: Path, key: str) -> Path:
     parts = check_key(key).split("/")
     if any(part.startswith(LEFTOVER_PREFIX) for part in parts):
         raise StorageError(f"{key}: names that begin with {LEFTOVER_PREFIX} are used by the store itself")
-    if os.name == "nt":
+    if _IS_WINDOWS:
         for part in parts:
             if reason := refused_by_windows(part):
                 raise StorageError(f"{key}: Windows does not take this name: {reason}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chorus_upload.config.accounts import Account, account_of
+from chorus_upload.config.local_paths import expanded
 from chorus_upload.config.own_files import OwnFiles
 from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
 from chorus_upload.errors import ConfigError, TransientError
@@ -325,9 +326,9 @@ def _google_access(location: Location, network: Network) -> Access:
     auth = location.auth
     match auth.mode:
         case AuthMode.TOKEN_FILE if auth.google_token_file is not None:
-            return TokenFile(Path(auth.google_token_file).expanduser())
+            return TokenFile(expanded(auth.google_token_file))
         case AuthMode.APPLICATION_CREDENTIALS if auth.google_application_credentials is not None:
-            return GoogleLogin(Path(auth.google_application_credentials).expanduser(), network)
+            return GoogleLogin(expanded(auth.google_application_credentials), network)
         case AuthMode.LOGIN | None:
             return GoogleLogin(None, network)
         case AuthMode.ANONYMOUS:

@@ -103,6 +103,10 @@ class Target:
             raise StorageError(f"{at} is there, and is not a regular file")
         return FileStat(status.st_size, status.st_mtime_ns // 1000)
 
+    def require_inside(self, path: str) -> None:
+        """StorageError when the path leads out, or cannot be one here: links may have come since it was looked at."""
+        path_below(self._root, path)
+
     def open(self, path: str) -> BinaryIO:
         """Read the file that is there."""
         at = path_below(self._root, path)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _MOST_REDIRECTS = 10
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_WRITTEN = "%/:?#[]@!$&'()*+,;=-._~"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REMEMBERED_SECONDS = 60.0
 _GONE_BY = frozenset({400, 401, 403, 404, 410})
@@ -207,7 +208,9 @@ class Web:
         for _ in range(_MOST_REDIRECTS):
             answer = self._ask(target, url, lines, take)
             if answer.status in _REDIRECTS and answer.headers.get("location"):
-                following = urljoin(target, answer.headers["location"])
+                following = joined(target, answer.headers["location"])
+                if following is None:
+                    raise StorageError(f"reading {url}: it leads to what is no address")
                 if urlsplit(following).scheme not in ("https", urlsplit(target).scheme):
                     raise StorageError(f"reading {url}: it leads from https:// to a place without it")
                 target, until = following, time.monotonic() + _REMEMBERED_SECONDS
@@ -226,7 +229,8 @@ class Web:
     def _ask(self, target: str, url: str, lines: Sequence[str], take: TakeAnswer) -> Answer:
         parts = urlsplit(target)
         headers = ["Accept: */*", *lines]
-        address = parts._replace(fragment="").geturl()
+        # What is not ASCII should have been written as %XX, and is by most.
+        address = quote(parts._replace(fragment="").geturl(), safe=_WRITTEN)
         if (parts.scheme, parts.hostname, parts.port) == self._origin:
             headers += self._access.lines
             if self._access.query and not parts.query:
@@ -307,6 +311,17 @@ class OpenedWeb:
 
     def _fetch(self, offset: int, length: int) -> bytes:
         return self._web.part(self._url, self.state, offset=offset, length=length)
+
+
+def joined(address: str, link: str) -> str | None:
+    """Where a link leads that stands at `address`; None for what is no address."""
+    try:
+        found = urljoin(address, link)
+        # Only asking for the port has it looked at.
+        is_good = urlsplit(found).port != 0
+    except ValueError:
+        return None
+    return found if is_good else None
 
 
 def _into(data: bytearray, most: int) -> TakeAnswer:

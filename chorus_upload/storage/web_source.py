@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from chorus_upload.errors import DeletionRefused, StorageError
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage import members
 from chorus_upload.storage.source import Directory, Entry, FileStat, SmallFile
 from chorus_upload.storage.store import Origin
-from chorus_upload.storage.web import OpenedWeb, Web
+from chorus_upload.storage.web import OpenedWeb, Web, joined
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _LISTING = re.compile(r"(?i)index of|directory listing|listing of")
+_LONGEST_KEY = 1_024
+"""In bytes: no service takes longer ones."""
 _SAFE = "/!$&'()*+,;=:@~"
 
 
@@ -67,8 +69,13 @@ class WebSource:
             path = pending.pop()
             lead = f"{path}/" if path else ""
             files, directories = self._links(path)
-            pending += [lead + name for name in directories]
-            yield self._directory(path, files)
+            found = self._directory(path, files)
+            for below in (lead + name for name in directories):
+                if problem := members.refused(below) or _too_deep(below):
+                    found.problems.append(problem)
+                else:
+                    pending.append(below)
+            yield found
 
     def stat(self, path: str) -> FileStat | None:
         try:
@@ -134,7 +141,9 @@ class WebSource:
             )
         files, directories = set[str](), set[str]()
         for link in page.links:
-            target = urljoin(url, link)
+            target = joined(url, link)
+            if target is None:
+                continue
             address = urlsplit(target)
             # Sorting, the directory above, other places: what is listed is directly below.
             below = address._replace(query="", fragment="").geturl()
@@ -169,6 +178,13 @@ class WebSource:
         if found.size is None:
             return Problem(ProblemKind.UNREADABLE_FILE, path, "the server does not say how large it is")
         return found.stat
+
+
+def _too_deep(path: str) -> Problem | None:
+    """What is wrong with a directory in which no file could have a central key: it may lead in a circle, too."""
+    if len(path.encode()) < _LONGEST_KEY:
+        return None
+    return Problem(ProblemKind.INVALID_NAME, path, "it is so deep that nothing in it could be sent")
 
 
 class _File(io.RawIOBase):

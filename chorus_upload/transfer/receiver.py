@@ -151,6 +151,11 @@ class Receiver:
                 self._append(wanted, unfinished, seen)
                 fetched += seen.size
             if seen.is_of(wanted):
+                try:
+                    # Fetching may have taken hours, in which somebody may have put a link to elsewhere in its way.
+                    self._target.require_inside(wanted.path)
+                except StorageError as error:
+                    return NotRetrieved(wanted, RetrievalFailure.REFUSED, error.message)
                 unfinished.publish(mtime_us=wanted.mtime_us, replace=self._overwrite)
                 return Retrieved(wanted, fetched)
             unfinished.begin_again()

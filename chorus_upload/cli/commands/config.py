@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +53,8 @@ def show(context: typer.Context) -> int:
     from chorus_upload.config.showing import masked
 
     run = current(context)
-    settings = masked(run.settings)
+    # What was pasted into the line of another key has the shape of a secret all the same.
+    settings = _redacted(masked(run.settings), run.redact)
     run.sink.result("settings", [settings], lambda: _settings_report(settings))
     return EXIT_OK
 
@@ -105,6 +106,19 @@ def config_help() -> int:
     out.write(help_text(width=min(shutil.get_terminal_size().columns, 100)))
     out.flush()
     return EXIT_OK
+
+
+def _redacted(values: dict[str, object], redact: Callable[[str], str]) -> dict[str, object]:
+    """The same, with every text as `redact` gives it."""
+
+    def clean(value: object) -> object:
+        if isinstance(value, str):
+            return redact(value)
+        if isinstance(value, list):
+            return [clean(each) for each in value]
+        return _redacted(value, redact) if isinstance(value, dict) else value
+
+    return {name: clean(value) for name, value in values.items()}
 
 
 def _settings_report(settings: Mapping[str, object]) -> Report:

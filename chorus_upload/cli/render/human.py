@@ -139,7 +139,7 @@ class HumanSink:
 
     def _info(self, text: str) -> None:
         if not self._quiet:
-            self._progress.line(text, Style.PLAIN)
+            self._progress.line(printable(text), Style.PLAIN)
 
     def _warning(self, text: str) -> None:
         self._progress.line(f"warning: {text}", Style.WARNING)

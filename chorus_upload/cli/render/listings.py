@@ -92,7 +92,7 @@ def _typed(arguments: str) -> str:
     """Return recorded arguments as they were typed, if they are recorded as JSON; the beginning of very many."""
     try:
         options = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         options = None
     if isinstance(options, dict):
         arguments = " ".join(f"--{name}" if value == "true" else f"--{name} {value}" for name, value in options.items())
