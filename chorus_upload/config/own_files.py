@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from chorus_upload.config.local_paths import expanded
 from chorus_upload.config.settings import Location, Settings
 
 # Where the tools whose log-ins this program uses keep them, below the home directory.
@@ -66,7 +67,7 @@ def _credentials(places: tuple[Location, ...]) -> Iterator[Path]:
     for place in places:
         for name in (place.auth.google_application_credentials, place.auth.google_token_file):
             if name:
-                yield Path(name).expanduser()
+                yield expanded(name)
 
 
 def _log_ins(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -74,7 +75,7 @@ def _log_ins(environ: Mapping[str, str]) -> Iterator[Path]:
         if path := environ.get(name):
             yield Path(path)
     for path in _LOG_INS:
-        yield Path("~", path).expanduser()
+        yield expanded(f"~/{path}")
 
 
 def _local(place: Location) -> Iterator[Path]:
