@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import random
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,6 +166,8 @@ class Worlds:
         return self._world
 
 
+UNSEEN = ("modified in secret", "a link to outside")
+"""What shows neither in the size nor in the time of a file that was read before: no update can find that."""
 COMMANDS = {"journal update": ("journal", "update", "--version", "winter"), "file upload": ("file", "upload")}
 
 
@@ -197,6 +203,9 @@ def test_every_change_at_every_moment(command: str, worlds: Worlds, figures: Fig
             # Nothing that is still there was forgotten because it could not be seen for a moment.
             lost = (before & contents(world.site.source).keys()) - world.active()
             assert not lost, f"forgotten: {lost}"
+            if change in UNSEEN:
+                (changed,) = re.findall(r"^changed: (.*)$", world.notes.read_text(), re.MULTILINE)
+                Path(changed).touch()
             world.settle(thoroughly=at % 10 == 1)
         except AssertionError as error:
             wrong.append(f"{change} before {at} ({moments[at - 1]}): {error}"[:1500])
@@ -272,3 +281,111 @@ def test_the_source_is_unmounted_at_a_moment(command: str, in_memory: Path, figu
             real.rename(world.site.source)
             world.settle()
             figures.count("unmounted at a moment")
+
+
+class Restless(threading.Thread):
+    """Somebody who changes a tree all the time, as `seed` has it; notes down what each file has ever held."""
+
+    def __init__(self, source: Path, held: dict[str, set[bytes]], seed: str) -> None:
+        super().__init__()
+        self._source = source
+        self._held = held
+        self._random = random.Random(seed)  # noqa: S311
+        self.over = threading.Event()
+        self.changes = 0
+
+    def run(self) -> None:
+        actions = (self._write, self._write, self._replace, self._append, self._truncate, self._remove, self._rename)
+        while not self.over.wait(self._random.random() / 100):
+            # Its own former changes may be in the way.
+            with suppress(OSError):
+                self._random.choice((*actions, self._hide, self._rename_directory))()
+                self.changes += 1
+
+    def _some(self) -> Path:
+        patient, name = self._random.randint(1001, 1008), self._random.randint(1, 12)
+        path = self._source / str(patient) / "Images" / f"{name}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _holds(self, path: Path, *bodies: bytes) -> None:
+        self._held.setdefault(path.relative_to(self._source).as_posix(), set()).update(bodies)
+
+    def _body(self) -> bytes:
+        return self._random.randbytes(self._random.choice((1, 100, 5_000, 200_000)))
+
+    def _write(self) -> None:
+        path, body = self._some(), self._body()
+        self._holds(path, b"", body)
+        path.write_bytes(body)
+
+    def _replace(self) -> None:
+        path, body = self._some(), self._body()
+        self._holds(path, body)
+        aside = self._source.parent / "aside"
+        aside.write_bytes(body)
+        aside.replace(path)
+
+    def _append(self) -> None:
+        path = self._some()
+        before = path.read_bytes()
+        self._holds(path, before + b"more")
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    def _truncate(self) -> None:
+        path = self._some()
+        before = path.read_bytes()
+        self._holds(path, before[: len(before) // 2])
+        os.truncate(path, len(before) // 2)
+
+    def _remove(self) -> None:
+        self._some().unlink()
+
+    def _rename(self) -> None:
+        old, new = self._some(), self._some()
+        self._holds(new, old.read_bytes())
+        old.rename(new)
+
+    def _hide(self) -> None:
+        path = self._some()
+        path.chmod(0)
+        self.over.wait(0.05)
+        path.chmod(0o644)
+
+    def _rename_directory(self) -> None:
+        old = self._some().parents[1]
+        new = old.with_name(str(self._random.randint(1009, 1012)))
+        for path in old.rglob("*.dcm"):
+            self._holds(new / path.relative_to(old), path.read_bytes())
+        old.rename(new)
+        self.over.wait(0.05)
+        new.rename(old)
+
+
+@pytest.mark.timeout(600)
+def test_a_source_that_never_rests(program: Program, in_memory: Path, figures: Figures) -> None:
+    """Update and upload go on and on; when it rests at last, one more of each leads to what is there."""
+    seed = os.environ.get("CHORUS_SEED", str(TODAY))
+    (in_memory / OUTSIDE).mkdir()
+    site = settle(in_memory / "home", build(in_memory / "source", SPRING), new_disk(in_memory / "cloud"), threads=4)
+    world = World(site, program, {})
+    world.look()
+    world.run("journal", "update", "--version", "spring")
+    restless = Restless(site.source, world.held, seed)
+    like_anybody = Condition(f"{MEDDLING}:like_anybody")
+    restless.start()
+    try:
+        for _ in range(25 if THOROUGH else 2):
+            world.run("journal", "update", "--confirm-deletions", under=(like_anybody,), codes=(0, EXIT_PARTIAL))
+            world.run("file", "upload", under=(like_anybody,), codes=(0, EXIT_PARTIAL))
+            figures.count("rounds")
+    finally:
+        restless.over.set()
+        restless.join()
+    figures.count("changes meanwhile", restless.changes)
+    try:
+        world.check_deliveries()
+        world.settle()
+    except AssertionError as error:
+        raise AssertionError(f"CHORUS_SEED={seed}: {error}") from error
