@@ -4,7 +4,7 @@ A *pattern* describes the path of a file relative to the root of its source, wit
 
     {patient_id:w}/Images/{filepath}          Person{patient_id:d}/OMOP/{filepath}
 
-`{version:w}` and `{patient_id:w}` stand for ASCII digits, letters and underscores (`{version}` and
+`{version:w}` and `{patient_id:w}` stand for up to 200 ASCII digits, letters and underscores (`{version}` and
 `{patient_id}` mean the same), `:d` for digits only, `{filepath}` for the rest, slashes included. Everything
 else is literal; matching ignores case and always concerns the whole path.
 
@@ -28,7 +28,8 @@ MAX_KEY_PARTS = 254
 _FLAGS = re.IGNORECASE | re.DOTALL
 
 # `(?a:…)` and not `[0-9A-Za-z_]`: when case is ignored, such a class takes in the long s and the Kelvin sign too.
-_FIELD_TYPES = {"w": r"(?a:\w+)", "d": r"(?a:\d+)"}
+# And with an end: three fields of any length divide a long name in so many ways that trying all takes minutes.
+_FIELD_TYPES = {"w": r"(?a:\w{1,200})", "d": r"(?a:\d{1,200})"}
 _NAME_FIELDS = ("version", "patient_id")
 _ALLOWED = "a pattern may have {version:w}, {version:d}, {patient_id:w}, {patient_id:d} and must have {filepath} once"
 _TOKEN = re.compile(r"\{(?P<name>[^{}:]*)(?P<type>:[^{}]*)?\}|(?P<brace>[{}])|(?P<literal>[^{}]+)")
@@ -83,6 +84,7 @@ class Pattern:
     fields: frozenset[str] = field(compare=False, repr=False)
     _whole: re.Pattern[str] = field(compare=False, repr=False)
     _head: re.Pattern[str] | None = field(compare=False, repr=False)
+    _tail: re.Pattern[str] = field(compare=False, repr=False)
     _ends_in_filepath: bool = field(compare=False, repr=False)
 
     @classmethod
@@ -106,12 +108,14 @@ class Pattern:
             fields=frozenset(names) - {""},
             _whole=_compile("".join(pieces)),
             _head=head,
+            _tail=_compile("" if names[-1] else pieces[-1]),
             _ends_in_filepath=is_last and not rest,
         )
 
     def match(self, path: str) -> Parts | None:
         """The parts of a path relative to the source's root, or None when it does not belong."""
-        found = self._whole.match(path)
+        # What ends otherwise is told by that alone, and not by trying all ways to divide it.
+        found = self._whole.match(path) if self._tail.search(path) else None
         if found is None:
             return None
         groups = found.groupdict()

@@ -7,6 +7,9 @@ from chorus_upload.errors import StorageError
 LEFTOVER_PREFIX = ".chorus-upload-"
 """Names that begin like this belong to the stores themselves (unfinished files, guards): never objects."""
 
+_LONGEST = 4_096
+_SHOWN = 100
+
 
 def check_key(key: str) -> str:
     """Return `key` if it is one that a store may be asked for, and raise StorageError otherwise.
@@ -14,6 +17,8 @@ def check_key(key: str) -> str:
     A key is a non-empty POSIX path without a leading slash and without `.`, `..` or empty parts; that is
     what keeps it below the prefix of its store. It has to be text that can be written down as UTF-8.
     """
+    if len(key) > _LONGEST:
+        raise StorageError(f"{key[:_SHOWN]!r}... is not a key: it is longer than any path")
     parts = key.split("/")
     if "" in parts or "." in parts or ".." in parts:
         raise StorageError(f"{key!r} is not a key: it is empty, or has an empty part, '.' or '..'")
