@@ -78,13 +78,23 @@ def test_every_revision_migrates_to_the_newest_and_keeps_what_it_holds(
     assert filled == any(before.values())
 
 
+def pretend_a_newer_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one, to which a step leads that changes nothing else."""
+
+    def migrate(connection: Connection) -> None:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+
+    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+    monkeypatch.setattr("chorus_upload.journal.journal.migrate", migrate)
+
+
 def test_a_journal_is_migrated_when_it_is_opened_after_a_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "journal.db"
     Journal.create(path).close()
     original = path.read_bytes()
-    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+    pretend_a_newer_schema(monkeypatch)
 
     Journal.open(path).close()
 
@@ -101,7 +111,7 @@ def test_the_backup_has_what_a_killed_process_had_committed(tmp_path: Path, monk
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{made}{suffix}", f"{path}{suffix}")
     assert path.with_name("journal.db-wal").stat().st_size
-    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+    pretend_a_newer_schema(monkeypatch)
 
     Journal.open(path).close()
 

@@ -22,7 +22,7 @@ from chorus_upload.journal.observation import Observation
 from chorus_upload.journal.who import Who
 from chorus_upload.model import JournalingMode, Reading
 
-NOW = 1_800_000_000_000_000
+NOW = 1_700_000_000_000_000
 LONG_AGO = NOW - 1_000_000_000
 ME = Who(host="here", user="me")
 
