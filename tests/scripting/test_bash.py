@@ -230,6 +230,7 @@ def test_an_amended_version_replaces_what_was_sent_of_it(amended: Site, containe
     amended.run("file", "verify", "--deep")
 
 
+@pytest.mark.thorough
 def test_what_was_written_since_is_not_replaced(amended: Site, container: Container) -> None:
     script = write(amended, "azcli")
     container.put("data/spring/1001/Images/1.dcm", b"by somebody else")
@@ -292,6 +293,7 @@ class TestAlone:
         # Twice does no harm.
         site.run("file", "mark_as_uploaded", "--results", str(script.beside(".results")))
 
+    @pytest.mark.thorough
     def test_somebody_else_has_the_journal(self, script: Script, root: str, container: Container) -> None:
         script.site.run("journal", "checkout")
         before = container.objects()
@@ -586,6 +588,7 @@ class TestWhatToolsSay:
         assert script.results == []
         assert "ContainerBeingDeleted" in script.beside(".failed").read_text()
 
+    @pytest.mark.thorough
     def test_an_azcopy_that_finds_nothing(self, tmp_path: Path, container: Container) -> None:
         script = write(site_with(tmp_path, FEW, container), "azcopy")
         says = "Number of File Transfers Completed: 0\nNumber of File Transfers Skipped: 0"
@@ -610,6 +613,7 @@ class TestWhatToolsSay:
         assert "AZCLI" in notes.read_text()
         assert "sig=" not in notes.read_text()
 
+    @pytest.mark.thorough
     def test_many_refusals_keep_nobody_else(self, tmp_path: Path, container: Container) -> None:
         tree = {
             f"1001/Images/{'bad' if number < 8 else 'good'}-{number}.dcm": Bytes(100 - number) for number in range(20)
@@ -628,6 +632,7 @@ esac"""
         assert len(script.results) == 12
 
 
+@pytest.mark.thorough
 def test_keys_that_cannot_lie_side_by_side(tmp_path: Path, container: Container) -> None:
     """Patterns take any case, and to the central store `Images/scan` is both a file and a directory then."""
     tree = {"1001/Images/scan": Bytes(30), "1001/images/scan/a.dcm": Bytes(40), "1001/IMAGES/b.dcm": Bytes(50)}
@@ -640,15 +645,8 @@ def test_keys_that_cannot_lie_side_by_side(tmp_path: Path, container: Container)
     }
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{id} another/key",
-        pytest.param("0{id} {key}", marks=pytest.mark.thorough),
-        pytest.param("{id}", marks=pytest.mark.thorough),
-        pytest.param("{id} {key}x", marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.parametrize("line", ["{id} another/key", "0{id} {key}", "{id}", "{id} {key}x"])
+@pytest.mark.thorough
 def test_results_that_are_not_of_these_files(tmp_path: Path, container: Container, line: str) -> None:
     """Of another journal with the same destination, or cut short: the files are sent."""
     site = site_with(tmp_path, FEW, container)
@@ -687,6 +685,7 @@ def test_a_program_behind_az_ends_with_it(tmp_path: Path, container: Container) 
     assert LOCK not in container.objects()
 
 
+@pytest.mark.thorough
 def test_one_script_runs_once_at_a_time(tmp_path: Path, container: Container) -> None:
     script = write(site_with(tmp_path, FEW, container), "azcli")
     with script.running() as running:
@@ -697,6 +696,7 @@ def test_one_script_runs_once_at_a_time(tmp_path: Path, container: Container) ->
     assert delivered(script.site) == arrived(FEW).keys()
 
 
+@pytest.mark.thorough
 def test_a_lock_that_could_not_be_given_back_is_given_back_next_time(
     tmp_path: Path, container: Container, wire: Wire
 ) -> None:
