@@ -153,18 +153,31 @@ SAME_SIZE_GONE_MD5 = """(x.file_id IS NULL AND EXISTS (
     SELECT 1 FROM gone g WHERE g.modality_id = d.modality_id AND g.size = o.size
         AND g.fingerprint IS NULL AND g.md5 IS NOT NULL))"""
 
-# NEW files with the content of one that is GONE, beside the old names of that content.
-RENAMED = """
+# NEW files with the content of one that is GONE, beside the old names of that content. Each way to tell is a statement
+# of its own, which an index answers: all slices of a scanner have one size, and a whole series may have moved.
+_READ = """
     SELECT r.id, g.file_id
     FROM reading r
     JOIN difference x ON x.id = r.id AND x.file_id IS NULL
     JOIN observed o ON o.rowid = x.observed
     JOIN observed_directory d ON d.id = o.directory
-    JOIN gone g ON g.modality_id = d.modality_id AND g.size = r.size
-        AND (g.fingerprint = r.fingerprint OR g.fingerprint IS NULL AND g.md5 = r.md5
-            OR r.fingerprint IS NULL AND g.md5 = o.claim)
-    ORDER BY r.id, g.file_id
+    JOIN gone g ON g.modality_id = d.modality_id AND g.size = r.size AND {is_the_same}
 """
+RENAMED = (
+    " UNION ".join(
+        _READ.format(is_the_same=is_the_same)
+        for is_the_same in (
+            "g.fingerprint = r.fingerprint",
+            "g.fingerprint IS NULL AND g.md5 = r.md5",
+            "r.fingerprint IS NULL AND g.md5 = o.claim",
+        )
+    )
+    + " ORDER BY 1, 2"
+)
+GONE_INDEXES = (
+    "CREATE INDEX temp.gone_fingerprint ON gone (modality_id, size, fingerprint, md5)",
+    "CREATE INDEX temp.gone_md5 ON gone (modality_id, size, md5)",
+)
 
 # The old row has to leave before the new one enters: a path has one active row.
 RETIRE_CHANGED = """

@@ -176,7 +176,8 @@ class Observation:
                 )
                 modalities = json.dumps(list(self.modalities.values()))
                 connection.execute(text(diff.GONE), {"modalities": modalities})
-                connection.exec_driver_sql("CREATE INDEX temp.gone_size ON gone (modality_id, size)")
+                for statement in diff.GONE_INDEXES:
+                    connection.exec_driver_sql(statement)
                 self._tally(self.gone, connection, _COUNT_GONE)
                 self._any_gone = any(tally.files for tally in self.gone.values())
         return left_out
