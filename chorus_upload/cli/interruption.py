@@ -28,26 +28,33 @@ def _handled_by(handler: object) -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, handler) for number in _SIGNALS}  # type: ignore[arg-type]
-    hook_before, sys.unraisablehook = sys.unraisablehook, _not_lost(sys.unraisablehook)
+    over, hook_before = threading.Event(), sys.unraisablehook
+    sys.unraisablehook = _not_lost(hook_before, over)
     try:
         yield
     finally:
+        over.set()
         sys.unraisablehook = hook_before
         for number, previous in before.items():
             signal.signal(number, previous)
 
 
-def _not_lost(otherwise: Callable[[sys.UnraisableHookArgs], object]) -> Callable[[sys.UnraisableHookArgs], None]:
+def _not_lost(
+    otherwise: Callable[[sys.UnraisableHookArgs], object], over: threading.Event
+) -> Callable[[sys.UnraisableHookArgs], None]:
     """An interruption that meets Python while it tidies up (`__del__`, a weak reference) is made a moment later.
 
     Python can raise nothing there: it would print the exception, and go on as if nobody had asked it to stop.
+    Unless all is `over` by then.
     """
+
+    def interrupt_again() -> None:
+        if not over.wait(_A_MOMENT):
+            _thread.interrupt_main()
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            again = threading.Timer(_A_MOMENT, _thread.interrupt_main)
-            again.daemon = True
-            again.start()
+            threading.Thread(target=interrupt_again, daemon=True).start()
         else:
             otherwise(unraisable)
 

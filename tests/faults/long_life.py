@@ -123,7 +123,8 @@ class Life:
         """A command, and how it may end when nothing disturbs it."""
         target = self.site.home.with_name("restored")
         lines: list[tuple[int, str, Sequence[int]]] = [
-            (9, f"journal update --confirm-deletions{self._label()}", (0,)),
+            # One that was interrupted goes on under the same label by itself.
+            (9, "journal update --confirm-deletions", (0,)),
             (9, "file upload", (0, SOME_FAILED)),
             (2, f"file upload --max-num-files {self.chance.randint(1, 5)}", (0, SOME_FAILED)),
             (3, "journal checkout", (0,)),
@@ -144,10 +145,6 @@ class Life:
         if "download" in line and self.chance.random() < 0.4:
             shutil.rmtree(target, ignore_errors=True)
         return line, codes
-
-    def _label(self) -> str:
-        """An update that was interrupted goes on under the same label by itself."""
-        return ""
 
     def _signals(self, line: str) -> list[tuple[float, int]]:
         """When the command is killed, or interrupted; mostly while it still runs."""
@@ -185,7 +182,9 @@ class Life:
     def check(self) -> None:
         """Nothing that a journal calls delivered is missing, another one, or forgotten."""
         rows: dict[str, tuple[int, bytes]] = {}
-        for journal in self._journals():
+        objects = {} if isinstance(self.site.cloud, Disk) else self.site.cloud.objects()
+        journals = self._journals(objects)
+        for journal in journals:
             for key, number, md5 in _ask(journal, _DELIVERED):
                 if key not in rows or rows[key][0] < number:
                     rows[key] = (number, md5)
@@ -195,14 +194,14 @@ class Life:
             if found[key] != md5:
                 self.figures.count("keys replaced by their own file")
         self.delivered = found
-        stored = self._stored()
+        stored = self._stored(objects)
         for key, md5 in found.items():
             self._require(key in stored, f"{key} is called delivered, and is not there")
             self._require(stored[key] == md5, f"{key} is called delivered, and is another one")
         self.figures.count("deliveries held against the store", len(found))
-        self._learn_versions()
+        self._learn_versions(journals)
 
-    def _journals(self) -> list[Path]:
+    def _journals(self, objects: dict[str, bytes]) -> list[Path]:
         """Every journal that somebody could go on with, as files that may be looked at."""
         looked_at = self.site.home.with_name("looked-at")
         shutil.rmtree(looked_at, ignore_errors=True)
@@ -211,21 +210,21 @@ class Life:
             # With what SQLite has beside it: it is opened there, and nobody here notices.
             if not path.name.endswith((".writer", ".claim", "-shm")):
                 shutil.copy2(path, looked_at)
-        cloud = self._object(JOURNAL)
+        cloud = self._object(JOURNAL, objects)
         if cloud is not None:
             (looked_at / "cloud.db").write_bytes(cloud)
         return [path for path in looked_at.iterdir() if path.name in ("journal.db", "cloud.db")]
 
-    def _object(self, key: str) -> bytes | None:
+    def _object(self, key: str, objects: dict[str, bytes]) -> bytes | None:
         if isinstance(self.site.cloud, Disk):
             path = self.site.cloud.root / key
             return path.read_bytes() if path.exists() else None
-        return self.site.cloud.objects().get(key)
+        return objects.get(key)
 
-    def _stored(self) -> dict[str, bytes]:
+    def _stored(self, objects: dict[str, bytes]) -> dict[str, bytes]:
         """The MD5 of every object in the central store; on a disk of only those that were written since."""
         if not isinstance(self.site.cloud, Disk):
-            return {key: _md5(body) for key, body in files_of(self.site.cloud.objects()).items()}
+            return {key: _md5(body) for key, body in files_of(objects).items()}
         root, known = self.site.cloud.root / CENTRAL, self._known
         found = {}
         for path in root.rglob("*"):
@@ -237,10 +236,10 @@ class Life:
                 found[key] = known[key][1]
         return found
 
-    def _learn_versions(self) -> None:
+    def _learn_versions(self, journals: Sequence[Path]) -> None:
         """A version that is complete by now, and was not before, has what the source holds now."""
         tree = {path: _md5(body) for path, body in contents(self.site.source).items()}
-        for journal in self._journals():
+        for journal in journals:
             for (label,) in _ask(journal, "SELECT label FROM version WHERE completed_us IS NOT NULL ORDER BY id"):
                 if label not in self.versions:
                     self._held = tree if self.is_full else self._held | tree
@@ -255,13 +254,14 @@ class Life:
         # What is not sent before it is gone stays in the journal when nothing is ever retired there.
         self._type("file upload", codes=(0,) if self.is_full else (0, SOME_FAILED))
         self._type("journal checkin", codes=(0, NOT_CHECKED_OUT))
-        self._require(self._object(LOCK) is None, "the journal is locked")
+        objects = self.site.cloud.objects()
+        self._require(LOCK not in objects, "the journal is locked")
         self._type("journal check", codes=(0,))
         self._type("file list --output-file list.txt", codes=(0,))
         pending = set((self.site.home / "list.txt").read_text().splitlines())
         self._require(not self.is_full or not pending, "something is still to upload")
         self._require(not pending & set(contents(self.site.source)), "something that is there is still to upload")
-        stored = self._stored()
+        stored = self._stored(objects)
         wanted = {md5 for path, md5 in self.versions[list(self.versions)[-1]].items() if path not in pending}
         self._require(wanted <= set(stored.values()), "something of the last version was never stored")
         for label in self.versions:

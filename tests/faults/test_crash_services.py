@@ -72,10 +72,9 @@ def every_sixth(steps: int) -> list[list[int]]:
     ("new_cloud", "name", "kills"),
     [
         pytest.param("azure", "upload", each if THOROUGH else some, id="upload at azure"),
-        pytest.param("azure", "update", every_sixth if THOROUGH else some, id="update at azure"),
         *(
             pytest.param("azure", name, every_sixth, id=f"{name} at azure", marks=pytest.mark.thorough)
-            for name in ("upgrade of journal-v2", "merge", "download", "mark as uploaded", "remote upload")
+            for name in ("update", "upgrade of journal-v2", "merge", "download", "mark as uploaded", "remote upload")
         ),
         *(
             pytest.param(service, name, some, id=f"{name} at {service}", marks=pytest.mark.thorough)

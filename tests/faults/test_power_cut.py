@@ -24,7 +24,7 @@ from tests.faults.figures import THOROUGH, Figures
 from tests.faults.power import Plug, is_recordable, record
 from tests.trees import contents
 
-EVERY = 1 if THOROUGH else 12
+EVERY = 1 if THOROUGH else 40
 TODAY = datetime.now(UTC).toordinal()
 
 

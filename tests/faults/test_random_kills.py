@@ -38,9 +38,9 @@ def live(life: Life, *, kills: int) -> None:
 @pytest.mark.parametrize(
     ("number", "is_full", "kills"),
     [
-        pytest.param(0, True, 80 if THOROUGH else 8, id="full"),
-        pytest.param(1, False, 80 if THOROUGH else 4, id="append"),
-        *(pytest.param(2 + n, n % 4 != 0, 80, id=f"another-{n}", marks=pytest.mark.thorough) for n in range(8)),
+        pytest.param(0, True, 90 if THOROUGH else 5, id="full"),
+        pytest.param(1, False, 90 if THOROUGH else 2, id="append"),
+        *(pytest.param(2 + n, n % 4 != 0, 90, id=f"another-{n}", marks=pytest.mark.thorough) for n in range(8)),
     ],
 )
 def test_on_a_disk(number: int, is_full: bool, kills: int, program: Program, in_memory: Path, figures: Figures) -> None:  # noqa: FBT001
@@ -51,8 +51,8 @@ def test_on_a_disk(number: int, is_full: bool, kills: int, program: Program, in_
 
 
 @pytest.mark.timeout(1_500)
-@pytest.mark.parametrize("number", range(4 if THOROUGH else 1))
+@pytest.mark.parametrize("number", range(2 if THOROUGH else 1))
 def test_at_a_service(number: int, program: Program, container: Container, in_memory: Path, figures: Figures) -> None:
-    kills = 50 if THOROUGH else 3
+    kills = 50 if THOROUGH else 2
     life = new_life(in_memory / "site", container, program, seed=SEED + 100 + number, is_full=True, figures=figures)
     live(life, kills=kills)

@@ -28,7 +28,7 @@ from tests.e2e.two_versions import (
 )
 from tests.faults.figures import THOROUGH, Figures
 
-EVERY = 1 if THOROUGH else 50
+EVERY = 1 if THOROUGH else 32
 TODAY = datetime.now(UTC).toordinal()
 
 
