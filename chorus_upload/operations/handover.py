@@ -25,6 +25,7 @@ from chorus_upload.errors import (
     ObjectExists,
     PreconditionFailed,
     StorageError,
+    TransientError,
 )
 from chorus_upload.events import Emit, JournalCheckedIn, JournalCheckedOut, Level, Notice
 from chorus_upload.journal import custody
@@ -284,7 +285,9 @@ class Handover:
             if etag is None:
                 journal = Journal.create(fetched, hold=hold)
             else:
-                fetch(self.store, self.name, fetched)
+                if fetch(self.store, self.name, fetched).etag != etag:
+                    # By its etag we shall know at the check-in whether the cloud has gone on without us.
+                    raise TransientError(f"{self.cloud} was another one a moment ago", hint="Repeat the command.")
                 Journal.examine(fetched, known_as=self.cloud)
                 journal = Journal.open(fetched, hold=hold)
             with journal:

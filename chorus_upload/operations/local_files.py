@@ -13,7 +13,7 @@ from pathlib import Path
 from chorus_upload.errors import JournalError, OutOfResources
 from chorus_upload.journal.database import private_file
 from chorus_upload.storage.durable import sync_directory
-from chorus_upload.storage.store import Store
+from chorus_upload.storage.store import Store, StoredObject
 from chorus_upload.storage.temporary import temporary_directory
 from chorus_upload.transfer.evidence import read_surely
 
@@ -44,8 +44,8 @@ def beside(local: Path, suffix: str) -> Path:
     return local.with_name(f"{local.name}.{suffix}")
 
 
-def fetch(store: Store, name: str, target: Path) -> None:
-    """Fetch an object to a new local file that nobody else can read. Raises ObjectNotFound."""
+def fetch(store: Store, name: str, target: Path) -> StoredObject:
+    """Fetch an object to a new local file that nobody else can read; gives what it was. Raises ObjectNotFound."""
 
     def write(blocks: Iterator[bytes]) -> None:
         with private_file(target) as file:
@@ -53,7 +53,7 @@ def fetch(store: Store, name: str, target: Path) -> None:
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        read_surely(store, name, write)
+        return read_surely(store, name, write)
     except OSError as error:
         target.unlink(missing_ok=True)
         raise JournalError(f"{target} could not be written: {error.strerror or error}", hint="Make room.") from error

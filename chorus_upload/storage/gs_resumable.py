@@ -112,6 +112,9 @@ class Session:
                 raise SessionLost from None
             raise
         if answer.status != RESUME:
+            if not answer.body and body:
+                # Nobody says what has become of it: ask.
+                raise broken_off()
             if not answer.body:
                 # The object was made before, and is not described again: whoever looks finds it.
                 raise SessionLost

@@ -13,6 +13,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pprint import pformat
 from random import Random
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -70,22 +71,16 @@ class Meddler:
 
     trouble: Trouble | None = None
     most: int = 1_000
-    met: set[str] = field(default_factory=set)
-    said: list[str] = field(default_factory=list)
-    times: int = 0
+    met: dict[str, Request] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Fault | None:
         kind = kind_of(request)
         if self.trouble is None:
-            if kind not in self.met:
-                self.said.append(kind)
-            self.met.add(kind)
+            self.met.setdefault(kind, request)
             return None
         if kind in self.met or len(self.met) >= self.most or not self.trouble.can_meet(request):
             return None
-        self.met.add(kind)
-        self.said.append(f"{self.trouble.name}: {kind}")
-        self.times += 1
+        self.met[kind] = request
         return self.trouble.happen(request)
 
 
@@ -164,37 +159,37 @@ class Campaign:
     watch: Watch
     log: list[str] = field(default_factory=list)
 
-    def tell(self, steps: list[Step]) -> list[list[str]]:
-        """The story without trouble: the kinds of requests that each command makes."""
+    def tell(self, steps: list[Step]) -> list[dict[str, Request]]:
+        """The story without trouble: of each kind of request that a command makes the first, for each command."""
         found = []
         for step in steps:
             step.before()
             self.wire.chance = meddler = Meddler()
             ended = self.type(step.command)
             assert ended.exit_code == 0, self.told(step.command, ended)
-            found.append(meddler.said)
+            found.append(meddler.met)
         self.wire.chance = None
         return found
 
-    def disturb(self, step: Step, trouble: Trouble, *, most: int = 1_000) -> int:
-        """One command in trouble, until it meets no trouble any more; gives how often it has met it."""
+    def disturb(self, step: Step, trouble: Trouble, *, most: int = 1_000) -> set[str]:
+        """One command in trouble, until it meets no trouble any more; gives the kinds of requests that have met it."""
         step.before()
         self.wire.chance = meddler = Meddler(trouble, most)
         for _ in range(_MOST_TRIES):
-            times = meddler.times
+            before = set(meddler.met)
             ended = self.type(step.command)
-            if meddler.times == times:
+            if meddler.met.keys() == before:
                 break
-            self.log += meddler.said[times:]
+            self.log += [f"{trouble.name}: {kind}" for kind in meddler.met if kind not in before]
             assert ended.exit_code in DOCUMENTED, self.told(step.command, ended)
             if trouble.survived:
                 assert ended.exit_code == 0, self.told(step.command, ended)
             self.watch.look()
         self.wire.chance = None
-        done_before = 11 if step.command == "journal checkin" and meddler.times else 0
+        done_before = 11 if step.command == "journal checkin" and meddler.met else 0
         assert ended.exit_code in (0, done_before), self.told(step.command, ended)
         self.watch.look()
-        return meddler.times
+        return set(meddler.met)
 
     def shake(self, step: Step, draw: Random, *, share: float) -> int:
         """One command, of whose requests that share meets any trouble, and fewer each time it is typed again."""
@@ -213,6 +208,12 @@ class Campaign:
             assert attempt < _MOST_SHAKEN, self.told(step.command, ended)
         self.wire.chance = None
         return met
+
+    def tidy_up(self) -> None:
+        """What the next check-in sees to: backups that could not be removed."""
+        for command in ("journal checkout", "journal checkin"):
+            ended = self.type(command)
+            assert ended.exit_code == 0, self.told(command, ended)
 
     def type(self, command: str) -> Ended:
         """Type a command, and hold it to good manners."""
@@ -243,14 +244,14 @@ def outcome_of(site: Site) -> dict[str, object]:
     return {**files, "beside": others_of(objects), "files": set(ask(site.journal, _FILES))}
 
 
-def differences(ended: dict[str, object], expected: dict[str, object]) -> dict[str, object]:
-    """What of an outcome is another one; of two sets what is in one of them only."""
+def require_same(ended: dict[str, object], expected: dict[str, object]) -> None:
+    """Tell what of an outcome is another one than was expected; of two sets what is in one of them only."""
     found: dict[str, object] = {}
     for name in ended.keys() | expected.keys():
         this, other = ended.get(name), expected.get(name)
         if this != other:
             found[name] = this ^ other if isinstance(this, set) and isinstance(other, set) else name in ended
-    return found
+    assert not found, pformat(found)
 
 
 def downloaded(site: Site) -> dict[str, bytes]:
@@ -262,13 +263,16 @@ def kinds_met(log: list[str]) -> Counter[str]:
     return Counter(line.partition(": ")[0] for line in log if not line.startswith("$"))
 
 
-# What the service copies by itself has no fingerprint, which another way of delivering it gives it.
+# What the service copies by itself has no fingerprint, which another way of delivering it gives it. And a listing that
+# was garbled may have given a file another time, which the next update of the same version has put right.
 _FILES = """
     SELECT d.path, f.name, m.name, f.patient, f.size, iif(m.name = 'OMOP', '', hex(f.fingerprint)), hex(f.md5),
-        f.change, i.label, r.label, f.retirement, v.key, hex(v.md5)
+        iif(f.change = 'modified' AND i.id = 1, 'added', f.change), i.label, r.label, f.retirement, v.key, hex(v.md5)
     FROM file f JOIN directory d ON d.id = f.directory_id JOIN modality m ON m.id = f.modality_id
     JOIN version i ON i.id = f.introduced_by LEFT JOIN version r ON r.id = f.retired_by
-    LEFT JOIN delivery v ON v.file_id = f.id ORDER BY d.path, f.name, f.id
+    LEFT JOIN delivery v ON v.file_id = f.id
+    WHERE v.key IS NOT NULL OR f.retired_by IS NULL OR f.retired_by <> f.introduced_by
+    ORDER BY d.path, f.name, f.id
 """
 
 

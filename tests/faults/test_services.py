@@ -15,17 +15,16 @@ import pytest
 
 from tests.e2e.conftest import settle
 from tests.e2e.mortal_program import Program, running_program
-from tests.faults.campaign import Campaign, Step, Watch, differences, outcome_of, place_of
+from tests.faults.campaign import Campaign, Step, Watch, outcome_of, place_of, require_same
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.hasty_program import BLOCK, PART
 from tests.faults.services import SERVICES, Services
 from tests.faults.troubles import TROUBLES, Trouble, redirect
 from tests.trees import Bytes, Content, build, bytes_of, contents
-from tests.wire import Wire
+from tests.wire import Request, Wire
 
 SEED = int(os.environ.get("CHORUS_SEED", datetime.now(UTC).toordinal()))
 """Of the day, unless it is given: what failed can be repeated with it."""
-REDIRECTS = (301, 302, 303, 307, 308)
 CAMPAIGNS = int(os.environ.get("CHORUS_CAMPAIGNS", "12" if THOROUGH else "1"))
 SPRING: dict[str, Content] = {
     "1001/Images/scan.dcm": Bytes(100),
@@ -68,30 +67,27 @@ def a_campaign(services: Services, service: str, program: Program, root: Path) -
                 cloud.put(f"given/{name}", content)
             watch.expect(contents(site.source) | given, "autumn")
 
-        yield (
-            Campaign(program, site, wire, watch),
-            [
-                Step("journal update --version spring", spring),
-                Step("file upload"),
-                Step("file verify"),
-                Step("file verify --deep"),
-                Step("file download --to back"),
-                Step("journal checkout", autumn),
-                Step("journal update --version autumn"),
-                Step("file upload"),
-                Step("journal checkin"),
-                Step("remote list -r"),
-                Step("remote download -r autumn --to inbox"),
-            ],
-        )
+        story = [
+            Step("journal update --version spring", spring),
+            Step("file upload"),
+            Step("file verify --deep"),
+            Step("file download --to back"),
+            Step("journal checkout", autumn),
+            Step("journal update --version autumn"),
+            Step("file upload"),
+            Step("journal checkin"),
+            Step("remote list -r"),
+            Step("remote download -r autumn --to inbox"),
+        ]
+        yield Campaign(program, site, wire, watch), story if THOROUGH else story[:2]
 
 
 @dataclass(frozen=True, slots=True)
 class Undisturbed:
-    """Where the story leads without trouble, and what kinds of requests each of its commands makes."""
+    """Where the story leads without trouble, and the first of each kind of request that each of its commands makes."""
 
     outcome: dict[str, object]
-    kinds: list[list[str]]
+    kinds: list[dict[str, Request]]
 
 
 Calm = Callable[[str], Undisturbed]
@@ -118,13 +114,12 @@ def calm(services: Services, program: Program, tmp_path: Path, known: dict[str, 
 
 def _cases() -> list[tuple[str, Trouble]]:
     """Every trouble at every service; or today's sample of that."""
-    every = [(service, trouble) for service in SERVICES for trouble in TROUBLES]
+    every = {service: [each for each in TROUBLES if service in each.services] for service in SERVICES}
     if THOROUGH:
-        return every
+        return [(service, trouble) for service, troubles in every.items() for trouble in troubles]
+    service = SERVICES[SEED % 3]
     draw = random.Random(SEED)  # noqa: S311
-    return [
-        draw.choice([each for each in every if each[0] == draw_from and not each[1].is_slow]) for draw_from in SERVICES
-    ]
+    return [(service, draw.choice([each for each in every[service] if not each.is_slow]))]
 
 
 @pytest.mark.timeout(600)
@@ -135,28 +130,35 @@ def test_each_trouble_with_each_kind_of_request(
     """Of each kind of request that a command makes the first meets it, until the command meets it no more."""
     expected = calm(service)
     with a_campaign(services, service, program, tmp_path / "storm") as (storm, steps):
-        for step in steps if THOROUGH else steps[:2]:
-            figures.count("faults", storm.disturb(step, trouble, most=1 if trouble.is_slow else 1_000))
-    if THOROUGH:
-        assert differences(outcome_of(storm.site), expected.outcome) == {}
+        for step, kinds in zip(steps, expected.kinds, strict=True):
+            met = storm.disturb(step, trouble, most=1 if trouble.is_slow else 1_000)
+            figures.count("faults", len(met))
+            meant = {kind for kind, request in kinds.items() if trouble.can_meet(request)}
+            # Some trouble has a command go another way: to send what could not be copied, say.
+            missed = meant - met
+            enough = 0.8 * len(meant) if trouble.survived and not trouble.is_slow else min(1, len(meant))
+            assert len(meant & met) >= enough, f"{step.command} did not meet it at {missed}"
+        storm.tidy_up()
+        require_same(outcome_of(storm.site), expected.outcome)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("service", SERVICES if THOROUGH else SERVICES[:1])
-@pytest.mark.parametrize("status", REDIRECTS if THOROUGH else [REDIRECTS[SEED % len(REDIRECTS)]])
+@pytest.mark.thorough
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_nobody_is_followed_to_another_place(
     status: int, service: str, services: Services, program: Program, tmp_path: Path, figures: Figures
 ) -> None:
     """There the same service would answer: whoever went there would get what he wants, and leave his credentials."""
     _, port = services.cloud(service)
     with Wire(port) as elsewhere, a_campaign(services, service, program, tmp_path / "storm") as (storm, steps):
-        for step in steps if THOROUGH else steps[:1]:
-            figures.count("redirections", storm.disturb(step, redirect(status, elsewhere.port)))
+        for step in steps:
+            figures.count("redirections", len(storm.disturb(step, redirect(status, elsewhere.port))))
         assert elsewhere.requests == []
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("service", SERVICES if THOROUGH else SERVICES[SEED % 3 :][:1])
+@pytest.mark.parametrize("service", SERVICES if THOROUGH else SERVICES[::2][SEED % 2 :][:1])
 def test_any_trouble_at_any_time(
     service: str, services: Services, program: Program, calm: Calm, tmp_path: Path, figures: Figures
 ) -> None:
@@ -168,7 +170,8 @@ def test_any_trouble_at_any_time(
             try:
                 for step in steps:
                     figures.count("faults", storm.shake(step, random.Random(f"{seed} {step.command}"), share=0.1))  # noqa: S311
-                assert differences(outcome_of(storm.site), expected.outcome) == {}
+                storm.tidy_up()
+                require_same(outcome_of(storm.site), expected.outcome)
             except AssertionError as error:
                 raise AssertionError(f"CHORUS_SEED={SEED}, campaign {number}: {error}") from error
         figures.count("stories")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+from tests.faults.services import SERVICES
 from tests.wire import Alter, Answer, CutAnswer, CutRequest, Delay, DropAnswer, Fault, Garble, Request, Stall
 
 PORTAL = b"<html><head><title>Hospital network</title></head><body>Please log in.</body></html>"
@@ -20,6 +21,7 @@ class Trouble:
     """One kind of trouble: what happens to a request, and to which requests it can happen.
 
     `survived`: the command that meets it is to succeed as if nothing had been. `is_slow`: it costs seconds each time.
+    `services` are those whose answers have what it is about.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Trouble:
     can_meet: Callable[[Request], bool] = lambda _: True
     survived: bool = True
     is_slow: bool = False
+    services: tuple[str, ...] = SERVICES
 
 
 def _has_body(request: Request) -> bool:
@@ -114,7 +117,8 @@ def another_range(head: bytes, body: bytes) -> bytes:
         begin, end = int(found[2]) + 1, int(found[3]) + 1
         return found[1] + b"%d-%d" % (begin, end)
 
-    return re.sub(rb"(?im)^(content-range: *bytes )(\d+)-(\d+)", later, head) + body[1:] + b"?"
+    changed = re.sub(rb"(?im)^(content-range: *bytes )(\d+)-(\d+)", later, head)
+    return head + body if changed == head else changed + body[1:] + b"?"
 
 
 def _no_range(head: bytes, body: bytes) -> bytes:
@@ -152,15 +156,16 @@ def redirect(status: int, elsewhere: int) -> Trouble:
     return Trouble(f"redirected by {status}", happen, survived=False)
 
 
-HEADERS = (
-    "etag",
-    "content-md5",
-    "content-range",
-    "last-modified",
-    "x-goog-hash",
-    "x-goog-generation",
-    "content-length",
-)
+_HEADERS = {
+    "etag": ("azure", "s3"),
+    "content-md5": ("azure",),
+    "content-range": ("azure", "s3", "google"),
+    "last-modified": ("azure", "s3"),
+    "x-goog-hash": ("google",),
+    "x-goog-generation": ("google",),
+    "content-length": ("azure", "s3", "google"),
+}
+"""Which service says it."""
 
 TROUBLES = [
     Trouble("reset before the request", _always(CutRequest(0))),
@@ -203,8 +208,9 @@ TROUBLES = [
             _always(Alter(flip_header(name))),
             survived=False,
             is_slow=name == "content-length",
+            services=services,
         )
-        for name in HEADERS
+        for name, services in _HEADERS.items()
     ),
     Trouble("another range than asked for", _always(Alter(another_range)), _has_range),
     Trouble("no range, although asked for", _always(Alter(_no_range)), _has_range, survived=False),
