@@ -33,7 +33,7 @@ def keep_backup(store: Store, journal_name: str, journal: Path, *, etag: str, nu
         break
     # This one is the newest, whatever the clocks say: a store on a disk has that of whoever wrote to it.
     others = [each for each in backups(store, journal_name) if each != key]
-    for each in others[: len(others) + 1 - number]:
+    for each in others[: max(0, len(others) + 1 - number)]:
         store.delete(each)
 
 
