@@ -235,10 +235,9 @@ def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) ->
         # Alembic finds no steps, and says nothing, where it cannot list them.
         with suppress(JournalError):
             revision = schema_revision(connection)
-        if revision != SCHEMA_REVISION:
+        if revision is None:
             raise JournalError(
-                f"the journal {path} could not be brought up to date: the steps that lead to schema {SCHEMA_REVISION}"
-                " were not found",
+                f"the journal {path} could not be made: the steps that lead to schema {SCHEMA_REVISION} were not found",
                 hint="Can this program read its own files, and open enough of them (`ulimit -n`)?",
             )
     driver(connection).execute("PRAGMA foreign_keys = ON")

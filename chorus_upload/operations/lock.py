@@ -36,8 +36,8 @@ class Lock:
     """What a lock says. `journal_etag` is the journal's that was taken under it, None for a new one.
 
     `by_hand`: it was taken by `journal checkout`, and between the commands that follow nobody renews it.
-    `etag` is that of the lock itself, as it is now. The older tool's lock is a copy of the journal: it has no
-    holder that could be named.
+    `etag` is that of the lock itself, as it is now, and `written_us` when that was stored, by the clock of the store.
+    The older tool's lock is a copy of the journal: it has no holder that could be named.
     """
 
     id: str
@@ -50,19 +50,25 @@ class Lock:
     journal_etag: str | None
     by_hand: bool
     etag: str
+    written_us: int = 0
     of_older_tool: bool = False
+
+    @property
+    def alive_us(self) -> int:
+        """The last sign of life. The clock of the holder may be wrong, and that of the store seldom is."""
+        return max(self.renewed_us, self.written_us)
 
     @property
     def is_stale(self) -> bool:
         """Whether a command ought to have renewed it long ago."""
-        return not (self.of_older_tool or self.by_hand) and now_us() - self.renewed_us > STALE_SECONDS * 1e6
+        return not (self.of_older_tool or self.by_hand) and now_us() - self.alive_us > STALE_SECONDS * 1e6
 
     @property
     def sentence(self) -> str:
         """Who holds the journal since when, for people."""
         if self.of_older_tool:
             return "an older chorus-upload holds it"
-        how = f"process {self.process}, last sign of life {_moment(self.renewed_us)}"
+        how = f"process {self.process}, last sign of life {_moment(self.alive_us)}"
         if self.by_hand:
             how += ", taken by `journal checkout`"
         if self.is_stale:
@@ -111,7 +117,7 @@ def acquire(
         # Ours, if only the answer to our request was lost and it was sent again.
         there = read(store, journal_name)
         return there if there is not None and there.id == lock_id else None
-    return replace(wanted, etag=stored.etag)
+    return replace(wanted, etag=stored.etag, written_us=stored.time_us)
 
 
 def read(store: Store, journal_name: str) -> Lock | None:
@@ -191,20 +197,16 @@ def break_open(store: Store, journal_name: str, held: Lock) -> None:
 def _rewrite(store: Store, journal_name: str, lock: Lock) -> Lock:
     body = _written(lock)
     stored = store.put(lock_key(journal_name), body, size=len(body), if_match=lock.etag)
-    return replace(lock, etag=stored.etag)
+    return replace(lock, etag=stored.etag, written_us=stored.time_us)
 
 
 def _written(lock: Lock) -> bytes:
     content = asdict(lock)
-    del content["etag"], content["of_older_tool"]
+    del content["etag"], content["written_us"], content["of_older_tool"]
     return json.dumps(content, indent=2).encode()
 
 
 def _parse(body: bytes, *, etag: str, written_us: int) -> Lock:
-    """A lock as it is there; it was `written_us` by the clock of the store.
-
-    That is a sign of life, too: the clock of its holder may have been set back.
-    """
     try:
         content = json.loads(body)
         return Lock(
@@ -213,7 +215,8 @@ def _parse(body: bytes, *, etag: str, written_us: int) -> Lock:
             host=str(content["host"]),
             process=int(content["process"]),
             since_us=_time_in(content["since_us"]),
-            renewed_us=max(_time_in(content["renewed_us"]), written_us),
+            renewed_us=_time_in(content["renewed_us"]),
+            written_us=written_us,
             tool_version=str(content["tool_version"]),
             journal_etag=content["journal_etag"],
             by_hand=bool(content["by_hand"]),
@@ -227,6 +230,7 @@ def _parse(body: bytes, *, etag: str, written_us: int) -> Lock:
             process=0,
             since_us=written_us,
             renewed_us=written_us,
+            written_us=written_us,
             tool_version="",
             journal_etag=None,
             by_hand=False,

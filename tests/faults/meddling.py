@@ -14,9 +14,12 @@ import shutil
 import socket
 import stat
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
+
+from tests.e2e.mortal_program import BROKEN
 
 OUTSIDE = "outside"
 """A directory beside the source, to which nothing that is sent may lead."""
@@ -62,10 +65,26 @@ def _a_full_directory(path: Path) -> None:
     (path / "in it.dcm").write_bytes(b"inside")
 
 
+def _source_of(path: Path) -> Path:
+    return next(parent for parent in path.parents if (parent.parent / OUTSIDE).is_dir())
+
+
+def _another(path: Path) -> Path:
+    """A file of the source that is another one."""
+    source = _source_of(path)
+    return next(each for each in sorted(source.rglob("*.*")) if each.is_file() and each != path)
+
+
+def _move_top(path: Path) -> None:
+    """Give the directory another name that everything of its patient, or of OMOP, is in."""
+    source = _source_of(path)
+    top = source / path.relative_to(source).parts[0]
+    top.rename(source / "1000")
+
+
 def _outside(path: Path) -> Path:
     """A file outside of the source that has the same name and size as this one."""
-    source = next(parent for parent in path.parents if (parent.parent / OUTSIDE).is_dir())
-    there: Path = source.parent / OUTSIDE / path.name
+    there: Path = _source_of(path).parent / OUTSIDE / path.name
     there.write_bytes(b"x" * path.stat().st_size)
     status = path.stat()
     os.utime(there, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -107,11 +126,11 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "removed": Path.unlink,
     "unreadable": lambda path: path.chmod(0),
     "renamed": lambda path: path.rename(path.with_name(f"new name of {path.name}")),
-    "moved": lambda path: path.rename(path.parents[2] / "OMOP" / f"moved-{path.name}"),
-    "renamed over another": lambda path: path.rename(path.with_name("b.dcm")),
-    "another renamed over it": lambda path: path.with_name("b.dcm").rename(path),
+    "moved": lambda path: path.rename(_source_of(path) / "OMOP" / f"moved-{path.name}"),
+    "renamed over another": lambda path: path.rename(_another(path)),
+    "another renamed over it": lambda path: _another(path).rename(path),
     "parent renamed": lambda path: path.parent.rename(path.parent.with_name("Images-2")),
-    "parent moved": lambda path: path.parents[1].rename(path.parents[2] / "1000"),
+    "parent moved": _move_top,
     "parent removed": lambda path: shutil.rmtree(path.parent),
     "parent a file": _parent_replaced,
     "parent a link to outside": _parent_leads_outside,
@@ -129,7 +148,12 @@ def change_at(source: str, notes: str, at: int, change: str, otherwise: str) -> 
             target = root / otherwise
         with Path(notes).open("a") as file:
             print(f"changed: {target}", file=file)
-        CHANGES[change](target)
+        try:
+            CHANGES[change](target)
+        except OSError:
+            # The program must not take a fault of the test for one of the source.
+            traceback.print_exc()
+            os._exit(BROKEN)
 
     _meddle(root, Path(notes), at=range(at, at + 1), happen=happen)
 
