@@ -78,9 +78,10 @@ class Journal:
         return cls._open(path, read_only=read_only, hold=hold)
 
     @classmethod
-    def examine(cls, path: Path, *, known_as: str) -> None:
+    def examine(cls, path: Path, *, known_as: str, with_values: bool = True) -> None:
         """Make sure that a file is a sound journal of a known schema, without changing it.
 
+        Every value in it is looked at, too, unless it is not worth the time: where nothing will be written.
         Raises JournalError or SchemaTooNew, in whose words the journal is `known_as`.
         """
         try:
@@ -91,7 +92,9 @@ class Journal:
                     require_known(revision, known_revisions())
                 damage = damage_of(driver(connection))
                 if damage is None and revision == SCHEMA_REVISION:
-                    damage = strange_object(driver(connection)) or strange_value(driver(connection))
+                    damage = strange_object(driver(connection))
+                if damage is None and revision == SCHEMA_REVISION and with_values:
+                    damage = strange_value(driver(connection))
         except JournalError as error:
             raise type(error)(f"{known_as}: {error.message}", hint=error.hint) from error
         if revision is None:
@@ -144,10 +147,13 @@ class Journal:
         journal is damaged.
         """
         with journal_errors(self.path):
-            driver(self._connection).execute("VACUUM INTO ?", (str(target),))
-            with closing(sqlite3.connect(target)) as copy, copy:
-                copy.execute("DELETE FROM custody")
-                damage = damage_of(copy)
+            # Of what is damaged a copy may look whole.
+            damage = damage_of(driver(self._connection))
+            if damage is None:
+                driver(self._connection).execute("VACUUM INTO ?", (str(target),))
+                with closing(sqlite3.connect(target)) as copy, copy:
+                    copy.execute("DELETE FROM custody")
+                    damage = damage_of(copy)
         if damage is not None:
             raise JournalError(f"the journal {self.path} is damaged ({damage})", hint=DAMAGED_HINT)
 

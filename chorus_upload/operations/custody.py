@@ -120,7 +120,7 @@ def _reading(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -
                 f"there is no journal at {settings.journal.cloud} yet", hint="`journal update` makes the first one."
             )
         fetch(store, settings.journal.cloud_name, copy)
-        Journal.examine(copy, known_as=destination_url(settings.journal.cloud))
+        Journal.examine(copy, known_as=destination_url(settings.journal.cloud), with_values=False)
         with Journal.open(copy, read_only=True) as journal:
             yield journal
 

@@ -145,7 +145,7 @@ def _sparse(path: Path, size: int) -> Path:
 )
 def test_bombs_take_no_memory(kind: str, tmp_path: Path, figures: Figures) -> None:
     """A few kilobytes that become far more: all of it is sent, and none of it is held."""
-    size = times(quick=96, thorough=3_072) * MIB
+    size = times(quick=96, thorough=1_024) * MIB
     path = tmp_path / f"a.{kind}"
     match kind:
         case "tar.gz":
@@ -155,7 +155,7 @@ def test_bombs_take_no_memory(kind: str, tmp_path: Path, figures: Figures) -> No
         case "sparse.tar":
             _sparse(path, size)
         case _:
-            _overlapping(path, times(quick=64, thorough=1_536), 2 * MIB)
+            _overlapping(path, times(quick=64, thorough=512), 2 * MIB)
     packed = path.stat().st_size
     assert packed * 50 < size
     site = _site(tmp_path, f"{kind.partition('.')[0] if kind[0] == 't' else kind[-3:]}://::{path}")
