@@ -318,9 +318,15 @@ class TestUploadsThatBreakOff:
             file.write_text(json.dumps({name: (address, since) for name, (_, since) in kept.items()}))
             assert put_large(store, create_only=True) == 0
 
-    @pytest.mark.parametrize("answer", [Answer(404, (), b"No such upload"), Answer(410), Answer(200)])
-    def test_a_session_that_ends_in_the_middle(self, store: GsStore, wire: Wire, answer: Answer) -> None:
-        wire.script(answer, method="PUT")
+    def test_a_success_that_says_nothing_is_asked_about(self, store: GsStore, wire: Wire) -> None:
+        wire.script(Answer(200), method="PUT")
+        assert put_large(store) == 0
+
+    @pytest.mark.parametrize(
+        ("answer", "times"), [(Answer(404, (), b"No such upload"), 1), (Answer(410), 1), (Answer(200), 2)]
+    )
+    def test_a_session_that_ends_in_the_middle(self, store: GsStore, wire: Wire, answer: Answer, times: int) -> None:
+        wire.script(answer, method="PUT", times=times)
         with pytest.raises(TransientError, match="has forgotten"):
             put_large(store)
         assert put_large(store) == 0
