@@ -101,7 +101,7 @@ def generation_of(path: Path) -> Generation | None:
     try:
         with closing(_connect(path)) as database:
             tables = _tables(database)
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         return None
     if "alembic_version" in tables:
         return None

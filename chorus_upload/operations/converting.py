@@ -102,7 +102,11 @@ class Conversion:
         pattern = self._patterns.get(modality)
         if pattern is None:
             # Not configured any more: it was laid out in the usual way.
-            pattern = Pattern.parse(default_pattern(modality, omop_per_patient=False))
+            try:
+                pattern = Pattern.parse(default_pattern(modality, omop_per_patient=False))
+            except LayoutError:
+                # It has a name that no modality can have, and so no key either.
+                return Placed(None, None)
             self._patterns[modality] = pattern
         parts = pattern.match(path)
         if parts is None:

@@ -43,7 +43,7 @@ def history(
     run = current(context)
     with reading(run, context, local_journal) as session:
         records = listing.history(session.journal)
-    if limit is not None:
-        records = records[-limit:]
-    run.sink.result("command", records, lambda: history_report(records))
+        if limit is not None:
+            records = records[-limit:]
+        run.sink.result("command", records, lambda: history_report(records))
     return EXIT_OK

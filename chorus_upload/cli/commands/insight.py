@@ -40,7 +40,10 @@ GivenJournal = Annotated[
 
 
 def reading(run: Invocation, context: typer.Context, given: Path | None) -> AbstractContextManager[JournalSession]:
-    """Read a journal that the user named, without the cloud; else the one that the configuration names."""
+    """Read a journal that the user named, without the cloud; else the one that the configuration names.
+
+    What it holds is best shown before it is closed: of what cannot be shown, it then says whether it is damaged.
+    """
     return run.session(context, local_journal=given, local_only=given is not None, read_only=True)
 
 
@@ -124,7 +127,7 @@ def diff(
         if names and not _write_names(run, comparison):
             return EXIT_OK
         rows = differences(comparison)
-    run.sink.result("difference", rows, lambda: differences_report(rows, before=before, after=after))
+        run.sink.result("difference", rows, lambda: differences_report(rows, before=before, after=after))
     files = sum(row.files for row in rows if row.modality is not None)
     run.sink.result("diff-finished", [DiffFinished(before=before, after=after, files=files)], Report)
     if output_file is not None:
@@ -196,7 +199,7 @@ def show(
     run = current(context)
     with reading(run, context, local_journal) as session:
         life = file_life(session.journal, run.settings, path=path, modality=modality)
-    run.sink.result("file-state", life.states, lambda: life_report(life))
+        run.sink.result("file-state", life.states, lambda: life_report(life))
     return EXIT_OK
 
 

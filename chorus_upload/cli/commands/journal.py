@@ -119,9 +119,9 @@ def list_(
         rows = list_versions(journal, run.settings, version=version, modalities=chosen)
         totals = version_totals(journal, run.settings, rows, version=version, modalities=chosen)
         pruned = last_pruned(journal)
-    run.sink.result("version", rows, lambda: versions_report(rows, totals, pruned=pruned))
-    # For programs only: people have seen them in the table.
-    run.sink.result("version-total", totals, Report)
+        run.sink.result("version", rows, lambda: versions_report(rows, totals, pruned=pruned))
+        # For programs only: people have seen them in the table.
+        run.sink.result("version-total", totals, Report)
     return EXIT_OK
 
 
