@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SEED = int(os.environ.get("CHORUS_SEED", datetime.now(UTC).toordinal()))
-HISTORIES = int(os.environ.get("CHORUS_HISTORIES", "150" if THOROUGH else "3"))
+HISTORIES = int(os.environ.get("CHORUS_HISTORIES", "150" if THOROUGH else "2"))
 SPRING = {f"{patient}/Images/scan.dcm": Bytes(100) for patient in range(1001, 1005)} | {"OMOP/person.csv": "1001\n"}
 AUTUMN = {"1001/Images/scan.dcm": Bytes(100, edition=2), "1009/Images/scan.dcm": Bytes(50)}
 MOST_TRIES = 60

