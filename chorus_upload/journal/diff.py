@@ -42,7 +42,8 @@ TABLES = (
     "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
     "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
     """CREATE TEMP TABLE gone (
-        file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, fingerprint BLOB, md5 BLOB)""",
+        file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, fingerprint BLOB, md5 BLOB,
+        taken INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TEMP TABLE reading (
         id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB, renamed_from INTEGER)""",
     # What the readings of one batch mean. Content is compared by the strongest checksum that the journal has;
@@ -151,33 +152,41 @@ SAME_SIZE_GONE = """(x.file_id IS NULL AND EXISTS (
     SELECT 1 FROM gone g WHERE g.modality_id = d.modality_id AND g.size = o.size))"""
 SAME_SIZE_GONE_MD5 = """(x.file_id IS NULL AND EXISTS (
     SELECT 1 FROM gone g WHERE g.modality_id = d.modality_id AND g.size = o.size
-        AND g.fingerprint IS NULL AND g.md5 IS NOT NULL))"""
+        AND g.fingerprint IS NULL AND g.md5 IS NOT NULL AND NOT g.taken))"""
 
-# NEW files with the content of one that is GONE, beside the old names of that content. Each way to tell is a statement
-# of its own, which an index answers: all slices of a scanner have one size, and a whole series may have moved.
-_READ = """
-    SELECT r.id, g.file_id
+# For what follows. Many files of one size, or even of one content, are nothing unusual: a look-up is one step all the
+# same, and what is `taken` leaves the indexes.
+INDEX_GONE = (
+    "CREATE INDEX temp.gone_size ON gone (modality_id, size)",
+    "CREATE INDEX temp.gone_fingerprint ON gone (modality_id, size, fingerprint) WHERE NOT taken",
+    "CREATE INDEX temp.gone_md5 ON gone (modality_id, size, md5) WHERE NOT taken",
+    "CREATE INDEX temp.gone_md5_only ON gone (modality_id, size, md5) WHERE NOT taken AND fingerprint IS NULL",
+)
+
+# What was read of NEW files that have the size of one that is GONE.
+MAYBE_RENAMED = """
+    SELECT r.id, d.modality_id, r.size, r.fingerprint, r.md5, iif(r.fingerprint IS NULL, o.claim, NULL)
     FROM reading r
     JOIN difference x ON x.id = r.id AND x.file_id IS NULL
     JOIN observed o ON o.rowid = x.observed
     JOIN observed_directory d ON d.id = o.directory
-    JOIN gone g ON g.modality_id = d.modality_id AND g.size = r.size AND {is_the_same}
+    WHERE EXISTS (SELECT 1 FROM gone g WHERE g.modality_id = d.modality_id AND g.size = r.size)
+    ORDER BY r.id
 """
-RENAMED = (
-    " UNION ".join(
-        _READ.format(is_the_same=is_the_same)
-        for is_the_same in (
-            "g.fingerprint = r.fingerprint",
-            "g.fingerprint IS NULL AND g.md5 = r.md5",
-            "r.fingerprint IS NULL AND g.md5 = o.claim",
-        )
-    )
-    + " ORDER BY 1, 2"
-)
-GONE_INDEXES = (
-    "CREATE INDEX temp.gone_fingerprint ON gone (modality_id, size, fingerprint, md5)",
-    "CREATE INDEX temp.gone_md5 ON gone (modality_id, size, md5)",
-)
+# The oldest row that is GONE and has a content: modality, size, fingerprint, MD5, and the MD5 that a service claims.
+OF_THAT_CONTENT = """
+    SELECT min(file_id) FROM (
+        SELECT * FROM (
+            SELECT file_id FROM gone WHERE modality_id = ?1 AND size = ?2 AND fingerprint = ?3 AND NOT taken
+            ORDER BY file_id LIMIT 1)
+        UNION ALL SELECT * FROM (
+            SELECT file_id FROM gone
+            WHERE modality_id = ?1 AND size = ?2 AND md5 = ?4 AND fingerprint IS NULL AND NOT taken
+            ORDER BY file_id LIMIT 1)
+        UNION ALL SELECT * FROM (
+            SELECT file_id FROM gone WHERE modality_id = ?1 AND size = ?2 AND md5 = ?5 AND NOT taken
+            ORDER BY file_id LIMIT 1))
+"""
 
 # The old row has to leave before the new one enters: a path has one active row.
 RETIRE_CHANGED = """

@@ -72,7 +72,6 @@ class Observation:
         self._directory_count = 0
         self._version_id = 0
         self._any_gone = False
-        self._found_again: set[int] = set()
         self._begun_us = begun_us
         self.seen = dict.fromkeys(modalities, Tally())
         self.active = dict.fromkeys(modalities, 0)
@@ -176,7 +175,7 @@ class Observation:
                 )
                 modalities = json.dumps(list(self.modalities.values()))
                 connection.execute(text(diff.GONE), {"modalities": modalities})
-                for statement in diff.GONE_INDEXES:
+                for statement in diff.INDEX_GONE:
                     connection.exec_driver_sql(statement)
                 self._tally(self.gone, connection, _COUNT_GONE)
                 self._any_gone = any(tally.files for tally in self.gone.values())
@@ -215,6 +214,8 @@ class Observation:
                 " WHERE directory_id IS NULL"
             )
             connection.exec_driver_sql(diff.MAP_DIRECTORIES)
+            # What was found again is found once more, to be recorded.
+            connection.exec_driver_sql("UPDATE gone SET taken = 0 WHERE taken")
             labels = connection.exec_driver_sql(
                 "SELECT DISTINCT version FROM observed_directory WHERE version IS NOT NULL"
             ).scalars()
@@ -251,7 +252,6 @@ class Observation:
                 modality_id, size = connection.exec_driver_sql(
                     "SELECT modality_id, size FROM gone WHERE file_id = ?", (file_id,)
                 ).one()
-                self._found_again.add(file_id)
                 self.gone[self._names[modality_id]] += Tally(-1, -size)
 
     def apply(self, readings: Sequence[tuple[Candidate, Reading]]) -> list[Applied]:
@@ -292,14 +292,14 @@ class Observation:
             connection.exec_driver_sql("DELETE FROM gone WHERE file_id = ?", [(old,) for _, old in pairs])
 
     def _pairs(self, connection: Connection) -> list[tuple[int, int]]:
-        """Readings of new files with gone files of the same content, each of them once."""
-        pairs: dict[int, int] = {}
-        taken = set(self._found_again) if self._version_id == 0 else set[int]()
-        for reading_id, file_id in connection.exec_driver_sql(diff.RENAMED):
-            if reading_id not in pairs and file_id not in taken:
-                pairs[reading_id] = file_id
-                taken.add(file_id)
-        return list(pairs.items())
+        """Readings of new files with gone files of the same content, each of them once: those are taken from now on."""
+        database, pairs = driver(connection), list[tuple[int, int]]()
+        for reading_id, *content in database.execute(diff.MAYBE_RENAMED).fetchall():
+            ((file_id,),) = database.execute(diff.OF_THAT_CONTENT, content)
+            if file_id is not None:
+                database.execute("UPDATE gone SET taken = 1 WHERE file_id = ?", (file_id,))
+                pairs.append((reading_id, file_id))
+        return pairs
 
     def retire_gone(self) -> dict[str, Tally]:
         """Retire what is gone and was not found again under another name; gives what was retired."""
