@@ -16,7 +16,7 @@ _SHAPES = (
         r"secret|password|passwd|pwd|token)(?:=|%3d|['\"]?\s*:\s*['\"]?))[^\s&;,'\"<>)\]}]+"
     ),
     re.compile(r"(?i)\b((?:bearer|sharedkey|aws4-hmac-sha256)\s+)[^\s'\"]+"),
-    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
+    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s@]+(?=@)"),
 )
 
 _TELLING = frozenset(

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, MultipleResultsFound, NoResultFound
 from sqlalchemy.pool import StaticPool
 
-from chorus_upload.errors import ChorusError, JournalError, JournalLocked, OutOfResources, SchemaTooNew
+from chorus_upload.errors import ChorusError, ConfigError, JournalError, JournalLocked, OutOfResources, SchemaTooNew
 from chorus_upload.journal.schema import SCHEMA_REVISION
 
 OLD_TABLES = frozenset({"journal", "journal_v2"})
@@ -49,6 +49,9 @@ def journal_errors(path: Path) -> Iterator[None]:
         raise translate(cause, path) from error
     except (MultipleResultsFound, NoResultFound) as error:
         raise JournalError(f"{path} is damaged: a row that is there once is not", hint=DAMAGED_HINT) from error
+    except UnicodeEncodeError as error:
+        # Only what was typed can be that: what is in the journal, or is to come into it, was looked at before.
+        raise ConfigError(f"{error.object!r} is not text, so no journal has it") from error
     except UnicodeDecodeError as error:
         raise JournalError(f"{path} is damaged: it holds text that is none", hint=DAMAGED_HINT) from error
 

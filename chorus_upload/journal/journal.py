@@ -130,7 +130,7 @@ class Journal:
         """An error that is none of ours, while the journal is damaged, has that for its reason: a JournalError."""
         try:
             yield
-        except (ChorusError, SQLAlchemyError, sqlite3.Error, UnicodeDecodeError):
+        except (ChorusError, SQLAlchemyError, sqlite3.Error, UnicodeError):
             raise
         except Exception as error:
             with journal_errors(self.path):

@@ -130,7 +130,7 @@ def _tree(chance: random.Random, number: int) -> dict[str, str | bytes]:
 @pytest.mark.timeout(900)
 def test_what_was_sent_comes_back(tmp_path: Path, figures: Figures) -> None:
     """Update, list, upload, verify, download: in words that no terminal acts upon."""
-    for told, chance in cases(times(quick=2, thorough=60)):
+    for told, chance in cases(times(quick=2, thorough=40)):
         root = tmp_path / told.rpartition(" ")[2]
         disk = new_disk(root / "cloud")
         site = settle(root / "home", root / "source", disk, threads=2)
