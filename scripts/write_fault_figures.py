@@ -26,7 +26,7 @@ def main() -> None:
     table, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{DOCUMENT} has no place for figures")
-    new = {test: Figures(counted) for test, counted in json.loads(FIGURES.read_text(encoding="utf-8")).items()}
+    new = {test: Figures(**figures) for test, figures in json.loads(FIGURES.read_text(encoding="utf-8")).items()}
     total = {test: figures for test, figures in from_table(table).items() if (ROOT / test.partition("::")[0]).exists()}
     DOCUMENT.write_text(f"{before}{begin}\n{as_table(total | new)}\n\n{end}{after}", encoding="utf-8")
 

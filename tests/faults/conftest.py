@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -52,4 +53,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("attacks held off")
         terminalreporter.write_line(as_table(total))
     if path := os.environ.get("CHORUS_FAULT_FIGURES"):
-        Path(path).write_text(json.dumps({test: figures.counted for test, figures in total.items()}, indent=1))
+        Path(path).write_text(json.dumps({test: asdict(figures) for test, figures in total.items()}, indent=1))

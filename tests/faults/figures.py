@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 
 HERE = "tests/faults/"
-_ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| (.*) \|$", re.MULTILINE)
 _FIGURE = re.compile(r"([\d,]+) ([^,]+)(?:, |$)")
 
+_THOROUGH = "thorough"
 THOROUGH = bool(os.environ.get("CHORUS_EVERY_STEP"))
 """Whether all of an attack is run, and not a sample of it."""
 
@@ -28,6 +29,8 @@ class Figures:
     """Numbers by what they count, as a reader of the report is to see it: `kills`, `answers lost`, `peak MB`."""
 
     counted: dict[str, int] = field(default_factory=dict)
+    is_thorough: bool = THOROUGH
+    """Whether they are of all of an attack, and not of the sample that an ordinary run takes."""
 
     def count(self, what: str, times: int = 1) -> None:
         """It has happened so many times more."""
@@ -50,17 +53,19 @@ class Figures:
 def from_table(table: str) -> dict[str, Figures]:
     """What `as_table` was made of."""
     return {
-        f"{HERE}{test}": Figures({what: int(value.replace(",", "")) for value, what in _FIGURE.findall(figures)})
-        for test, figures in _ROW.findall(table)
+        f"{HERE}{test}": Figures(
+            {what: int(value.replace(",", "")) for value, what in _FIGURE.findall(figures)}, run == _THOROUGH
+        )
+        for test, run, figures in _ROW.findall(table)
     }
 
 
 def as_table(total: Mapping[str, Figures]) -> str:
     """The report, in Markdown: a row for each attack."""
     rows = [
-        f"| `{test.removeprefix(HERE)}` | "
+        f"| `{test.removeprefix(HERE)}` | {_THOROUGH if figures.is_thorough else 'sample'} | "
         + ", ".join(f"{value:,} {what}" for what, value in figures.counted.items())
         + " |"
         for test, figures in sorted(total.items())
     ]
-    return "\n".join(["| attack | figures |", "|---|---|", *rows])
+    return "\n".join(["| attack | run | figures |", "|---|---|---|", *rows])

@@ -17,10 +17,10 @@ def test_figures_are_added_up_and_peaks_kept() -> None:
 
 def test_a_table_says_all_that_was_counted() -> None:
     total = {
-        "tests/faults/test_b.py::test_two": Figures({"kills": 12_345, "peak MB of `journal update`": 9}),
-        "tests/faults/test_a.py::TestIt::test_one": Figures({"requests": 0}),
+        "tests/faults/test_b.py::test_two": Figures({"kills": 12_345, "peak MB of `update`": 9}, is_thorough=True),
+        "tests/faults/test_a.py::TestIt::test_one": Figures({"requests": 0}, is_thorough=False),
     }
     table = as_table(total)
 
-    assert "| `test_b.py::test_two` | 12,345 kills, 9 peak MB of `journal update` |" in table.splitlines()
+    assert "| `test_b.py::test_two` | thorough | 12,345 kills, 9 peak MB of `update` |" in table.splitlines()
     assert from_table(table) == total
