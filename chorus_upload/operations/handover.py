@@ -124,6 +124,9 @@ class Handover:
             held = lock.renew(self.store, self.name, lock_id=claim, who=Who.here(), by_hand=by_hand)
             if held is not None and held.id == claim:
                 return held
+            if held is not None:
+                # The claim stays until the lock is gone: should that have been read wrong, it is ours all the same.
+                raise self._locked(held)
         lock_id = uuid.uuid4().hex
         write_claim(local, lock_id)
         held = self._acquire(lock_id, journal_etag=self._etag(), by_hand=by_hand)

@@ -23,7 +23,7 @@ from tests.wire import Answer, CutRequest, Delay, Fault, Request, Wire
 PATIENCE = 1
 LONGER = 20
 """How long a command may take that waits in vain, once before and once after, on a busy machine."""
-TREE = {f"{patient}/Images/scan.dcm": Bytes(1_000) for patient in range(1001, 1013)}
+TREE = {f"{patient}/Images/scan.dcm": Bytes(1_000) for patient in range(1001, 1031)}
 
 
 @contextmanager
