@@ -8,7 +8,6 @@ that a listing gives, and every block that is read.
 from __future__ import annotations
 
 import ctypes
-import io
 import os
 import shutil
 import socket
@@ -17,8 +16,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from chorus_upload.storage import local_source
 from tests.e2e.mortal_program import BROKEN
 
 OUTSIDE = "outside"
@@ -256,15 +256,20 @@ class _Listing:
             yield entry
 
 
-class _Reader(io.FileIO):
+class _Reader(local_source._File):
     """A file of which every block is an operation."""
 
-    meddler: _Meddler
-    path: str
+    meddler: ClassVar[_Meddler]
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - as it is declared above it
-        self.meddler.step("readinto", self.path)
+        if path := self.meddler.concerns(self.fileno()):
+            self.meddler.step("readinto", path)
         return super().readinto(buffer) or 0
+
+    def close(self) -> None:
+        if not self.closed:
+            self.meddler.opened.pop(self.fileno(), None)
+        super().close()
 
 
 def _meddle(root: Path, notes: Path, *, at: range, happen: Callable[[str], None]) -> None:
@@ -284,18 +289,12 @@ def _meddle(root: Path, notes: Path, *, at: range, happen: Callable[[str], None]
 
         return operation
 
-    def close(descriptor: int) -> None:
-        meddler.opened.pop(descriptor, None)
-        really["close"](descriptor)
-
-    def fdopen(descriptor: int, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as it is declared in os
-        path = meddler.opened.pop(descriptor, None)
-        if path is None:
-            return open(descriptor, *arguments, **options)
-        reader = _Reader(descriptor, "rb")
-        reader.meddler, reader.path = meddler, path
-        return reader
+    def close(fd: int) -> None:
+        meddler.opened.pop(fd, None)
+        really["close"](fd)
 
     for name in ("open", "read", "fstat", "stat", "lstat", "scandir"):
         setattr(os, name, watched(name))
-    os.close, os.fdopen = close, fdopen  # type: ignore[assignment]
+    os.close = close
+    _Reader.meddler = meddler
+    local_source._File = _Reader  # type: ignore[misc]
