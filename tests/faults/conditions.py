@@ -85,3 +85,5 @@ def nothing_temporary() -> None:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in [...]")
 
     tempfile._get_default_tempdir = find  # type: ignore[attr-defined]
+    # What was found before is forgotten.
+    tempfile.tempdir = None

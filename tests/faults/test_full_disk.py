@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from chorus_upload.errors import JournalError, StorageError
+from chorus_upload.errors import JournalError, StorageError, StoreFull
 from tests.e2e.clouds import Disk
 from tests.e2e.conftest import new_disk
 from tests.e2e.mortal_program import Program, running_program
@@ -93,7 +93,12 @@ def test_a_full_disk_is_an_interruption(story: tuple[str, ...], tmp_path: Path, 
                 failed[command] += ended.exit_code != 0
                 figures.count("commands on a disk that filled up")
                 try:
-                    assert ended.exit_code in (0, JournalError.exit_code, StorageError.exit_code), ended
+                    assert ended.exit_code in (
+                        0,
+                        JournalError.exit_code,
+                        StorageError.exit_code,
+                        StoreFull.exit_code,
+                    ), ended
                     assert "Traceback" not in ended.err
                     assert "unexpected" not in ended.err
                     for each in story[number:]:

@@ -47,7 +47,7 @@ class Watched:
         """In the last quarter of a long run it is no more than in the second, but for a little."""
         quarter = len(self.megabytes) // 4
         assert max(self.megabytes) <= MOST_MEGABYTES
-        if quarter > 20:
+        if quarter > 100:
             for used, margin in ((self.megabytes, 32), (self.descriptors, 16)):
                 assert max(used[-quarter:]) <= max(used[quarter : 2 * quarter]) + margin, used[::quarter]
 

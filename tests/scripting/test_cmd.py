@@ -246,7 +246,7 @@ def test_hostile_names_arrive_as_they_are(windows: Windows, tmp_path: Path, cont
         assert (lock["owner"], lock["host"], lock["tool_version"]) == ("Dr. Müller", "PC-7", "9.9")
         assert (lock["by_hand"], lock["journal_etag"]) == (True, None)
         assert abs(lock["since_us"] / 1e6 - time.time()) < 60
-        assert set(lock) | {"etag", "of_older_tool"} == {field.name for field in fields(Lock)}
+        assert set(lock) | {"etag", "of_older_tool", "written_us"} == {field.name for field in fields(Lock)}
 
     # Again: there is nothing to do, and that is no error.
     windows.calls.clear()
