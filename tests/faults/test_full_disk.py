@@ -27,6 +27,7 @@ KIB = 1 << 10
 STEP = 8 if THOROUGH else 192
 ROOM = range(0, 400, STEP)
 """How much is left, in KiB."""
+SAID = (JournalError.exit_code, StorageError.exit_code, StoreFull.exit_code)
 MOUNT = 'mount -t tmpfs -o size=8m tmpfs "$1" && shift && exec "$@"'
 
 
