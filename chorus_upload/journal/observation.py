@@ -25,7 +25,7 @@ from chorus_upload.events import Tally
 from chorus_upload.journal import diff, versions
 from chorus_upload.journal.database import driver
 from chorus_upload.journal.diff import Candidate
-from chorus_upload.journal.journal import Journal, now_us
+from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.who import Who
 from chorus_upload.model import JournalingMode, Reading, Retirement
 
@@ -241,6 +241,10 @@ class Observation:
             yield list(map(Candidate._make, rows))
             after = rows[-1][0]
 
+    def clock_says(self, time_us: int) -> None:
+        """It is that time now. When the clock was set back since the scan began, more is too young to be trusted."""
+        self._begun_us = min(self._begun_us, time_us)
+
     def found_again(self, readings: Sequence[tuple[Candidate, Reading]]) -> None:
         """Take off the list of what is GONE what these new files have the content of. Writes nothing.
 
@@ -256,9 +260,7 @@ class Observation:
 
     def apply(self, readings: Sequence[tuple[Candidate, Reading]]) -> list[Applied]:
         """Record what was read of these candidates, in one transaction; gives what that changed."""
-        # A clock that was set back since has made everything younger than that.
-        settled = min(self._begun_us, now_us()) - diff.CLOCK_GRAIN_US
-        parameters = {"version": self._version_id, "settled": settled}
+        parameters = {"version": self._version_id, "settled": self._begun_us - diff.CLOCK_GRAIN_US}
         with self._journal.transaction() as connection:
             self._take_readings(connection, readings)
             if self._any_gone:

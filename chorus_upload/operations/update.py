@@ -331,6 +331,7 @@ class _Application:
         batch, self._batch = self._batch, []
         if not batch:
             return
+        self._observation.clock_says(now_us())
         for applied in self._observation.apply(batch):
             self._changes[applied.modality, applied.change] += applied.read
             if applied.change != "unchanged":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -217,3 +218,33 @@ def test_work_is_counted_and_paged(tmp_path: Path) -> None:
 
     assert seen.work == Tally(12_000, 24_000)
     assert pages == [5_000, 5_000, 2_000]
+
+
+def test_what_was_read_after_the_clock_was_set_back_is_read_again(tmp_path: Path) -> None:
+    """By the clock of the scan it is of long ago; by that of the reading it is of just now."""
+    tree = {"OMOP/x": File(b"one", LONG_AGO)}
+    with Journal.create(tmp_path / "journal.db") as journal:
+        ids = scans.modality_ids(journal, ("OMOP",))
+        with Observation(journal, ids, begun_us=NOW) as seen:
+            number = seen.directory("OMOP", "OMOP", patient=None, version=None, central=None)
+            seen.files("OMOP", number, [("x", 3, LONG_AGO)])
+            seen.compare(complete=True)
+            seen.begin(versions.reopen(journal, "1", mode=JournalingMode.FULL, who=ME), mode=JournalingMode.FULL)
+            seen.clock_says(LONG_AGO + 1)
+            for page in seen.candidates():
+                seen.apply([(candidate, read(tree, candidate)) for candidate in page])
+
+        assert update(journal, tree, "2") == Counter(unchanged=1)
+
+
+def test_many_files_of_one_content_under_other_names(tmp_path: Path) -> None:
+    """Each is one of those that are gone, and to find that takes one step for each, not one for each pair of them."""
+    before = {f"1/Images/{number}": File(b"same", LONG_AGO) for number in range(3_000)}
+    after = {f"2/Images/{number}": File(b"same", LONG_AGO) for number in range(2_900)}
+    with Journal.create(tmp_path / "journal.db") as journal:
+        update(journal, before, "1")
+        begun = time.process_time()
+
+        assert update(journal, after, "2") == Counter(renamed=2_900, retired=100)
+
+        assert time.process_time() - begun < 5
