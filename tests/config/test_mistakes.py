@@ -238,3 +238,26 @@ def test_a_file_with_secrets_that_others_can_read(load_text: Load, tmp_path: Pat
     load_text(MINIMAL.replace("/central", "https://a.blob.core.windows.net/c?sv=1&sig=SECRET"))
     file.chmod(0o644)
     assert any("chmod" in warning for warning in load(None, environ={}).warnings)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/data/a\\u0000b", "holds a NUL character"),
+        ("/" + "n" * 300, "has a name of more than the 255 bytes"),
+        ("/d" * 2_500, "is longer than the 4,095 bytes"),
+        ("https://user:se/cret@host/data", "is not an address"),
+        ("https://[::1/data", "is not an address"),
+    ],
+)
+def test_a_path_that_cannot_be(load_text: Load, path: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_text(MINIMAL.replace("/data", path))
+    assert f"[site_path.default] path: {said}" in raised.value.message
+    assert "cret" not in raised.value.message
+
+
+def test_the_home_of_somebody_who_is_not_known(load_text: Load) -> None:
+    """It is not found, as any other directory that is not there."""
+    settings = load_text(MINIMAL.replace("/data", "~nobody-here/data"))
+    assert not settings.sites["Images"].location.local_path.exists()

@@ -343,3 +343,15 @@ def test_several_at_once(tmp_path: Path, at_rest: Site) -> None:
         assert (first.wait(60), second.wait(60)) == (0, 0)
     assert contents(to) == contents(at_rest.source)
     assert {path.name for path in to.iterdir()} == {"OMOP", "1001", "1002"}
+
+
+def test_a_version_whose_label_leads_astray(tmp_path: Path, at_rest: Site) -> None:
+    """Somebody made a journal whose versions are called like other directories."""
+    at_rest.run("journal", "checkout")
+    with closing(sqlite3.connect(at_rest.journal)) as connection, connection:
+        connection.execute("UPDATE version SET label = '../beside'")
+    before = contents(tmp_path).keys()
+    refused = at_rest.run("file", "download", exit_code=4)
+    assert "'../beside' cannot be a version" in refused.err
+    assert {path for path in contents(tmp_path).keys() - before if "journal.db" not in path} == set()
+    at_rest.run("file", "download", "--to", str(tmp_path / "to"))

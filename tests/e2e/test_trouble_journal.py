@@ -202,3 +202,21 @@ def test_the_history_names_every_command_and_no_credential(journaled: Site) -> N
     ]
     assert json.loads(told[1]["arguments"]) == {"max-num-files": "2"}
     assert ask(site.journal, "SELECT count(*) FROM command WHERE seconds IS NULL") == [(0,)]
+
+
+def test_a_copy_with_a_damaged_index_does_not_replace_the_journal_of_the_cloud(journaled: Site) -> None:
+    """A copy of it would be sound again, and nobody knows what else the disk has forgotten."""
+    site = journaled
+    before = site.cloud.objects()[JOURNAL]
+    with closing(sqlite3.connect(site.journal)) as connection:
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'uq_file_active'")
+        ((size,),) = connection.execute("PRAGMA page_size")
+    content = bytearray(site.journal.read_bytes())
+    # Where its first cell is said to be: outside of the page.
+    content[(page - 1) * size + 8] = 0xFF
+    site.journal.write_bytes(content)
+
+    refused = site.run("journal", "update", exit_code=14)
+
+    assert "damaged" in refused.err
+    assert site.cloud.objects()[JOURNAL] == before

@@ -91,7 +91,7 @@ def test_settings_or_an_error_that_names_the_place(tmp_path: Path, figures: Figu
     templates = [tomllib.loads(text) for text in (OF_2024, OF_2025, OF_2026, TEMPLATE.read_text(encoding="utf-8"))]
     config = tmp_path / "config.toml"
     config.touch(mode=0o600)
-    for told, chance in cases(times(quick=40, thorough=2_000)):
+    for told, chance in cases(times(quick=20, thorough=2_000)):
         document = copy.deepcopy(chance.choice(templates))
         for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
             _change(document, chance)
@@ -189,7 +189,7 @@ path = "{tmp_path}/source"
             ("file", "list", "--modalities={}"),
         ),
     )
-    for label in LABELS[:: times(quick=4, thorough=1)]:
+    for label in LABELS[:: times(quick=8, thorough=1)]:
         for command in commands[: times(quick=2, thorough=len(commands))]:
             ended = typed(tmp_path, *(word.replace("{}", label) for word in command), figures=figures)
             assert ended.exit_code in (2, 4), (label, command, ended)

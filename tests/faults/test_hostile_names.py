@@ -130,7 +130,7 @@ def _tree(chance: random.Random, number: int) -> dict[str, str | bytes]:
 @pytest.mark.timeout(900)
 def test_what_was_sent_comes_back(tmp_path: Path, figures: Figures) -> None:
     """Update, list, upload, verify, download: in words that no terminal acts upon."""
-    for told, chance in cases(times(quick=2, thorough=40)):
+    for told, chance in cases(times(quick=1, thorough=40)):
         root = tmp_path / told.rpartition(" ")[2]
         disk = new_disk(root / "cloud")
         site = settle(root / "home", root / "source", disk, threads=2)
@@ -209,6 +209,8 @@ def test_words_of_sql_in_all_that_has_a_name(tmp_path: Path, figures: Figures) -
     }
 
 
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
 def test_a_terminal_sees_no_sequence_of_theirs(tmp_path: Path, figures: Figures) -> None:
     """In colours and with bars of progress, for eyes."""
     disk = new_disk(tmp_path / "cloud")
@@ -216,7 +218,7 @@ def test_a_terminal_sees_no_sequence_of_theirs(tmp_path: Path, figures: Figures)
     names = [f"a{piece}b{number}" for number, piece in enumerate(PIECES) if "/" not in piece]
     build(site.source, {f"1001/Images/{name}/{name}": "x" for name in names} | {"1001/Images/\udcff": "x"})
     commands = ("-v journal update --version spring", "-v file upload", "file list", "history", "-v file verify")
-    for command in commands[: times(quick=2, thorough=len(commands))]:
+    for command in commands:
         said = _on_a_terminal(site.home, *command.split())
         for theirs in (
             b"]0;owned",
