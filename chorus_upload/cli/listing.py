@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.text import printable
 from chorus_upload.errors import ConfigError
 from chorus_upload.model import ListedFile
+from chorus_upload.storage.parts import new_part, remove_dead_parts
 
 _BATCH = 1_000
+_OLD_SECONDS = 7 * 86_400.0
 
 Encode = Callable[[ListedFile], bytes]
 
@@ -92,31 +93,26 @@ def to_stream(stream: Stream) -> Callable[[bytes], bool]:
 
 @contextmanager
 def to_file(path: Path) -> Iterator[Callable[[bytes], bool]]:
-    """Write to a file that appears under its name only when it is complete. ConfigError if it cannot be written."""
+    """Write to a file that appears under its name only when it is complete. ConfigError if it cannot be written.
+
+    What a killed command left of another one in the same directory is removed.
+    """
+    remove_dead_parts(path.parent, older_than=_OLD_SECONDS)
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        unfinished, raw = new_part(path.parent)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with io.BufferedWriter(raw) as file:
 
             def write(data: bytes) -> bool:
                 file.write(data)
                 return True
 
             yield write
-        # mkstemp makes files private; a list is an ordinary file.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        unfinished.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        unfinished.unlink(missing_ok=True)
 
 
 def _bytes_of(path: str) -> bytes:

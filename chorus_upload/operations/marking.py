@@ -138,18 +138,19 @@ def _mark(
         transfers = _announced(sender, _pending(journal, Keys(settings), is_wanted, refused))
         proven: list[Delivered] = []
         try:
-            for outcome in (pool or ThreadPool(settings.num_threads)).run(sender.recognise, transfers):
-                match outcome:
-                    case Delivered():
-                        proven.append(outcome)
-                        marked += 1
-                        refused.pop(outcome.transfer.path, None)
-                        emit(FileDelivered.of(outcome))
-                    case Failed():
-                        refused[outcome.transfer.path] = outcome.detail
-                if len(proven) >= RECORD_FILES:
-                    deliveries.record(journal, submission, proven)
-                    proven = []
+            with (pool or ThreadPool(settings.num_threads)).run(sender.recognise, transfers) as outcomes:
+                for outcome in outcomes:
+                    match outcome:
+                        case Delivered():
+                            proven.append(outcome)
+                            marked += 1
+                            refused.pop(outcome.transfer.path, None)
+                            emit(FileDelivered.of(outcome))
+                        case Failed():
+                            refused[outcome.transfer.path] = outcome.detail
+                    if len(proven) >= RECORD_FILES:
+                        deliveries.record(journal, submission, proven)
+                        proven = []
         finally:
             deliveries.record(journal, submission, proven)
         if leaving_proof and marked:

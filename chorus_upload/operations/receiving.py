@@ -56,8 +56,8 @@ class Receiving:
                     return
                 yield wanted
 
-        try:
-            for outcome in pool.run(receiver.receive, work()):
+        with pool.run(receiver.receive, work()) as outcomes:
+            for outcome in outcomes:
                 match outcome:
                     case Retrieved():
                         self._received(outcome)
@@ -65,10 +65,6 @@ class Receiving:
                         self._failed(outcome)
                 if pace.is_due():
                     self._report()
-        except BaseException:
-            # The threads must not go on for nobody.
-            stop.set()
-            raise
         if stop.is_set():
             raise KeyboardInterrupt
         self._report()

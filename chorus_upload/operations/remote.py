@@ -169,14 +169,15 @@ def delete(store: Store, settings: Settings, chosen: Doomed, *, emit: Emit, stop
         return stored, None
 
     deleted, refused = Tally(), dict[str, str]()
-    for outcome in ThreadPool(settings.num_threads, stop=stop).run(remove, chosen.objects):
-        if outcome is None:
-            continue
-        stored, error = outcome
-        if error is None:
-            deleted += Tally(1, stored.size)
-        else:
-            refused[stored.key] = error.message
+    with ThreadPool(settings.num_threads, stop=stop).run(remove, chosen.objects) as outcomes:
+        for outcome in outcomes:
+            if outcome is None:
+                continue
+            stored, error = outcome
+            if error is None:
+                deleted += Tally(1, stored.size)
+            else:
+                refused[stored.key] = error.message
     if stop.is_set():
         emit(Notice(f"{deleted.files} of {chosen.tally.files} were deleted"))
         raise KeyboardInterrupt

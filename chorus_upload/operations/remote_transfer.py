@@ -89,8 +89,9 @@ def upload(
             except Stopped:
                 return None
 
-        for outcome in ThreadPool(settings.num_threads, stop=stop).run(send, work):
-            counts.take(outcome)
+        with ThreadPool(settings.num_threads, stop=stop).run(send, work) as outcomes:
+            for outcome in outcomes:
+                counts.take(outcome)
         if stop.is_set():
             raise KeyboardInterrupt
     return RemoteUploaded(store.url, counts.sent, counts.there, sum(counts.failures.values()), time.monotonic() - begun)

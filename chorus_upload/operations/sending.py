@@ -88,27 +88,28 @@ class Run:
         record_pace, report_pace = Pace(RECORD_SECONDS), Pace(REPORT_SECONDS)
         told = False
         try:
-            for outcome in pool.run(self._send, transfers):
-                match outcome:
-                    case Delivered():
-                        self._unrecorded.append(outcome)
-                        self._given_up = 0
-                    case Failed():
-                        self._fail(outcome)
-                        trouble = trouble or self._trouble_with_the_place(outcome)
-                    case ChorusError():
-                        trouble = trouble or outcome
-                if trouble is not None:
-                    self._stop.set()
-                if len(self._unrecorded) >= self._most_unrecorded or record_pace.is_due():
-                    self._record()
-                if report_pace.is_due():
-                    self._outcomes.report(self._unrecorded)
-                if self._stop.is_set() and trouble is None and not told:
-                    told = True
-                    self._outcomes.emit(
-                        Notice("stopping: small files on their way are finished; once more stops at once")
-                    )
+            with pool.run(self._send, transfers) as outcomes:
+                for outcome in outcomes:
+                    match outcome:
+                        case Delivered():
+                            self._unrecorded.append(outcome)
+                            self._given_up = 0
+                        case Failed():
+                            self._fail(outcome)
+                            trouble = trouble or self._trouble_with_the_place(outcome)
+                        case ChorusError():
+                            trouble = trouble or outcome
+                    if trouble is not None:
+                        self._stop.set()
+                    if len(self._unrecorded) >= self._most_unrecorded or record_pace.is_due():
+                        self._record()
+                    if report_pace.is_due():
+                        self._outcomes.report(self._unrecorded)
+                    if self._stop.is_set() and trouble is None and not told:
+                        told = True
+                        self._outcomes.emit(
+                            Notice("stopping: small files on their way are finished; once more stops at once")
+                        )
         finally:
             self._record()
             self._outcomes.report(self._unrecorded)

@@ -251,10 +251,11 @@ class _Application:
 
     def run(self, pool: Pool) -> None:
         """Read and apply everything."""
-        for piece in pool.run(self._read, self._pieces()):
-            for candidate, reading in piece or ():
-                self._take(candidate, reading)
-            self._apply_if_due()
+        with pool.run(self._read, self._pieces()) as pieces:
+            for piece in pieces:
+                for candidate, reading in piece or ():
+                    self._take(candidate, reading)
+                self._apply_if_due()
         self._apply()
         if self._observation.work.files:
             self._tell()

@@ -209,18 +209,14 @@ class _Check:
         reader, pace = BackReader(store, stop=self._stop), Pace(0.2)
         trouble: StorageError | None = None
         self._report(reader, total)
-        try:
-            for reading in pool.run(reader.read, to_read()):
+        with pool.run(reader.read, to_read()) as readings:
+            for reading in readings:
                 if reading is not None and trouble is None:
                     trouble = self._take(reading, reader)
                 if trouble is not None:
                     self._stop.set()
                 if pace.is_due():
                     self._report(reader, total)
-        except BaseException:
-            # The threads must not go on reading for nobody.
-            self._stop.set()
-            raise
         if trouble is None and self._denied and not self.read.files:
             trouble = self._denied[0]
         if trouble is not None:

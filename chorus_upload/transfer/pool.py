@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from chorus_upload.errors import OutOfResources, StoppedAtOnce
@@ -25,12 +26,14 @@ AHEAD = 100
 class Pool(Protocol):
     """Does pieces of work, each by one call of a function."""
 
-    def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
-        """Yield the outcome of each piece as it finishes, in any order; None now and then while waiting.
+    def run(
+        self, do: Callable[[Work], Outcome], work: Iterable[Work]
+    ) -> AbstractContextManager[Iterator[Outcome | None]]:
+        """A block with the outcome of each piece as it finishes, in any order; None now and then while waiting.
 
-        `work` is taken as it is needed, so it may be endless, and from the caller's thread, so it may use
-        what belongs to that thread. An exception of `do` is raised here and ends the run; so does closing
-        the iterator. Either way, pieces that have begun are waited for, except when somebody insists (StoppedAtOnce).
+        `work` is taken as it is needed, so it may be endless, and from the caller's thread, so it may use what
+        belongs to that thread. An exception of `do` is raised by the iterator. Whichever way the block is left,
+        pieces that have begun are waited for, except when somebody insists (StoppedAtOnce).
         """
         ...
 
@@ -38,14 +41,15 @@ class Pool(Protocol):
 class SerialPool:
     """One after the other in the caller's thread: for tests, and where a second thread would only wait."""
 
-    def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
-        yield from map(do, work)
+    @contextmanager
+    def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Iterator[Outcome | None]]:
+        yield map(do, work)
 
 
 class _Threads(Generic[Outcome]):
     """Threads with a bounded number of pieces taken but not finished; used from one thread.
 
-    Leaving the block by an exception sets `stop`, for the pieces under way to see. What has not begun is forgotten.
+    Leaving the block before all is done sets `stop`, for the pieces under way to see. What has not begun is forgotten.
     """
 
     def __init__(self, workers: int, stop: threading.Event) -> None:
@@ -82,7 +86,7 @@ class _Threads(Generic[Outcome]):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if exc[1] is not None:
+        if exc[1] is not None or self.unfinished:
             self._stop.set()
         self._executor.shutdown(wait=not isinstance(exc[1], StoppedAtOnce), cancel_futures=True)
 
@@ -99,14 +103,21 @@ class ThreadPool:
         self._stop = stop or threading.Event()
         self._idle_seconds = idle_seconds
 
-    def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
+    @contextmanager
+    def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Iterator[Outcome | None]]:
         with _Threads[Outcome](self._workers, self._stop) as threads:
-            for piece in work:
-                threads.submit(do, piece)
-                while threads.is_full:
-                    yield from _or_none(threads.finished(timeout=self._idle_seconds))
-            while threads.unfinished:
+            outcomes = self._outcomes(threads, do, work)
+            yield outcomes
+
+    def _outcomes(
+        self, threads: _Threads[Outcome], do: Callable[[Work], Outcome], work: Iterable[Work]
+    ) -> Iterator[Outcome | None]:
+        for piece in work:
+            threads.submit(do, piece)
+            while threads.is_full:
                 yield from _or_none(threads.finished(timeout=self._idle_seconds))
+        while threads.unfinished:
+            yield from _or_none(threads.finished(timeout=self._idle_seconds))
 
 
 def _or_none(outcomes: Iterator[Outcome]) -> Iterator[Outcome | None]:
@@ -145,7 +156,15 @@ class AdaptivePool:
         self._stop = stop or threading.Event()
         self._idle_seconds = idle_seconds
 
-    def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Outcome | None]:
+    @contextmanager
+    def run(self, do: Callable[[Work], Outcome], work: Iterable[Work]) -> Iterator[Iterator[Outcome | None]]:
+        with _Threads[tuple[Outcome, float]](self._workers, self._stop) as threads:
+            outcomes = self._outcomes(threads, do, work)
+            yield outcomes
+
+    def _outcomes(
+        self, threads: _Threads[tuple[Outcome, float]], do: Callable[[Work], Outcome], work: Iterable[Work]
+    ) -> Iterator[Outcome | None]:
         def timed(piece: Work) -> tuple[Outcome, float]:
             processor = time.thread_time()
             return do(piece), time.thread_time() - processor
@@ -153,25 +172,24 @@ class AdaptivePool:
         waits = False
         # Seconds spent on pieces, and seconds of computing in them, since the last look.
         spent = computed = 0.0
-        with _Threads[tuple[Outcome, float]](self._workers, self._stop) as threads:
-            for piece in work:
-                begun = time.monotonic()
-                if waits or self._is_long(piece):
-                    threads.submit(timed, piece)
-                    while threads.is_full:
-                        for result in _or_none(threads.finished(timeout=self._idle_seconds)):
-                            computed += 0 if result is None else result[1]
-                            yield None if result is None else result[0]
-                    spent += time.monotonic() - begun
-                else:
-                    outcome, seconds = timed(piece)
-                    spent += time.monotonic() - begun
-                    computed += seconds
-                    yield outcome
-                yield from (result[0] for result in threads.finished(timeout=0))
-                if spent > self.WINDOW_SECONDS:
-                    waits = computed < spent * (1 - self.BUSY_SHARE if waits else self.BUSY_SHARE)
-                    spent = computed = 0.0
-            while threads.unfinished:
-                for result in _or_none(threads.finished(timeout=self._idle_seconds)):
-                    yield None if result is None else result[0]
+        for piece in work:
+            begun = time.monotonic()
+            if waits or self._is_long(piece):
+                threads.submit(timed, piece)
+                while threads.is_full:
+                    for result in _or_none(threads.finished(timeout=self._idle_seconds)):
+                        computed += 0 if result is None else result[1]
+                        yield None if result is None else result[0]
+                spent += time.monotonic() - begun
+            else:
+                outcome, seconds = timed(piece)
+                spent += time.monotonic() - begun
+                computed += seconds
+                yield outcome
+            yield from (result[0] for result in threads.finished(timeout=0))
+            if spent > self.WINDOW_SECONDS:
+                waits = computed < spent * (1 - self.BUSY_SHARE if waits else self.BUSY_SHARE)
+                spent = computed = 0.0
+        while threads.unfinished:
+            for result in _or_none(threads.finished(timeout=self._idle_seconds)):
+                yield None if result is None else result[0]

@@ -12,6 +12,7 @@ from chorus_upload.cli.arguments import parse_file_list
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.errors import ConfigError
 from chorus_upload.model import Change, ListedFile
+from chorus_upload.storage.parts import new_part
 from tests.cli.streams import Pretended
 
 
@@ -91,6 +92,18 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         write(b"whole\n")
     assert target.read_bytes() == b"whole\n"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_command_has_left_is_removed(tmp_path: Path) -> None:
+    killed, file = new_part(tmp_path)
+    with listing.to_file(tmp_path / "list.txt"):
+        assert killed.exists(), "somebody writes to it"
+    file.close()
+
+    with listing.to_file(tmp_path / "list.txt"):
+        pass
+
+    assert list(tmp_path.iterdir()) == [tmp_path / "list.txt"]
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ NOT_CHECKED_OUT, REFUSED = 11, 12
 CHECKIN = Typed("journal checkin", (0, NOT_CHECKED_OUT))
 
 MARK = Typed("file mark-as-uploaded-central --upload-datetime 20260301120000")
+MARK_HERE = Typed("file mark-as-uploaded-local --upload-datetime 20260301120000")
+LIST = Typed("file list --uploaded --output-file ../target/list.txt")
 SEND = "remote upload -r ../source --to notes"
 
 SPRING: dict[str, Content] = {
@@ -44,6 +46,26 @@ def recorded(root: Path, cloud: Cloud, program: Program) -> Site:
     for path, body in contents(site.source).items():
         cloud.put(f"{CENTRAL}/spring/{path}", body)
     return site
+
+
+def recorded_here(root: Path, cloud: Cloud, program: Program) -> Site:
+    """The same, which has checked its journal out."""
+    site = recorded(root, cloud, program)
+    must(program, site, "journal checkout")
+    return site
+
+
+def locked(root: Path, cloud: Cloud, program: Program) -> Site:
+    """A site whose journal a colleague has checked out."""
+    site = uploaded(root, cloud, program)
+    must(program, colleague(site), "journal checkout")
+    return site
+
+
+def with_a_target(root: Path, cloud: Cloud, program: Program) -> Site:
+    """A site that has uploaded, and a directory for what is brought back."""
+    (root / "target").mkdir()
+    return uploaded(root, cloud, program)
 
 
 def pruned_soon(root: Path, cloud: Cloud, program: Program) -> Site:
@@ -111,7 +133,7 @@ def brought(site: Site) -> object:
 
 UPGRADES = [pytest.param(old(kind), id=f"upgrade of {kind.name}") for kind in (V1, V2, V2_APPEND)]
 STORIES = [
-    *UPGRADES[:2],
+    *UPGRADES,
     pytest.param(
         Story(
             old_file,
@@ -184,8 +206,31 @@ STORIES = [
         id="prune",
     ),
     pytest.param(
+        Story(
+            recorded_here,
+            MARK_HERE.line,
+            (
+                (MARK_HERE, Typed("journal checkin")),
+                (Typed("journal checkin"), Typed("journal checkout"), MARK_HERE, CHECKIN),
+            ),
+        ),
+        id="mark as uploaded here",
+    ),
+    pytest.param(
+        Story(
+            locked,
+            "journal unlock --yes",
+            ((Typed("journal unlock --yes"), Typed("file upload")),),
+        ),
+        id="unlock",
+    ),
+    pytest.param(
         Story(uploaded, "journal list", ((Typed("journal list"),),)),
         id="list",
+    ),
+    pytest.param(
+        Story(with_a_target, LIST.line, ((LIST,),), more=brought),
+        id="list to a file",
     ),
     pytest.param(
         Story(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
+from chorus_upload.errors import StoppedAtOnce
 from chorus_upload.transfer.pool import AHEAD, AdaptivePool, Pool, SerialPool, ThreadPool
 
 POOLS = {
@@ -21,7 +23,8 @@ every_pool = pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
 
 @every_pool
 def test_every_piece_has_one_outcome(pool: Pool) -> None:
-    outcomes = [outcome for outcome in pool.run(lambda piece: piece * 10, range(100)) if outcome is not None]
+    with pool.run(lambda piece: piece * 10, range(100)) as running:
+        outcomes = [outcome for outcome in running if outcome is not None]
 
     assert sorted(outcomes) == [piece * 10 for piece in range(100)]
 
@@ -37,10 +40,8 @@ def test_work_is_taken_from_the_callers_thread_and_only_as_needed(pool: Pool) ->
             taken += 1
             yield taken
 
-    running = pool.run(lambda piece: piece, endless())
-    first = [outcome for outcome in (next(running) for _ in range(50)) if outcome is not None]
-    assert isinstance(running, Iterator)
-    running.close()  # type: ignore[attr-defined]
+    with pool.run(lambda piece: piece, endless()) as running:
+        first = [outcome for outcome in (next(running) for _ in range(50)) if outcome is not None]
 
     assert first
     assert taken <= 50 + 3 + 1 + AHEAD
@@ -58,8 +59,8 @@ def test_an_error_ends_the_run_and_waits_for_what_has_begun(pool: Pool) -> None:
             raise ValueError("three")
         return piece
 
-    with pytest.raises(ValueError, match="three"):
-        list(pool.run(fail_at_three, range(100)))
+    with pytest.raises(ValueError, match="three"), pool.run(fail_at_three, range(100)) as outcomes:
+        list(outcomes)
 
     assert running == set()
 
@@ -71,10 +72,32 @@ def test_a_pool_of_threads_says_when_there_is_nothing_to_say() -> None:
         released.wait(10)
         return piece
 
-    running = ThreadPool(1, idle_seconds=0.01).run(wait, [1])
-    assert next(running) is None
-    released.set()
-    assert [outcome for outcome in running if outcome is not None] == [1]
+    with ThreadPool(1, idle_seconds=0.01).run(wait, [1]) as running:
+        assert next(running) is None
+        released.set()
+        assert [outcome for outcome in running if outcome is not None] == [1]
+
+
+@pytest.mark.parametrize("ending", [StoppedAtOnce, KeyboardInterrupt, None])
+def test_only_who_insists_does_not_wait_for_what_has_begun(ending: type[BaseException] | None) -> None:
+    """Wherever the caller is at that time: with the pool, or with what it does about an outcome."""
+    stop, released, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(piece: int) -> int:
+        stop.wait(10)
+        released.wait(10)
+        ended.set()
+        return piece
+
+    threading.Timer(0.2, released.set).start()
+    with suppress(KeyboardInterrupt), ThreadPool(1, stop=stop, idle_seconds=0.01).run(wait, [1]) as running:
+        assert next(running) is None
+        if ending is not None:
+            raise ending
+
+    assert stop.is_set()
+    assert ended.is_set() == (ending is not StoppedAtOnce)
+    assert ended.wait(10)
 
 
 def test_work_that_waits_is_given_to_many_threads() -> None:
@@ -92,7 +115,8 @@ def test_work_that_waits_is_given_to_many_threads() -> None:
             running -= 1
         return piece
 
-    outcomes = list(AdaptivePool(8, is_long=lambda piece: False).run(wait, range(300)))
+    with AdaptivePool(8, is_long=lambda piece: False).run(wait, range(300)) as running_pool:
+        outcomes = list(running_pool)
 
     assert len(outcomes) >= 300
     assert busiest > 4
@@ -108,6 +132,7 @@ def test_work_that_computes_stays_in_the_callers_thread(monkeypatch: pytest.Monk
         threads.add(threading.current_thread().name)
         return sum(range(20_000))
 
-    list(AdaptivePool(8, is_long=lambda piece: False).run(compute, range(300)))
+    with AdaptivePool(8, is_long=lambda piece: False).run(compute, range(300)) as outcomes:
+        list(outcomes)
 
     assert threads == {threading.main_thread().name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from chorus_upload.storage.outer import LocalOuter
 from chorus_upload.storage.tar_source import TarSource
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
-from chorus_upload.transfer.pool import ThreadPool
+from chorus_upload.transfer.pool import Outcome, ThreadPool
 from chorus_upload.transfer.sender import Sender, Terms
 from tests.archives import Content, members_of, put, tar
 from tests.storage.test_archives import _Counting
@@ -72,13 +73,18 @@ def sent(store: LocalStore) -> dict[str, bytes]:
     return found
 
 
+def all_of(run: AbstractContextManager[Iterator[Outcome | None]]) -> list[Outcome]:
+    with run as outcomes:
+        return [each for each in outcomes if each is not None]
+
+
 @pytest.mark.parametrize("workers", [1, 16])
 def test_one_pass_for_all(tape: _Counting, store: ScriptedStore, workers: int) -> None:
     with TarSource(tape, "") as source:
         plan = transfers(source)
         sender = made(source, store)
         tape.streams = 0
-        outcomes = [each for each in ThreadPool(workers).run(sender.send, announced(sender, plan)) if each]
+        outcomes = all_of(ThreadPool(workers).run(sender.send, announced(sender, plan)))
         assert all(isinstance(each, Delivered) for each in outcomes)
         assert tape.streams == 1
     assert sent(store) == {f"v/{path}": bytes_of(path, body) for path, body in TREE.items()}
@@ -92,7 +98,7 @@ def test_what_is_there_already_costs_no_pass(tape: _Counting, store: ScriptedSto
         plan = transfers(source)
         sender = made(source, store)
         tape.streams = 0
-        outcomes = [each for each in ThreadPool(8).run(sender.send, announced(sender, plan)) if each]
+        outcomes = all_of(ThreadPool(8).run(sender.send, announced(sender, plan)))
         assert all(isinstance(each, Delivered) and not each.sent for each in outcomes)
         assert tape.streams == 1
 
@@ -107,7 +113,7 @@ def test_some_are_gone_some_are_taken_and_the_rest_arrives(tape: _Counting, stor
         gone = Transfer(1_000, "Images", "0/gone", "v/0/gone", size=5, mtime_us=0)
         disordered = [*plan[:50], gone, *reversed(plan[50:80]), *plan[80:]]
         sender = made(source, store)
-        outcomes = [each for each in ThreadPool(8).run(sender.send, announced(sender, disordered)) if each]
+        outcomes = all_of(ThreadPool(8).run(sender.send, announced(sender, disordered)))
         assert {each.transfer.path for each in outcomes if isinstance(each, Failed)} == {"0/gone", plan[30].path}
     expected = {f"v/{path}": bytes_of(path, body) for path, body in TREE.items()}
     assert sent(store) == expected | {plan[30].key: b"other"}
@@ -119,8 +125,11 @@ def test_a_run_that_is_stopped_ends(tape: _Counting, store: ScriptedStore) -> No
         sender = made(source, store, stop)
         done = 0
         pool = ThreadPool(16, stop=stop)
-        with pytest.raises(KeyboardInterrupt):
-            for each in pool.run(sender.send, announced(sender, transfers(source))):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            pool.run(sender.send, announced(sender, transfers(source))) as outcomes,
+        ):
+            for each in outcomes:
                 done += each is not None
                 if done == 20:
                     raise KeyboardInterrupt

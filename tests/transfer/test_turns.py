@@ -48,7 +48,8 @@ def test_readings_are_in_order_and_one_at_a_time(workers: int) -> None:
         finally:
             turns.leave(number)
 
-    list(ThreadPool(workers).run(work, announced()))
+    with ThreadPool(workers).run(work, announced()) as outcomes:
+        list(outcomes)
     assert read == [number for number, plan in plans.items() if plan != "skip"]
 
 
