@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -193,8 +192,8 @@ def test_what_cannot_be_compared_or_written(site: Site, arguments: tuple[str, ..
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_has_words_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     # The table is made beside its place, where only a real disk could be full.
-    full = os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr("chorus_upload.cli.listing.tempfile.mkstemp", lambda **_: (full, str(site.root / ".part")))
+    full = io.FileIO("/dev/full", "w")
+    monkeypatch.setattr("chorus_upload.cli.listing.new_part", lambda _: (site.root / ".part", full))
 
     failed = site.type("journal", "diff", "v1", "v3", "--output-file", "diff.csv")
 

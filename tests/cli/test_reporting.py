@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -140,9 +140,8 @@ def test_a_directory_that_goes_away_meanwhile(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    (tmp_path / "unfinished").touch()
-    monkeypatch.setattr("tempfile.mkstemp", lambda **_: (full, str(tmp_path / "unfinished")))
+    full = io.FileIO("/dev/full", "w")
+    monkeypatch.setattr("chorus_upload.cli.listing.new_part", lambda _: (tmp_path / "unfinished", full))
 
     with (
         pytest.raises(ChorusError, match=r"cannot write the report .*: No space left"),

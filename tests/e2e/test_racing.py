@@ -21,6 +21,7 @@ def racers(root: Path, cloud: Cloud) -> list[Site]:
     return [settle(root / f"home-{number}", source, cloud) for number in range(RACERS)]
 
 
+@pytest.mark.thorough
 def test_three_processes_race_for_a_journal_on_a_disk(tmp_path: Path) -> None:
     rounds = race(racers(tmp_path, new_disk(tmp_path / "cloud")), rounds=ROUNDS)
 

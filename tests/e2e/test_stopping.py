@@ -21,7 +21,11 @@ from tests.trees import Bytes, build, bytes_of
 from tests.wire import Delay, Wire
 
 SCANS = {f"{patient}/Images/scan.dcm": Bytes(1_000 + patient) for patient in range(1001, 1021)}
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda each: each.name)
+SIGNALS = pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.thorough), signal.SIGTERM, signal.SIGHUP],
+    ids=lambda each: each.name,
+)
 INTERRUPTED = 130
 AT_ONCE = 4.0
 """Seconds in which a program that starts, ends and is watched on a busy machine has ended "at once"."""

@@ -256,7 +256,7 @@ def test_a_source_that_fails(command: str, *, lasting: bool, worlds: Worlds, fig
 
 
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["journal update", pytest.param("file upload", marks=pytest.mark.thorough)])
 def test_the_source_is_unmounted_at_a_moment(command: str, in_memory: Path, figures: Figures) -> None:
     """Half-way through a command, and once more before the next: what was recorded stays as it was."""
     with running_program(within=("unshare", "--mount", "--map-root-user")) as program:

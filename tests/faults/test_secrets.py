@@ -24,7 +24,7 @@ from tests.e2e.ends import End
 from tests.e2e.mortal_program import Program, running_program
 from tests.e2e.site import Ran, Site
 from tests.emulators import Azurite
-from tests.faults.figures import Figures
+from tests.faults.figures import THOROUGH, Figures
 from tests.gs import Service
 from tests.s3 import SeaweedFS
 from tests.trees import Bytes, build
@@ -298,7 +298,7 @@ def test_places_that_fail_do_not_tell_how_one_gets_in(
             "file upload",
             "history",
         )
-        for options in ("", "--json ")
+        for options in (("", "--json ") if THOROUGH else ("",))
     ]
 
     assert any(codes)
@@ -306,6 +306,7 @@ def test_places_that_fail_do_not_tell_how_one_gets_in(
     assert search.files_with(tmp_path) == {"home/config.toml"}
 
 
+@pytest.mark.thorough
 def test_credentials_in_the_environment(secluded: Secluded, tmp_path: Path, azurite: Azurite, figures: Figures) -> None:
     """A token that is in no file at all is nowhere afterwards."""
     container = azurite.create_container()

@@ -223,6 +223,7 @@ def amended(tmp_path: Path, container: Container) -> Site:
     return site
 
 
+@pytest.mark.thorough
 def test_an_amended_version_replaces_what_was_sent_of_it(amended: Site, container: Container) -> None:
     write(amended, "azcli").run()
 
@@ -493,6 +494,7 @@ class TestWhatCannotBeAScript:
         assert "Azure only" in ran.err
         assert not (site.home / "a.sh").exists()
 
+    @pytest.mark.thorough
     def test_a_name_that_azure_cannot_have(self, tmp_path: Path, container: Container) -> None:
         tree: dict[str, Content] = {**FEW, "1001/Images/new\nline.dcm": "a", "1001/Images/back\\slash.dcm": "b"}
         site = site_with(tmp_path, tree, container)
@@ -551,6 +553,7 @@ class TestWithinTheCloud:
         site.run("journal", "update", "--version", "spring")
         return dataclasses.replace(site, environment={"CHORUS_SOURCE_SAS_TOKEN": token})
 
+    @pytest.mark.thorough
     def test_it_is_copied(self, site: Site, container: Container) -> None:
         script = write(site, "azcopy")
         script = dataclasses.replace(script, environment={**script.environment, **site.environment})
@@ -577,6 +580,7 @@ def programs(directory: Path, script: Script, **bodies: str) -> Script:
 class TestWhatToolsSay:
     """They end with 0 for more than success, and take orders from more places than one thinks."""
 
+    @pytest.mark.thorough
     def test_a_refusal_that_az_passes_over(self, tmp_path: Path, container: Container, wire: Wire) -> None:
         site = site_with(tmp_path, {"OMOP/person.csv": Bytes(5)}, dataclasses.replace(container, port=wire.port))
         script = write(site, "azcli")
@@ -603,6 +607,7 @@ class TestWhatToolsSay:
         write(site, "azcli").run()
         assert delivered(site) == arrived(FEW).keys()
 
+    @pytest.mark.thorough
     def test_a_log_in_keeps_tokens_off_command_lines(self, tmp_path: Path, container: Container) -> None:
         script = write(site_with(tmp_path, FEW, container), "azcopy")
         script.path.write_text(script.path.read_text().replace("login=no", "login=yes"))

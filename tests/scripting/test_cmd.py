@@ -597,6 +597,7 @@ def test_a_list_that_is_not_complete_uploads_nothing(windows: Windows, tmp_path:
     assert windows.calls == []
 
 
+@pytest.mark.thorough
 def test_what_is_missing_is_said_before_anything_is_done(
     windows: Windows, tmp_path: Path, container: Container
 ) -> None:
