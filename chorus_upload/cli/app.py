@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,14 +16,14 @@ from typer.core import TyperGroup
 from chorus_upload import __version__
 from chorus_upload.cli.arguments import hoist_global_options
 from chorus_upload.cli.commands import config, file, history, journal, remote, usage
-from chorus_upload.cli.failures import failure_of
+from chorus_upload.cli.failures import failure_of, what_ended
 from chorus_upload.cli.groups import PROGRAM, examples, make_group, require_command
 from chorus_upload.cli.helping import help_page
-from chorus_upload.cli.interruption import interrupted_by_signals
+from chorus_upload.cli.interruption import ended_by_signals, interrupted_by_signals
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
 from chorus_upload.cli.limits import open_as_many_files_as_allowed
 from chorus_upload.cli.render.stream import Stream, make_tolerant
-from chorus_upload.errors import EXIT_OK, StoppedAtOnce
+from chorus_upload.errors import EXIT_OK, ChorusError, StoppedAtOnce
 
 app = make_group(
     "Keep a journal of research data, upload what is new, and prove that it arrived.",
@@ -92,19 +93,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: whatever ends a run becomes words
         failure = failure_of(error, verbose=invocation.options.verbose, redact=invocation.redact)
         invocation.sink.failure(failure)
-        if isinstance(error, StoppedAtOnce):
+        if isinstance(what_ended(error), StoppedAtOnce):
             invocation.close()
             _end_without_waiting(failure.exit_code)
         return failure.exit_code
     finally:
         invocation.close()
+        if arguments is None:
+            with suppress(ChorusError):
+                _flush()
+            ended_by_signals()
 
 
 def _end_without_waiting(exit_code: int) -> NoReturn:
     """End the process; Python would wait for threads that are in the middle of a request or of reading a file."""
+    _flush()
+    os._exit(exit_code)
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         Stream(stream).flush()
-    os._exit(exit_code)
 
 
 def build_command() -> TyperGroup:

@@ -25,8 +25,9 @@ _PLEASE_REPORT = "this is a defect of chorus-upload: please report it, with the 
 
 def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], str]) -> Failure:
     """Describe what ended a command. A traceback comes with `verbose` only; nothing of it holds a secret."""
-    error = OutOfResources.of(error) or error
     shown = redact("".join(traceback.format_exception(error))) if verbose else None
+    error = what_ended(error)
+    error = OutOfResources.of(error) or error
     match error:
         case ChorusError():
             hint = redact(error.hint) if error.hint else None
@@ -43,6 +44,16 @@ def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], s
         case _:
             what = redact(f"{type(error).__name__}: {error}".rstrip(": "))
             return Failure("Unexpected", EXIT_UNEXPECTED, f"unexpected {what}", _PLEASE_REPORT, shown)
+
+
+def what_ended(error: BaseException) -> BaseException:
+    """The interruption that `error` came of, if it came of one: what was interrupted may have ended in trouble."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, KeyboardInterrupt):
+            return behind
+        behind = behind.__context__
+    return error
 
 
 def _usage_hint(error: typer.TyperException) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from chorus_upload.errors import StoppedAtOnce
+from chorus_upload.errors import EXIT_INTERRUPTED, StoppedAtOnce
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
@@ -34,9 +35,19 @@ def _handled_by(handler: object) -> Iterator[None]:
         yield
     finally:
         over.set()
-        sys.unraisablehook = hook_before
         for number, previous in before.items():
             signal.signal(number, previous)
+        sys.unraisablehook = hook_before
+
+
+def ended_by_signals() -> None:
+    """From here on every signal ends this process without a word.
+
+    For one that has said and flushed all: what meets Python while it tidies up would be printed as a traceback.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: os._exit(EXIT_INTERRUPTED))
 
 
 def _not_lost(

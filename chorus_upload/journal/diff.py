@@ -71,9 +71,9 @@ TABLES = (
 )
 
 DROP_TABLES = (
-    "DROP VIEW temp.judged",
+    "DROP VIEW IF EXISTS temp.judged",
     *(
-        f"DROP TABLE temp.{table}"
+        f"DROP TABLE IF EXISTS temp.{table}"
         for table in ("observed_directory", "observed", "unreadable", "difference", "gone", "reading")
     ),
 )

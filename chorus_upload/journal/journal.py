@@ -47,6 +47,7 @@ class Journal:
     def __init__(self, path: Path, connection: Connection, lock: WriterLock | None) -> None:
         self.path = path
         self._connection = connection
+        self._is_within = False
         self._lock = lock
 
     @classmethod
@@ -122,8 +123,25 @@ class Journal:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back when an exception leaves it."""
-        with journal_errors(self.path), self._blamed(), self._connection.begin():
+        with journal_errors(self.path), self._blamed(), self._at_rest(), self._connection.begin():
             yield self._connection
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Before the block no transaction is open, although an interruption may have come while one was ended.
+
+        Within a transaction it changes nothing: to begin another there is a defect, and has to show as one.
+        """
+        was_within, self._is_within = self._is_within, True
+        try:
+            if not was_within:
+                if self._connection.in_transaction():
+                    self._connection.rollback()
+                if driver(self._connection).in_transaction:
+                    driver(self._connection).rollback()
+            yield
+        finally:
+            self._is_within = was_within
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:

@@ -87,6 +87,7 @@ class Observation:
     def __exit__(self, *exc: object) -> None:
         with self._journal.transaction() as connection:
             for statement in diff.DROP_TABLES:
+                # An interruption may have come when some of them were gone.
                 connection.exec_driver_sql(statement)
 
     def directory(

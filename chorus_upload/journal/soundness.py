@@ -16,6 +16,7 @@ from sqlalchemy.types import TypeEngine
 from chorus_upload.journal.schema import metadata
 
 _LONGEST_TEXT = 1 << 24
+_MOST_SECONDS = 1e12
 
 _STRANGE = """
     SELECT type, name FROM sqlite_master
@@ -58,6 +59,8 @@ def _rules_of(table: Table) -> Iterator[str]:
         name = f'"{column.name}"'
         is_right = " OR ".join(f"typeof({name}) = '{kind}'" for kind in _kinds_of(column))
         yield f"({name} IS NULL OR {is_right})" if column.nullable else f"({is_right})"
+        if isinstance(column.type, Float):
+            yield f"coalesce(abs({name}) < {_MOST_SECONDS}, 1)"
         if isinstance(column.type, Text):
             yield f"coalesce(length({name}) < {_LONGEST_TEXT}, 1)"
     for check in table.constraints:

@@ -49,8 +49,9 @@ from chorus_upload.operations.local_files import (
     write_claim,
 )
 from chorus_upload.operations.lock import Lock
+from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.store import Store, StoredObject
-from chorus_upload.transfer.evidence import read_back
+from chorus_upload.transfer.evidence import with_fingerprint
 from chorus_upload.transfer.publish import hash_file, publish
 
 
@@ -146,9 +147,8 @@ class Handover:
                 hint="Use the configuration that it was checked out with, or another --local-journal.",
             )
         if state.state is CustodyState.OFFERED:
-            there = self.store.stat(self.name)
-            content = read_back(self.store, self.name, size=there.size) if there else None
-            if there and content and content[0] == state.offered:
+            there = with_fingerprint(self.store, self.name, state.offered or b"")
+            if there is not None:
                 state = replace(state, state=CustodyState.RETURNED, offered=None, base_etag=there.etag)
             else:
                 state = replace(state, state=CustodyState.OUT, offered=None)
@@ -309,8 +309,8 @@ class Handover:
             return publish(self.store, self.name, copy, create_only=state.base_etag is None, if_match=state.base_etag)
         except (ObjectExists, PreconditionFailed):
             # Ours, if only the answer was lost and the request repeated.
-            there = self.store.stat(self.name)
-            if there is not None and read_back(self.store, self.name, size=copy.stat().st_size) == hash_file(copy):
+            there = with_fingerprint(self.store, self.name, hash_file(copy)[0])
+            if there is not None:
                 return there
         custody.write(journal, state)
         raise CheckinConflict(
@@ -329,7 +329,7 @@ class Handover:
         copy, there = beside(journal.path, "offered"), self.store.stat(self.name)
         if copy.exists() and there is not None and there.etag == state.base_etag:
             newest = backups(self.store, self.name)[-1:]
-            if not newest or read_back(self.store, newest[0], size=there.size) != hash_file(copy):
+            if not newest or with_fingerprint(self.store, newest[0], hash_file(copy)[0]) is None:
                 self._back_up(copy, there)
 
     def _let_go(self, journal: Journal, state: Custody) -> Custody:
@@ -338,6 +338,8 @@ class Handover:
         clear(journal.path)
         # That of a check-out, or an upgrade, that was killed when all but this was done.
         drop_claim(journal.path)
+        # Nobody looks for them any more once the journal says that it was given back.
+        sync_directory(journal.path.parent)
         state = replace(state, state=CustodyState.IN, lock_id=None, implicit=False)
         custody.write(journal, state)
         return state

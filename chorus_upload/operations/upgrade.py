@@ -34,7 +34,7 @@ from chorus_upload.operations.local_files import beside, discard, drop_claim, fe
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
 from chorus_upload.storage.store import Store, StoredObject
-from chorus_upload.transfer.evidence import read_back
+from chorus_upload.transfer.evidence import with_fingerprint
 from chorus_upload.transfer.publish import hash_file, publish
 
 
@@ -232,7 +232,7 @@ def _keep_in_cloud(store: Store, name: str, original: Path, found: StoredObject)
         try:
             publish(store, key, original, create_only=True, twin=Twin(name, found.etag))
         except ObjectExists:
-            return read_back(store, key, size=original.stat().st_size) == hash_file(original)
+            return with_fingerprint(store, key, hash_file(original)[0]) is not None
         return True
 
     return next(key for key in _dated(name, found.time_us / 1e6) if is_kept(key))

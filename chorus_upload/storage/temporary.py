@@ -31,7 +31,11 @@ def temporary_directory() -> Iterator[Path]:
             if os.name == "nt":
                 yield Path(name)
                 return
-            descriptor = os.open(name, os.O_RDONLY)
+            try:
+                descriptor = os.open(name, os.O_RDONLY)
+            except FileNotFoundError:
+                # Somebody has taken it for dead.
+                continue
             try:
                 try_lock(descriptor)
                 # Before it was locked somebody may have taken it for dead.

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import xxhash
 
-from chorus_upload.errors import TransientError
+from chorus_upload.errors import ObjectNotFound, TransientError
 from chorus_upload.model import Evidence
 from chorus_upload.storage.store import ComputedBy, Store, StoredObject
 from chorus_upload.transfer.reader import BLOCK, Stopped
@@ -53,7 +53,35 @@ def read_surely(store: Store, key: str, take: Callable[[Iterator[bytes]], None])
         if stored.checksum is None or stored.checksum.md5 == content or content in seen:
             return stored
         seen.add(content)
-    raise TransientError(f"{key} in {store.url} does not arrive as it is stored", hint="Repeat the command.")
+    raise _does_not_arrive(store, key)
+
+
+def with_fingerprint(store: Store, key: str, fingerprint: bytes) -> StoredObject | None:
+    """The object under `key` if it has this XXH3-128; None when there is none, or another one.
+
+    What arrives as another one is read again, because it may have changed on the way: it has to arrive in the same way
+    twice. TransientError if it does not. Raises what `Store.open` and its stream raise.
+    """
+    seen: set[bytes] = set()
+    for _ in range(_READINGS):
+        found = xxhash.xxh3_128()
+        try:
+            with store.open(key) as stream:
+                while block := stream.read(BLOCK):
+                    found.update(block)
+                stored = stream.stored
+        except ObjectNotFound:
+            return None
+        if found.digest() == fingerprint:
+            return stored
+        if found.digest() in seen:
+            return None
+        seen.add(found.digest())
+    raise _does_not_arrive(store, key)
+
+
+def _does_not_arrive(store: Store, key: str) -> TransientError:
+    return TransientError(f"{key} in {store.url} does not arrive as it is stored", hint="Repeat the command.")
 
 
 def _hashed(stream: BinaryIO, md5: hashlib._Hash) -> Iterator[bytes]:

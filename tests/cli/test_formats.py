@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -39,7 +40,15 @@ def test_sizes_in_binary_units(number: int, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(-1, "0.0 s"), (0.42, "0.4 s"), (9.97, "10 s"), (200.4, "3 min 20 s"), (7_500, "2 h 5 min"), (190_000, "2 d 4 h")],
+    [
+        (-1, "0.0 s"),
+        (0.42, "0.4 s"),
+        (9.97, "10 s"),
+        (200.4, "3 min 20 s"),
+        (7_500, "2 h 5 min"),
+        (190_000, "2 d 4 h"),
+        (math.inf, "?"),
+    ],
 )
 def test_durations_in_their_two_largest_units(seconds: float, shown: str) -> None:
     assert formats.duration(seconds) == shown

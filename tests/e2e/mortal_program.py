@@ -28,6 +28,7 @@ from typing import Any
 
 import chorus_upload
 from chorus_upload.cli.app import main
+from chorus_upload.cli.interruption import ended_by_signals
 from tests.e2e.mortal_steps import count_steps
 
 KILLED = -signal.SIGKILL
@@ -143,6 +144,7 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
         module, _, name = function.partition(":")
         getattr(importlib.import_module(module), name)(**arguments)
     code = main(order["arguments"])
+    ended_by_signals()
     # What was left open has its warning now, which Python would give at its end.
     gc.collect()
     sys.stdout.flush()

@@ -210,9 +210,10 @@ STORIES = [
             recorded_here,
             MARK_HERE.line,
             (
-                (MARK_HERE, Typed("journal checkin")),
-                (Typed("journal checkin"), Typed("journal checkout"), MARK_HERE, CHECKIN),
+                (MARK_HERE, Typed("journal checkin"), Typed("file upload")),
+                (Typed("journal checkin"), Typed("journal checkout"), MARK_HERE, CHECKIN, Typed("file upload")),
             ),
+            may_differ=frozenset({"beside"}),
         ),
         id="mark as uploaded here",
     ),

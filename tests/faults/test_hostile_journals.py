@@ -195,6 +195,7 @@ NOT_OURS = {
     "words for a checksum": "UPDATE delivery SET md5 = 'x'",
     "bytes for an etag": "UPDATE delivery SET etag = x'ff'",
     "bytes for a patient": "UPDATE file SET patient = x'00'",
+    "endless seconds": "UPDATE command SET seconds = 9e999",
     "a very long text": "UPDATE command SET arguments = hex(zeroblob(20000000))",
 }
 STRANGE = {

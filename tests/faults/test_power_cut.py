@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import shlex
 import shutil
+import sqlite3
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,8 +117,8 @@ def test_a_power_cut_is_an_interruption(
                 goes_on(program, site, story[number:], giving_back=False)
                 ended_in = state_of(site, evidence="readback")
                 assert {name for name in expected if ended_in[name] != expected[name]} == set()
-            except AssertionError as error:
-                wrong.append(f"{moment}: {str(error)[:600]}")
+            except (AssertionError, sqlite3.DatabaseError) as error:
+                wrong.append(f"{moment}: {str(error)[:600]}\n{''.join(traceback.format_tb(error.__traceback__)[-2:])}")
     if wrong:
         pytest.fail("\n\n".join(wrong), pytrace=False)
 
@@ -136,6 +138,6 @@ def test_what_was_brought_back_does_not_pass_for_whole(program: Program, in_memo
             assert restored.keys() == SPRING.keys()
             assert all((site.cloud.objects()[f"{CENTRAL}/spring/{path}"]) == body for path, body in restored.items())
         except AssertionError as error:
-            wrong.append(f"{moment}: {str(error)[:600]}")
+            wrong.append(f"{moment}: {str(error)[:600]}\n{''.join(traceback.format_tb(error.__traceback__)[-2:])}")
     if wrong:
         pytest.fail("\n\n".join(wrong), pytrace=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -53,6 +54,8 @@ def duration(seconds: float) -> str:
     """Return a time span in its two largest units, e.g. `0.4 s`, `3 min 20 s`, `2 d 5 h`."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f} s"
+    if not math.isfinite(seconds):
+        return "?"
     whole = round(seconds)
     days, rest = divmod(whole, 86_400)
     hours, rest = divmod(rest, 3_600)
