@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -16,6 +17,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import xxhash
 
 from tests.e2e.clouds import CENTRAL, JOURNAL, LOCK, Cloud, Disk, files_of
 from tests.e2e.mortal_program import KILLED, Ended, Program
@@ -173,7 +176,8 @@ class Life:
             name = line.partition(" --")[0]
             self._seconds[name] = 0.7 * self._seconds.get(name, ended.seconds) + 0.3 * ended.seconds
             self.figures.count("commands that ended")
-        self._require("Traceback" not in ended.err and "unexpected" not in ended.err, ended.err)
+        said = _UNCLOSED.sub("", ended.err) if ended.exit_code == INTERRUPTED else ended.err
+        self._require("Traceback" not in said and "unexpected" not in said, ended.err)
         self.check()
         return ended
 
@@ -197,9 +201,19 @@ class Life:
         stored = self._stored(objects)
         for key, md5 in found.items():
             self._require(key in stored, f"{key} is called delivered, and is not there")
-            self._require(stored[key] == md5, f"{key} is called delivered, and is another one")
+            if stored[key] != md5:
+                is_successor = self._is_successor(key, objects, journals)
+                self._require(is_successor, f"{key} is called delivered, and is another one")
+                self.figures.count("killed between a replacement and its record")
         self.figures.count("deliveries held against the store", len(found))
         self._learn_versions(journals)
+
+    def _is_successor(self, key: str, objects: dict[str, bytes], journals: Sequence[Path]) -> bool:
+        """Whether an object is a later file of its path and version, which has replaced it and is not recorded yet."""
+        body = self._object(f"{CENTRAL}/{key}", objects) or b""
+        path = key.partition("/")[2]
+        successors = [row for journal in journals for row in _ask(journal, _UNDELIVERED)]
+        return (path, xxhash.xxh3_128_digest(body)) in successors
 
     def _journals(self, objects: dict[str, bytes]) -> list[Path]:
         """Every journal that somebody could go on with, as files that may be looked at."""
@@ -297,8 +311,7 @@ class Life:
     def _leaves_nothing(self) -> None:
         """No temporary file stays behind."""
         usual = {"config.toml", "journal.db", "journal.db-wal", "journal.db-shm", "journal.db.writer", "list.txt"}
-        # Half of a list, beside the list, for its owner only: nothing removes that yet.
-        at_home = {path.name for path in self.site.home.iterdir() if not path.name.startswith(".list.txt.")} - usual
+        at_home = {path.name for path in self.site.home.iterdir()} - usual
         self._require(not at_home, f"left at home: {at_home}")
         tmp = [path for path in self.site.home.with_name("tmp").rglob("*") if path.is_file()]
         self._require(not tmp, f"temporary files: {tmp}")
@@ -307,7 +320,15 @@ class Life:
         assert condition, f"seed {self.seed}, after {self.kills} kills: {what}\n" + "\n".join(self.typed[-25:])
 
 
+# An interruption can come between a file and the block that closes it. Nobody but a test is warned of that.
+_UNCLOSED = re.compile(r"^Exception ignored in: <_io\..*\n(?:(?:Traceback| ).*\n)*ResourceWarning: .*\n", re.MULTILINE)
+
 _DELIVERED = "SELECT key, d.file_id, d.md5 FROM delivery d ORDER BY d.file_id"
+
+_UNDELIVERED = """
+    SELECT ltrim(d.path || '/' || f.name, '/'), f.fingerprint FROM file f JOIN directory d ON d.id = f.directory_id
+    WHERE f.id NOT IN (SELECT file_id FROM delivery)
+"""
 
 
 def _ask(journal: Path, question: str) -> list[tuple]:  # type: ignore[type-arg]
