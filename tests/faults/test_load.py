@@ -26,6 +26,8 @@ from tests.faults.figures import THOROUGH, Figures
 
 GB = 10**9
 MOST_MEGABYTES = 300
+CACHES_MEGABYTES = 100
+"""What SQLite may keep in memory of the journal and of what is compared fills up in the course of a run."""
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class Watched:
         quarter = len(self.megabytes) // 4
         assert max(self.megabytes) <= MOST_MEGABYTES
         if quarter > 100:
-            for used, margin in ((self.megabytes, 32), (self.descriptors, 16)):
+            for used, margin in ((self.megabytes, CACHES_MEGABYTES), (self.descriptors, 16)):
                 assert median(used[-quarter:]) <= median(used[quarter : 2 * quarter]) + margin, used[::quarter]
 
 
