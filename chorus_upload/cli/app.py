@@ -19,7 +19,7 @@ from chorus_upload.cli.commands import config, file, history, journal, remote, u
 from chorus_upload.cli.failures import failure_of, what_ended
 from chorus_upload.cli.groups import PROGRAM, examples, make_group, require_command
 from chorus_upload.cli.helping import help_page
-from chorus_upload.cli.interruption import ended_by_signals, interrupted_by_signals
+from chorus_upload.cli.interruption import ended_by_signals, interrupted_by_signals, was_interrupted
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
 from chorus_upload.cli.limits import open_as_many_files_as_allowed
 from chorus_upload.cli.render.stream import Stream, make_tolerant
@@ -91,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interrupted_by_signals():
             return _run(invocation, hoist_global_options(sys.argv[1:] if arguments is None else arguments))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: whatever ends a run becomes words
-        failure = failure_of(error, verbose=invocation.options.verbose, redact=invocation.redact)
+        failure = failure_of(
+            error, verbose=invocation.options.verbose, redact=invocation.redact, interrupted=was_interrupted()
+        )
         invocation.sink.failure(failure)
         if isinstance(what_ended(error), StoppedAtOnce):
             invocation.close()

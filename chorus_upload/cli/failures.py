@@ -23,8 +23,13 @@ _SEE_TO_THE_DISK = "What was recorded is kept. Once that is seen to, type the sa
 _PLEASE_REPORT = "this is a defect of chorus-upload: please report it, with the output of the same command and -v"
 
 
-def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], str]) -> Failure:
-    """Describe what ended a command. A traceback comes with `verbose` only; nothing of it holds a secret."""
+def failure_of(
+    error: BaseException, *, verbose: bool, redact: Callable[[str], str], interrupted: bool = False
+) -> Failure:
+    """Describe what ended a command. A traceback comes with `verbose` only; nothing of it holds a secret.
+
+    What nobody expects is no defect when the command was `interrupted`.
+    """
     shown = redact("".join(traceback.format_exception(error))) if verbose else None
     error = what_ended(error)
     error = OutOfResources.of(error) or error
@@ -41,6 +46,8 @@ def failure_of(error: BaseException, *, verbose: bool, redact: Callable[[str], s
         case OSError() if error.errno in _OF_THE_DISK:
             what = redact(f"{error.filename or 'a file'}: {error.strerror}")
             return Failure("ChorusError", ChorusError.exit_code, what, _SEE_TO_THE_DISK, shown)
+        case _ if interrupted:
+            return Failure("Interrupted", EXIT_INTERRUPTED, "interrupted", _AFTER_INTERRUPTION, shown)
         case _:
             what = redact(f"{type(error).__name__}: {error}".rstrip(": "))
             return Failure("Unexpected", EXIT_UNEXPECTED, f"unexpected {what}", _PLEASE_REPORT, shown)

@@ -17,18 +17,30 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "S
 
 _A_MOMENT = 0.01
 
+_heard = threading.Event()
+
+
+def was_interrupted() -> bool:
+    """Whether a signal came since the run began: some libraries make an error of their own of what it raises."""
+    return _heard.is_set()
+
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 @contextmanager
-def _handled_by(handler: object) -> Iterator[None]:
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         # Only the main thread may handle signals; whoever runs us in another one has its own way.
         yield
         return
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}  # type: ignore[arg-type]
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        _heard.set()
+        handler(number, frame)
+
+    before = {number: signal.signal(number, hear) for number in _SIGNALS}
     over, hook_before = threading.Event(), sys.unraisablehook
     sys.unraisablehook = _not_lost(hook_before, over)
     try:
@@ -75,6 +87,7 @@ def _not_lost(
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
     """Every one of these signals is a KeyboardInterrupt in this block, so that all of them end a run in order."""
+    _heard.clear()
     with _handled_by(_interrupt):
         yield
 

@@ -135,7 +135,7 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
     os.chdir(order["home"])
     os.environ.update(order["environment"])
     # Known beforehand: Python finds out by a file of its own, which is no step of the program.
-    tempfile.tempdir = os.environ.get("TMPDIR", tempfile.gettempdir())
+    tempfile.tempdir = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - as Python would find out
     for stream, path in ((sys.stdin, Path(os.devnull)), (sys.stdout, out), (sys.stderr, err)):
         with path.open("r" if stream is sys.stdin else "w") as file:
             os.dup2(file.fileno(), stream.fileno())
