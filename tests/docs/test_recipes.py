@@ -55,6 +55,7 @@ def google(tmp_path: Path, gcs: Service, gs_bucket: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.thorough
 def test_azure_to_google(
     tmp_path: Path, azurite: Azurite, azure_container: str, gcs: Service, gs_bucket: str, google: dict[str, str]
 ) -> None:

@@ -57,6 +57,7 @@ def test_on_this_machine(home: Path, azurite: Azurite) -> None:
     typed("On this machine", home, azurite, before=UPDATE)
 
 
+@pytest.mark.thorough
 def test_on_another_machine(home: Path, azurite: Azurite) -> None:
     typed(
         "On a machine without chorus-upload",

@@ -115,6 +115,7 @@ def test_the_journal_of_a_killed_upload_is_given_back_first(
     assert ask(site.journal, "SELECT count(*) FROM delivery") == [(len(SCANS),)]
 
 
+@pytest.mark.thorough
 def test_an_upload_that_the_user_interrupts_gives_the_journal_back(
     tmp_path: Path, container: Container, wire: Wire
 ) -> None:

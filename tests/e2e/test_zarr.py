@@ -82,6 +82,7 @@ def test_a_store_goes_and_comes_back(
     np.testing.assert_array_equal(read(tmp_path / "back/run-1.zarr"), values)
 
 
+@pytest.mark.thorough
 def test_a_store_that_lies_in_a_cloud(tmp_path: Path, azurite: Azurite, azure_container: str) -> None:
     """The chunks of an array whose name is that of a directory, and objects whose names begin with a dot."""
     values = written(tmp_path / "made/run.zarr", zarr_format=2, seed=2)

@@ -73,8 +73,9 @@ def test_a_service_that_is_gone_from_the_beginning(
         _ends_well(site)
 
 
-@pytest.mark.parametrize("service", SERVICES if THOROUGH else SERVICES[:1])
-@pytest.mark.parametrize("down", DOWN if THOROUGH else ["503 for an hour"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("down", DOWN)
 def test_a_service_that_goes_away_while_files_are_sent(
     down: str, service: str, services: Services, tmp_path: Path, figures: Figures
 ) -> None:

@@ -39,7 +39,10 @@ def program() -> Iterator[Program]:
 
 
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize("story", [IMPLICIT, EXPLICIT], ids=["implicit", "explicit"])
+@pytest.mark.parametrize(
+    "story",
+    [pytest.param(IMPLICIT, id="implicit"), pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.thorough)],
+)
 def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_memory: Path, figures: Figures) -> None:
     root = in_memory / "site"
     site = settled(root, new_disk(root / "cloud"), program)

@@ -117,7 +117,7 @@ def test_an_administrator_reads_it_first(tmp_path: Path, container: Container, t
     ("tool", "number"),
     [
         pytest.param("azcli", signal.SIGTERM, marks=pytest.mark.thorough),
-        ("azcopy", signal.SIGKILL),
+        pytest.param("azcopy", signal.SIGKILL, marks=pytest.mark.thorough),
         pytest.param("azcli", signal.SIGKILL, marks=pytest.mark.thorough),
     ],
 )
@@ -304,6 +304,7 @@ class TestAlone:
         assert '"owner"' in ran.err
         assert container.objects() == before
 
+    @pytest.mark.thorough
     def test_others_are_kept_out_while_it_runs_and_after_a_kill(
         self, script: Script, root: str, container: Container
     ) -> None:

@@ -56,7 +56,7 @@ def test_it_removes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "store",
     [
-        pytest.param([], id="directory"),
+        pytest.param([], id="directory", marks=pytest.mark.thorough),
         pytest.param(["--azurite"], id="azurite", marks=pytest.mark.thorough),
     ],
 )
