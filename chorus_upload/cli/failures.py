@@ -46,10 +46,11 @@ def failure_of(
         case OSError() if error.errno in _OF_THE_DISK:
             what = redact(f"{error.filename or 'a file'}: {error.strerror}")
             return Failure("ChorusError", ChorusError.exit_code, what, _SEE_TO_THE_DISK, shown)
-        case _ if interrupted:
-            return Failure("Interrupted", EXIT_INTERRUPTED, "interrupted", _AFTER_INTERRUPTION, shown)
         case _:
             what = redact(f"{type(error).__name__}: {error}".rstrip(": "))
+            if interrupted:
+                # It may be a defect all the same, and must not be hidden.
+                return Failure("Interrupted", EXIT_INTERRUPTED, f"interrupted ({what})", _AFTER_INTERRUPTION, shown)
             return Failure("Unexpected", EXIT_UNEXPECTED, f"unexpected {what}", _PLEASE_REPORT, shown)
 
 

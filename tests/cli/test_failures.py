@@ -59,3 +59,4 @@ def test_what_a_library_makes_of_an_interruption(*, came: bool) -> None:
     assert was_interrupted() == came
     failure = failure_of(RuntimeError("Error calling function"), verbose=False, redact=str, interrupted=came)
     assert (failure.exit_code == EXIT_INTERRUPTED) == came
+    assert "RuntimeError: Error calling function" in failure.message
