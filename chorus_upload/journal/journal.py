@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +31,7 @@ from chorus_upload.journal.database import (
     require_known,
     schema_revision,
 )
-from chorus_upload.journal.migrate import known_revisions, migrate
+from chorus_upload.journal.migrate import create_schema, known_revisions, migrate
 from chorus_upload.journal.schema import SCHEMA_REVISION
 from chorus_upload.journal.soundness import strange_object, strange_value
 
@@ -245,23 +245,24 @@ def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) ->
         choose_journal_mode(connection, path)
     if revision == SCHEMA_REVISION:
         return
-    if revision is not None:
-        if read_only:
-            raise JournalError(
-                f"the journal {path} has the older schema {revision}",
-                hint="Any command that writes to the journal brings it up to date.",
-            )
-        _keep_copy(path, connection, path.with_name(f"{path.name}.schema-{revision}.backup"))
+    if revision is None:
+        with connection.begin():
+            create_schema(connection)
+        return
+    if read_only:
+        raise JournalError(
+            f"the journal {path} has the older schema {revision}",
+            hint="Any command that writes to the journal brings it up to date.",
+        )
+    _keep_copy(path, connection, path.with_name(f"{path.name}.schema-{revision}.backup"))
     # A pragma has no effect inside a transaction, and SQLAlchemy would begin one.
     driver(connection).execute("PRAGMA foreign_keys = OFF")
     with connection.begin():
         migrate(connection)
         # Alembic finds no steps, and says nothing, where it cannot list them.
-        with suppress(JournalError):
-            revision = schema_revision(connection)
-        if revision is None:
+        if schema_revision(connection) != SCHEMA_REVISION:
             raise JournalError(
-                f"the journal {path} could not be made: the steps that lead to schema {SCHEMA_REVISION} were not found",
+                f"the steps that lead the journal {path} to schema {SCHEMA_REVISION} were not found",
                 hint="Can this program read its own files, and open enough of them (`ulimit -n`)?",
             )
     driver(connection).execute("PRAGMA foreign_keys = ON")

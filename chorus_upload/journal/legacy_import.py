@@ -31,7 +31,7 @@ from chorus_upload.journal.legacy import OldJournal, moment_us
 from chorus_upload.journal.legacy_history import Redact, command_of
 from chorus_upload.journal.legacy_lives import Life, lives_of
 from chorus_upload.journal.legacy_rows import OldRow, Unusable
-from chorus_upload.journal.migrate import migrate
+from chorus_upload.journal.migrate import create_schema
 from chorus_upload.journal.schema import command, destination, modality, submission, version
 from chorus_upload.model import Evidence, JournalingMode
 
@@ -85,7 +85,7 @@ def new_journal(path: Path) -> Iterator[Journal]:
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "foreign_keys = OFF"):
                 driver(connection).execute(f"PRAGMA {pragma}")
             with connection.begin():
-                migrate(connection)
+                create_schema(connection)
             yield Journal(path, connection, None)
         finally:
             connection.close()

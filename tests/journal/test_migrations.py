@@ -1,4 +1,4 @@
-"""The schema: made by migrations alone, the same from every starting point, and strict by itself."""
+"""The schema: the same whether it was made at once or by migrations, and strict by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from chorus_upload.errors import JournalError, JournalLocked, JournalNotCheckedOut, SchemaTooNew
 from chorus_upload.journal.journal import Journal
-from chorus_upload.journal.migrate import known_revisions, migrate
+from chorus_upload.journal.migrate import create_schema, known_revisions, migrate
 from chorus_upload.journal.schema import SCHEMA_REVISION, metadata
 
 FILLED = Path(__file__).parent / "filled.sql"
@@ -43,6 +43,32 @@ def fill(connection: Connection) -> None:
     for statement in FILLED.read_text().split(";\n"):
         if statement.strip():
             connection.execute(text(statement))
+
+
+def schema_of(connection: Connection) -> dict[str, tuple[list[object], list[str]]]:
+    """Of every table and index: the columns as they follow each other, and what is said of it, in any order."""
+    made = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")).all()
+    return {
+        name: (
+            list(connection.execute(text(f"SELECT * FROM pragma_table_xinfo('{name}')")).all()),  # noqa: S608
+            sorted(line.strip(" \t,") for line in sql.splitlines()),
+        )
+        for name, sql in made
+    }
+
+
+def test_a_new_journal_has_the_schema_that_the_migrations_make(connection: Connection) -> None:
+    create_schema(connection)
+    made = create_engine("sqlite://")
+    with made.connect() as migrated:
+        migrate(migrated)
+
+        assert schema_of(connection) == schema_of(migrated)
+        assert len(schema_of(connection)) > len(metadata.tables)
+        assert rows_of(connection) == rows_of(migrated)
+        revision = text("SELECT version_num FROM alembic_version")
+        assert connection.execute(revision).all() == migrated.execute(revision).all() == [(SCHEMA_REVISION,)]
+    made.dispose()
 
 
 def test_the_newest_revision_is_the_one_that_opening_expects() -> None:
@@ -99,6 +125,20 @@ def test_a_journal_is_migrated_when_it_is_opened_after_a_backup(
     Journal.open(path).close()
 
     assert (tmp_path / "journal.db.schema-0001.backup").read_bytes() == original
+
+
+def test_a_journal_to_whose_schema_no_steps_are_found_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    Journal.create(path).close()
+    original = path.read_bytes()
+    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+
+    with pytest.raises(JournalError, match=r"the steps that lead .* to schema 0002 were not found"):
+        Journal.open(path)
+
+    assert path.read_bytes() == original
 
 
 def test_the_backup_has_what_a_killed_process_had_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
