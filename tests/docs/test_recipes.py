@@ -131,6 +131,7 @@ def web(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.thorough
 def test_web_archives(tmp_path: Path, web: str, gcs: Service, gs_bucket: str, google: dict[str, str]) -> None:
     said = follow(
         "web-archives",

@@ -240,6 +240,8 @@ TROUBLES: dict[str, Callable[[Path], Trouble]] = {
     "A journal of another tool": a_journal_of_another_tool,
 }
 EXPIRED = "Expired credentials"
+SHOWN_ELSEWHERE_TOO = {"A full disk", "A locked journal", "A taken key", "What verify finds"}
+"""By tests of these troubles: only the typing is left to thorough runs."""
 
 
 # --- reading along -----------------------------------------------------------------------------------------------
@@ -266,7 +268,10 @@ def step_for(block: Block, trouble: Trouble) -> Step:
     return Step(script, step.exit_code)
 
 
-@pytest.mark.parametrize("title", TROUBLES)
+@pytest.mark.parametrize(
+    "title",
+    [pytest.param(each, marks=[pytest.mark.thorough] if each in SHOWN_ELSEWHERE_TOO else []) for each in TROUBLES],
+)
 def test_the_way_back(title: str, tmp_path: Path) -> None:
     trouble = TROUBLES[title](tmp_path)
 
@@ -342,6 +347,7 @@ def test_a_token_that_permits_too_little(azurite: Azurite, azure_container: str,
     assert shell.missing_lines(told_besides(EXPIRED, "PermissionMismatch").text, said) == []
 
 
+@pytest.mark.thorough
 def test_a_token_that_expires_under_way(azurite: Azurite, azure_container: str, tmp_path: Path) -> None:
     sites.azurite_site(tmp_path, azurite, azure_container)
     build(tmp_path / "hospital", TREE)

@@ -23,7 +23,11 @@ from tests.wire import Delay, Wire
 SCANS = {f"{patient}/Images/scan.dcm": Bytes(1_000 + patient) for patient in range(1001, 1021)}
 SIGNALS = pytest.mark.parametrize(
     "number",
-    [pytest.param(signal.SIGINT, marks=pytest.mark.thorough), signal.SIGTERM, signal.SIGHUP],
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.thorough),
+    ],
     ids=lambda each: each.name,
 )
 INTERRUPTED = 130
@@ -107,11 +111,11 @@ def test_the_second_signal_stops_at_once(site: Site, container: Container, wire:
 @pytest.mark.parametrize(
     ("command", "hangs"),
     [
-        (("journal", "checkout"), ("PUT", LOCK)),
+        pytest.param(("journal", "checkout"), ("PUT", LOCK), marks=pytest.mark.thorough),
         (("journal", "update"), ("HEAD", JOURNAL)),
-        (("journal", "list"), ("GET", JOURNAL)),
+        pytest.param(("journal", "list"), ("GET", JOURNAL), marks=pytest.mark.thorough),
         (("journal", "checkin"), ("PUT", JOURNAL)),
-        (("file", "verify"), ("GET", "comp=list")),
+        pytest.param(("file", "verify"), ("GET", "comp=list"), marks=pytest.mark.thorough),
     ],
     ids=" ".join,
 )

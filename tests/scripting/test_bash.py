@@ -167,7 +167,8 @@ def wire_keys(wire: Wire, container: Container) -> list[str]:
     ]
 
 
-@az_first
+@pytest.mark.thorough
+@pytest.mark.parametrize("tool", ["azcli", "azcopy"])
 def test_what_cannot_be_sent_is_listed_and_the_rest_is_there(tmp_path: Path, container: Container, tool: str) -> None:
     site = site_with(tmp_path, FEW, container)
     script = write(site, tool)
@@ -379,6 +380,7 @@ class TestBeforeAnythingIsSent:
         other.run("journal", "checkin")
 
 
+@pytest.mark.thorough
 def test_the_token_is_asked_for_and_not_shown(tmp_path: Path, container: Container) -> None:
     script = write(site_with(tmp_path, FEW, container), "azcli")
     environment = {name: value for name, value in script.environment.items() if "SAS" not in name}

@@ -212,7 +212,8 @@ def arrived(tree: Mapping[str, bytes]) -> dict[str, bytes]:
     return {f"{PREFIX}/spring/{path}": content for path, content in tree.items()}
 
 
-@pytest.mark.parametrize("tool", [Tool.AZ, pytest.param(Tool.AZCOPY, marks=pytest.mark.thorough)])
+@pytest.mark.thorough  # as in bash
+@pytest.mark.parametrize("tool", [Tool.AZ, Tool.AZCOPY])
 def test_hostile_names_arrive_as_they_are(windows: Windows, tmp_path: Path, container: Container, tool: Tool) -> None:
     files = put(tmp_path / "data", TREE)
     script = script_for(windows, tmp_path, container, files, tool=tool, standalone=tool is Tool.AZ)
@@ -430,6 +431,7 @@ def test_a_tool_that_passes_over_files_has_failed(
     assert container.objects() == arrived(tree)
 
 
+@pytest.mark.thorough  # as in bash
 def test_only_what_was_known_is_replaced(windows: Windows, tmp_path: Path, container: Container) -> None:
     files = put(tmp_path / "data", {"1": b"new", "2": b"new"})
     for file in files:
@@ -575,6 +577,7 @@ def test_a_key_that_is_a_directory_of_another(windows: Windows, tmp_path: Path, 
     assert container.objects() == {f"{PREFIX}/{content.decode()}": content for content in tree.values()}
 
 
+@pytest.mark.thorough  # as in bash
 def test_a_lock_of_somebody_else_is_respected(windows: Windows, tmp_path: Path, container: Container) -> None:
     container.put(LOCK, b'{"id": "x", "owner": "mallory"}')
     script = script_for(windows, tmp_path, container, put(tmp_path / "data", FEW), standalone=True)
@@ -626,6 +629,7 @@ def test_what_is_missing_is_said_before_anything_is_done(
 SAID_403 = "printf 'ERROR: \\nThe request may be blocked by network rules\\n   \\n\\n' >&2; exit 1"
 
 
+@pytest.mark.thorough
 def test_nothing_gets_through(windows: Windows, tmp_path: Path, container: Container) -> None:
     sent: list[str] = []
     batches: list[Call] = []
