@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.clouds import (
     CENTRAL,
     LOCK,
@@ -40,6 +42,10 @@ UPDATE = "journal update --version autumn"
 IMPLICIT = (UPDATE, "file upload")
 EXPLICIT = ("journal checkout", UPDATE, "file upload", "journal checkin")
 NOTHING_TO_GIVE_BACK = 11
+BOTH_STORIES = pytest.mark.parametrize(
+    "story",
+    [pytest.param(IMPLICIT, id="implicit"), pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.thorough)],
+)
 
 
 def settled(root: Path, cloud: Cloud, program: Program) -> Site:
@@ -49,6 +55,15 @@ def settled(root: Path, cloud: Cloud, program: Program) -> Site:
     for command in ("journal update --version spring", "file upload"):
         typed(program, site, command)
     build(site.source, AUTUMN)
+    return site
+
+
+def about_to_type(story: tuple[str, ...], root: Path, cloud: Cloud, program: Program) -> Site:
+    """The same site. Who checks out is on another machine, so that the journal has to be fetched."""
+    site = settled(root, cloud, program)
+    if story is EXPLICIT:
+        for path in site.home.glob("journal.db*"):
+            path.unlink()
     return site
 
 
@@ -102,6 +117,11 @@ def state_of(site: Site, *, evidence: str) -> dict[str, object]:
         assert manifest_of(objects, version) == manifest_for(files_of(objects), version, evidence=evidence)
     state: dict[str, object] = {name: ask(site.journal, text) for name, text in _STATE.items()}
     return {"stored": files_of(objects), "beside": others_of(objects), **state}
+
+
+def require_same(ended_in: dict[str, object], expected: dict[str, object]) -> None:
+    """Hold two states against each other, and name what differs."""
+    assert {name for name in expected if ended_in[name] != expected[name]} == set()
 
 
 def as_recorded(site: Site) -> dict[str, tuple[int, int]]:

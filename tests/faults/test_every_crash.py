@@ -5,23 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from chorus_upload.config.loading import load
-from chorus_upload.config.settings import Location, Settings
+from chorus_upload.config.settings import Location
 from chorus_upload.errors import ChorusError
-from chorus_upload.events import Event
-from chorus_upload.operations.custody import journal_session
-from chorus_upload.operations.update import UpdateRequest, update
-from chorus_upload.operations.upload import UploadRequest, upload
-from chorus_upload.transfer.pool import SerialPool
 from tests.e2e.clouds import (
-    CENTRAL,
     JOURNAL,
     ask,
     files_of,
@@ -33,33 +26,17 @@ from tests.e2e.clouds import (
 )
 from tests.e2e.mortal import FaultyStore, Killed, Life, MortalJournal
 from tests.faults.figures import Figures
-from tests.trees import Bytes, Directory, build, contents, remove, rename
+from tests.faults.machine import Machine
+from tests.trees import Bytes, build, contents, remove, rename
 
 TREE = {f"{patient}/Images/scan.dcm": Bytes(100) for patient in range(1001, 1005)} | {"OMOP/person.csv": "1001\n"}
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """A site whose program runs in this process, and dies as a process does."""
+@dataclass(slots=True)
+class MortalMachine(Machine):
+    """It dies as a process does."""
 
-    root: Path
-    life: Life
-
-    @property
-    def source(self) -> Path:
-        return self.root / "source"
-
-    @property
-    def local(self) -> Path:
-        return self.root / "journal.db"
-
-    @property
-    def cloud(self) -> Path:
-        return self.root / "cloud"
-
-    @property
-    def settings(self) -> Settings:
-        return load(self.root / "config.toml", environ={})
+    life: Life = field(default_factory=Life)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -81,21 +58,12 @@ class Machine:
                 self.life.end()
                 raise
 
-    def update(self, version: str) -> None:
-        request = UpdateRequest(version=version, confirm_deletions=True)
-        with journal_session(self.settings, command="journal update", arguments={}, emit=_ignore) as session:
-            update(session.journal, self.settings, request, emit=_ignore, pool=SerialPool())
 
-    def upload(self) -> None:
-        with journal_session(self.settings, command="file upload", arguments={}, emit=_ignore) as session:
-            upload(session.journal, self.settings, UploadRequest(), emit=_ignore, pool=SerialPool())
-
-
-def _first_update(machine: Machine) -> None:
+def _first_update(machine: MortalMachine) -> None:
     machine.update("spring")
 
 
-def _second_update(machine: Machine) -> None:
+def _second_update(machine: MortalMachine) -> None:
     """Everything that can happen to a file has happened; this may be done twice."""
     build(machine.source, {"1001/Images/scan.dcm": Bytes(100, edition=2), "1005/Images/scan.dcm": Bytes(50)})
     if (machine.source / "1002").exists():
@@ -104,7 +72,7 @@ def _second_update(machine: Machine) -> None:
     machine.update("autumn")
 
 
-STORY = (_first_update, Machine.upload, _second_update, Machine.upload)
+STORY = (_first_update, MortalMachine.upload, _second_update, MortalMachine.upload)
 
 
 @pytest.mark.parametrize("number", range(len(STORY)), ids=["first update", "upload", "second update", "second upload"])
@@ -135,7 +103,7 @@ def test_a_crash_after_every_step(number: int, in_memory: Path, figures: Figures
     assert wrong == {}
 
 
-def _killed(command: Callable[[Machine], None], machine: Machine) -> bool:
+def _killed(command: Callable[[MortalMachine], object], machine: MortalMachine) -> bool:
     """Type a command; gives whether it was killed."""
     try:
         with machine.running():
@@ -145,7 +113,7 @@ def _killed(command: Callable[[Machine], None], machine: Machine) -> bool:
     return False
 
 
-def _state(machine: Machine) -> object:
+def _state(machine: MortalMachine) -> object:
     """Where a command has led: what the cloud holds, and what the journal says of it."""
     objects = without_backups(contents(machine.cloud))
     assert tables_of(machine.local) == tables_of(machine.cloud / JOURNAL)
@@ -162,21 +130,8 @@ _FILES = """
 """
 
 
-def _settle(root: Path) -> Machine:
-    build(root, {"cloud/journal": Directory(), f"cloud/{CENTRAL}": Directory()})
-    build(root / "source", TREE)
-    (root / "config.toml").write_text(f"""
-[journal.local]
-path = "{root}/journal.db"
-[journal.source]
-path = "{root}/cloud/{JOURNAL}"
-[central_path]
-path = "{root}/cloud/{CENTRAL}"
-[site_path.default]
-path = "{root}/source"
-""")
-    return Machine(root, Life())
-
-
-def _ignore(event: Event) -> None:
-    del event
+def _settle(root: Path) -> MortalMachine:
+    machine = MortalMachine(root)
+    machine.set_up()
+    build(machine.source, TREE)
+    return machine

@@ -20,7 +20,15 @@ from tests.e2e.clouds import Disk
 from tests.e2e.conftest import new_disk
 from tests.e2e.mortal_program import Program, running_program
 from tests.e2e.site import Site
-from tests.e2e.two_versions import EXPLICIT, IMPLICIT, NOTHING_TO_GIVE_BACK, restore, settled, state_of, typed
+from tests.e2e.two_versions import (
+    BOTH_STORIES,
+    NOTHING_TO_GIVE_BACK,
+    about_to_type,
+    require_same,
+    restore,
+    state_of,
+    typed,
+)
 from tests.faults.figures import THOROUGH, Figures
 
 KIB = 1 << 10
@@ -60,21 +68,14 @@ def end_of(root: Path, copy: Path) -> dict[str, object]:
 
 
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize(
-    "story",
-    [pytest.param(IMPLICIT, id="implicit"), pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.thorough)],
-)
+@BOTH_STORIES
 def test_a_full_disk_is_an_interruption(story: tuple[str, ...], tmp_path: Path, figures: Figures) -> None:
     """The journal, the sources and the central store are all on that disk."""
     (tmp_path / "disk").mkdir()
     with on_a_small_disk(tmp_path / "disk") as program:
         disk = program.root / tmp_path.relative_to("/") / "disk"
         root = disk / "site"
-        site = settled(root, new_disk(root / "cloud"), program)
-        if story is EXPLICIT:
-            # As on another machine: the check-out has to fetch the journal.
-            for path in site.home.glob("journal.db*"):
-                path.unlink()
+        site = about_to_type(story, root, new_disk(root / "cloud"), program)
         begun = shutil.copytree(root, tmp_path / "begun")
         for command in story:
             typed(program, site, command)
@@ -94,18 +95,12 @@ def test_a_full_disk_is_an_interruption(story: tuple[str, ...], tmp_path: Path, 
                 failed[command] += ended.exit_code != 0
                 figures.count("commands on a disk that filled up")
                 try:
-                    assert ended.exit_code in (
-                        0,
-                        JournalError.exit_code,
-                        StorageError.exit_code,
-                        StoreFull.exit_code,
-                    ), ended
+                    assert ended.exit_code in (0, *SAID), ended
                     assert "Traceback" not in ended.err
                     assert "unexpected" not in ended.err
                     for each in story[number:]:
                         typed(program, site, each, codes=(0, NOTHING_TO_GIVE_BACK) if "checkin" in each else (0,))
-                    ended_in = end_of(root, tmp_path / "copy")
-                    assert {name for name in expected if ended_in[name] != expected[name]} == set()
+                    require_same(end_of(root, tmp_path / "copy"), expected)
                 except AssertionError as error:
                     wrong.append(f"{command}, {room} KiB: {error}")
         assert wrong == []

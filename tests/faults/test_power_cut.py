@@ -21,7 +21,17 @@ from tests.e2e.clouds import CENTRAL, JOURNAL, ask, fetched
 from tests.e2e.conftest import new_disk
 from tests.e2e.mortal_program import Program, running_program
 from tests.e2e.site import Site
-from tests.e2e.two_versions import EXPLICIT, IMPLICIT, SPRING, goes_on, restore, settled, state_of, typed
+from tests.e2e.two_versions import (
+    BOTH_STORIES,
+    SPRING,
+    about_to_type,
+    goes_on,
+    require_same,
+    restore,
+    settled,
+    state_of,
+    typed,
+)
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.power import Plug, is_recordable, record
 from tests.trees import contents
@@ -88,20 +98,13 @@ _DELIVERED = "SELECT key, md5 FROM delivery"
 
 
 @pytest.mark.timeout(1_500)
-@pytest.mark.parametrize(
-    "story",
-    [pytest.param(IMPLICIT, id="implicit"), pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.thorough)],
-)
+@BOTH_STORIES
 def test_a_power_cut_is_an_interruption(
     story: tuple[str, ...], program: Program, in_memory: Path, figures: Figures
 ) -> None:
     """What was called delivered is there, and the same command again leads to where it would have led."""
     root = in_memory / "site"
-    site = settled(root, new_disk(root / "cloud"), program)
-    if story is EXPLICIT:
-        # As on another machine: the check-out has to fetch the journal.
-        for path in site.home.glob("journal.db*"):
-            path.unlink()
+    site = about_to_type(story, root, new_disk(root / "cloud"), program)
     begun = shutil.copytree(root, in_memory / "begun")
     for command in story:
         typed(program, site, command)
@@ -115,8 +118,7 @@ def test_a_power_cut_is_an_interruption(
             try:
                 figures.count("deliveries held against the disk", require_delivered(site))
                 goes_on(program, site, story[number:], giving_back=False)
-                ended_in = state_of(site, evidence="readback")
-                assert {name for name in expected if ended_in[name] != expected[name]} == set()
+                require_same(state_of(site, evidence="readback"), expected)
             except (AssertionError, sqlite3.DatabaseError) as error:
                 wrong.append(f"{moment}: {str(error)[:600]}\n{''.join(traceback.format_tb(error.__traceback__)[-2:])}")
     if wrong:

@@ -17,12 +17,12 @@ import pytest
 from tests.e2e.conftest import new_disk
 from tests.e2e.mortal_program import KILLED, Program, running_program, steps_to_try
 from tests.e2e.two_versions import (
-    EXPLICIT,
-    IMPLICIT,
+    BOTH_STORIES,
+    about_to_type,
     as_recorded,
     goes_on,
+    require_same,
     restore,
-    settled,
     state_of,
     typed,
 )
@@ -39,17 +39,10 @@ def program() -> Iterator[Program]:
 
 
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize(
-    "story",
-    [pytest.param(IMPLICIT, id="implicit"), pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.thorough)],
-)
+@BOTH_STORIES
 def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_memory: Path, figures: Figures) -> None:
     root = in_memory / "site"
-    site = settled(root, new_disk(root / "cloud"), program)
-    if story is EXPLICIT:
-        # As on another machine: the check-out has to fetch the journal.
-        for path in site.home.glob("journal.db*"):
-            path.unlink()
+    site = about_to_type(story, root, new_disk(root / "cloud"), program)
     begun = shutil.copytree(root, in_memory / "begun")
     for command in story:
         typed(program, site, command)
@@ -75,8 +68,7 @@ def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_m
                 recorded = as_recorded(site)
                 try:
                     goes_on(program, site, story[number:], giving_back=giving_back)
-                    ended_in = state_of(site, evidence="readback")
-                    assert {name for name in expected if ended_in[name] != expected[name]} == set()
+                    require_same(state_of(site, evidence="readback"), expected)
                     assert as_recorded(site).items() >= recorded.items()
                 except AssertionError as error:
                     wrong.append(f"{command}, before step {step} of {steps}, {giving_back=}: {error}")
