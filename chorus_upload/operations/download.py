@@ -26,15 +26,13 @@ from chorus_upload.events import (
     Notice,
     Tally,
 )
-from chorus_upload.journal import versions
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.state import State
 from chorus_upload.journal.versions import Version
 from chorus_upload.layout import check_version_label
 from chorus_upload.operations.central import destination_url
-from chorus_upload.operations.insight import known_version
 from chorus_upload.operations.receiving import Receiving
-from chorus_upload.operations.selecting import selected_modalities
+from chorus_upload.operations.selecting import chosen_version, selected_modalities
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.target import Target
@@ -102,9 +100,7 @@ def download(
 
 
 def _chosen_version(journal: Journal, label: str | None, *, emit: Emit) -> Version:
-    version = versions.last(journal) if label is None else known_version(journal, label)
-    if version is None:
-        raise ConfigError("there is no version in the journal yet", hint="`journal update` makes the first one.")
+    version = chosen_version(journal, label)
     if version.pruned_us is not None:
         raise ConfigError(
             f"`journal prune` has dropped what came and went at version {version.label}",

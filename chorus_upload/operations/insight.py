@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError
@@ -14,22 +13,12 @@ from chorus_upload.journal import life, versions
 from chorus_upload.journal.comparing import Comparison, Difference, FileDifference
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.life import DeliveryProof, FileState
-from chorus_upload.journal.versions import Version, VersionTotal
+from chorus_upload.journal.versions import VersionTotal
 from chorus_upload.model import VersionSummary
-from chorus_upload.operations.selecting import selected_modalities
+from chorus_upload.operations.selecting import known_version, selected_modalities
 
 # What the journal has words for, and commands show.
 __all__ = ["Comparison", "DeliveryProof", "FileDifference", "FileState", "VersionTotal"]
-
-
-def known_version(journal: Journal, label: str) -> Version:
-    """The version of that label; ConfigError that names those whose labels are like it."""
-    known = {each.label: each for each in versions.ordered(journal)}
-    if label not in known:
-        like = get_close_matches(label, known, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(like)}?" if like else "`journal list` shows them."
-        raise ConfigError(f"there is no version {label} in the journal", hint=hint)
-    return known[label]
 
 
 # --- journal list ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Change, CommandRecord, ListedFile, VersionSummary
 from chorus_upload.operations.central import Keys, destination_url
-from chorus_upload.operations.selecting import require_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_version, known_version, selected_modalities
 
 
 def list_files(
@@ -28,7 +28,7 @@ def list_files(
 
     A file that cannot have a central key is listed with an empty one.
     """
-    require_version(journal, version)
+    chosen_version(journal, version)
     selection = Selection(version=version, modalities=selected_modalities(settings, modalities))
     url = destination_url(settings.central.location)
     if uploaded:
@@ -83,7 +83,8 @@ def list_versions(
     journal: Journal, settings: Settings, *, version: str | None, modalities: tuple[str, ...] | None
 ) -> list[VersionSummary]:
     """What each version introduced, by modality, oldest first."""
-    require_version(journal, version)
+    if version is not None:
+        known_version(journal, version)
     selected = None if modalities is None else selected_modalities(settings, modalities)
     url = destination_url(settings.central.location)
     rows = versions.summaries(journal, destination=url, label=version)

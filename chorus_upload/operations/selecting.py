@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError
 from chorus_upload.journal import versions
 from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.versions import Version
 
 
-def require_version(journal: Journal, label: str | None) -> None:
-    """Raise ConfigError when the journal has no version of that label; None is always fine."""
-    if label is not None and versions.find(journal, label) is None:
-        raise ConfigError(f"there is no version {label} in the journal", hint="`journal list` shows them.")
+def known_version(journal: Journal, label: str) -> Version:
+    """The version of that label; ConfigError that names those whose labels are like it."""
+    known = {each.label: each for each in versions.ordered(journal)}
+    if label not in known:
+        like = get_close_matches(label, known, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(like)}?" if like else "`journal list` shows them."
+        raise ConfigError(f"there is no version {label} in the journal", hint=hint)
+    return known[label]
+
+
+def chosen_version(journal: Journal, label: str | None) -> Version:
+    """The version of that label, or for None the last one; ConfigError when there is none.
+
+    Without any version there is nothing to send, to list or to check: a journal that was only just made, because
+    its address was mistyped, must not pass for one whose files have all arrived.
+    """
+    if label is not None:
+        return known_version(journal, label)
+    last = versions.last(journal)
+    if last is None:
+        raise ConfigError(
+            "there is no version in the journal yet",
+            hint="`journal update` makes the first one. Or is this not the journal that you mean?",
+        )
+    return last
 
 
 def selected_modalities(settings: Settings, names: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.sampling import Sample
-from chorus_upload.operations.selecting import require_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_version, selected_modalities
 from chorus_upload.operations.verifying import BackReader, Reading, from_listing, from_reading, unexplained
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
@@ -88,7 +88,7 @@ def verify(
     begun = time.monotonic()
     modalities = selected_modalities(settings, request.modalities)
     url = destination_url(settings.central.location)
-    require_version(journal, request.version)
+    chosen_version(journal, request.version)
     version = request.version or deliveries.last_version_delivered(journal, url=url)
     selection = Selection(version=version, modalities=modalities)
     check = _Check(version or "", emit=emit, stop=stop)

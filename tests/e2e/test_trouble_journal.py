@@ -188,6 +188,23 @@ def test_a_version_that_the_journal_does_not_have(journaled: Site) -> None:
         assert "sprung" in refused.err
 
 
+def test_a_journal_at_a_mistyped_address_does_not_pass_for_one_whose_files_have_arrived(journaled: Site) -> None:
+    """A command that writes makes the journal that is not there: a job at night must not end well with that."""
+    site = journaled
+    site.configure(site.config.read_text().replace(JOURNAL, "journal/jounral.db"))
+    before = files_of(site.cloud.objects())
+
+    for command in (("file", "upload"), ("file", "upload", "--dry-run"), ("file", "verify"), ("file", "list")):
+        refused = site.run(*command, exit_code=2)
+        assert "there is no version in the journal yet" in refused.err
+        assert "not the journal that you mean" in refused.err
+
+    assert files_of(site.cloud.objects()) == before
+    site.configure(site.config.read_text().replace("jounral", "journal"))
+    site.run("file", "upload")
+    assert len(files_of(site.cloud.objects())) == len(TREE)
+
+
 def test_the_history_names_every_command_and_no_credential(journaled: Site) -> None:
     site = journaled
     site.run("file", "upload", "--max-num-files", "2")
