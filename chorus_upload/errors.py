@@ -175,14 +175,23 @@ class PreconditionFailed(StorageError):
 class TransientError(StorageError):
     """A time-out, a reset, a throttled or failing service: the only kind that is ever retried.
 
-    `retry_after` is the number of seconds that the service asked for, if it did.
+    `retry_after` is the number of seconds that the service asked for, if it did. `foreign_status` is the status of a
+    response that was not the service's (of a proxy or a log-in page); None when there was none.
     """
 
     exit_code = 26
 
-    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        foreign_status: int | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+        self.foreign_status = foreign_status
 
 
 class IntegrityError(StorageError):

@@ -9,8 +9,11 @@ from email.utils import parsedate_to_datetime
 
 from chorus_upload.errors import AccessDenied, StorageError, TlsError, TransientError
 from chorus_upload.storage.curl import NoAnswer, NotTrusted, ProxyRefused
+from chorus_upload.storage.service_mark import HINT, Unmarked
 
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+# More digits than the largest object, file or wait needs; Python refuses to read numbers of more than 4,300.
+_MOST_DIGITS = 19
+_RANGE = re.compile(rf"bytes ([0-9]{{1,{_MOST_DIGITS}}})-([0-9]{{1,{_MOST_DIGITS}}})/([0-9]{{1,{_MOST_DIGITS}}})")
 
 
 def must_be_complete(*required: object) -> None:
@@ -51,7 +54,7 @@ def moment_in(said: str | None) -> datetime:
     """The date that a header says. TransientError when it is none, or missing."""
     try:
         return parsedate_to_datetime(said or "")
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):
         raise broken_off() from None
 
 
@@ -67,6 +70,10 @@ def no_answer(error: NoAnswer, *, doing: str) -> StorageError:
         return AccessDenied(
             f"{doing}: {error}", hint="Set `proxy` in the configuration, as http://user:password@host:port."
         )
+    if isinstance(error, Unmarked):
+        return TransientError(
+            f"{doing}: {error}", hint=HINT, retry_after=seconds_to_wait(error.asked), foreign_status=error.status
+        )
     return TransientError(f"{doing}: {error}")
 
 
@@ -78,14 +85,13 @@ def not_trusted(reason: str, *, doing: str) -> TlsError:
 
 
 def seconds_to_wait(asked: str | None) -> float | None:
-    """What a service asks for in Retry-After, in seconds: it says a number, or a date."""
-    if not asked:
-        return None
-    if asked.strip().isdecimal():
-        return float(asked)
+    """Return the seconds that a Retry-After asks for: it says a number, or a date. None for what is neither."""
+    said = (asked or "").strip()
+    if said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS:
+        return float(said)
     try:
-        until = parsedate_to_datetime(asked)
-    except ValueError:
+        until = parsedate_to_datetime(said)
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError, TypeError):
         return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -53,6 +53,7 @@ class Retry:
                     f"{failure.message} (gave up after {attempts} attempts in {spent:.0f} s)",
                     hint=failure.hint,
                     retry_after=failure.retry_after,
+                    foreign_status=failure.foreign_status,
                 )
             self.sleep(wait)
 
