@@ -10,7 +10,10 @@ import pytest
 
 from tests.emulators import Azurite, EmulatorMissing, running_azurite
 from tests.gs import Front, Service, running_fake_gcs, running_front, running_gcp_emulator
+from tests.randomness import load_profile
 from tests.s3 import SeaweedFS, running_seaweedfs
+
+load_profile()
 
 
 @pytest.fixture(scope="session")

@@ -213,9 +213,11 @@ path = "{self.source}"
         self.model.update(version)
         update(self.journal, self.settings, _request(version), emit=_ignore, pool=SerialPool())
 
-    def _upload(self, *, max_files: int | None, faults: list[Fault | None]) -> set[str]:
-        """Upload, and let the model know what the program says it has delivered."""
-        if versions.last(self.journal) is None:
+    def _upload(self, *, max_files: int | None, faults: list[Fault | None], after: int | None = None) -> set[str]:
+        """Upload, killed `after` so many steps, and let the model know what the program says it has delivered."""
+        has_version = versions.last(self.journal) is not None
+        self.life.steps_left = after
+        if not has_version:
             with suppress(Killed), pytest.raises(ConfigError, match="no version"):
                 upload(self.journal, self.settings, UploadRequest(), emit=_ignore, pool=SerialPool())
             return set()
@@ -237,8 +239,7 @@ path = "{self.source}"
         return set(delivered)
 
     def fail_to_upload(self, *, faults: list[Fault | None], after: int | None = None) -> None:
-        self.life.steps_left = after
-        self._upload(max_files=None, faults=faults)
+        self._upload(max_files=None, faults=faults, after=after)
         self._come_back()
 
     def _come_back(self) -> None:

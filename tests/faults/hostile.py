@@ -9,14 +9,11 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from chorus_upload.cli.app import main
 from tests.faults.figures import THOROUGH, Figures
-
-SEED = int(os.environ.get("CHORUS_SEED") or f"{datetime.now(UTC):%Y%m%d}")
-"""Another one each day; one that a failure names is repeated with CHORUS_SEED in the environment."""
+from tests.randomness import SEED
 
 LONGEST = 20.0
 """Seconds after which a command on so little counts as one that hangs."""

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,11 +24,11 @@ from tests.e2e.mortal_program import Condition, Ended, Program, running_program
 from tests.e2e.site import Site
 from tests.faults.figures import THOROUGH, Figures, possible
 from tests.faults.meddling import CHANGES, OUTSIDE
+from tests.randomness import SEED
 from tests.trees import Bytes, Content, Directory, build, contents
 
-TODAY = datetime.now(UTC).toordinal()
 EVERY = 7 if THOROUGH else 600
-"""Of more than a thousand pairs of a moment and what happens then, every so-manieth; other ones on other days."""
+"""Of more than a thousand pairs of a moment and what happens then, every so-manieth; CHORUS_SEED picks others."""
 MEDDLING = "tests.faults.meddling"
 
 SPRING: dict[str, Content] = {
@@ -188,7 +187,7 @@ def test_every_change_at_every_moment(command: str, worlds: Worlds, figures: Fig
     moments = worlds.moments[command]
     wrong = []
     cases = [(at, change) for at in range(1, len(moments) + 1) for change in CHANGES]
-    for at, change in cases if THOROUGH else cases[TODAY % 149 :: 1490]:
+    for at, change in cases if THOROUGH else cases[SEED % 149 :: 1490]:
         world = worlds.before(command)
         before = world.active()
         changing = Condition(
@@ -224,7 +223,7 @@ def test_this_machine_has_no_more_to_give(command: str, worlds: Worlds, figures:
     moments = worlds.moments[command]
     failing = [number for number, each in enumerate(moments, 1) if not each.startswith(("name", "readinto", "fstat"))]
     cases = [(at, name) for at in failing for name in MACHINE]
-    for at, name in cases[TODAY % 4 :: 4 if THOROUGH else 60]:
+    for at, name in cases[SEED % 4 :: 4 if THOROUGH else 60]:
         world = worlds.before(command)
         before = world.active()
         fail = Condition(f"{MEDDLING}:fail_from", {**_at(world, at), "number": MACHINE[name], "times": 1})
@@ -243,7 +242,7 @@ def test_a_source_that_fails(command: str, *, lasting: bool, worlds: Worlds, fig
     """Of what could not be read nothing is recorded, and nothing is taken for deleted."""
     moments = worlds.moments[command]
     cases = [(at, name) for at in range(1, len(moments) + 1) for name in SOURCE]
-    for at, name in cases[TODAY % 9 :: 9 if THOROUGH else 150]:
+    for at, name in cases[SEED % 9 :: 9 if THOROUGH else 150]:
         world = worlds.before(command)
         before = world.active()
         times = 1_000_000 if lasting else 1
@@ -286,7 +285,7 @@ def test_the_source_is_unmounted_at_a_moment(command: str, in_memory: Path, figu
 class Restless(threading.Thread):
     """Somebody who changes a tree all the time, as `seed` has it; notes down what each file has ever held."""
 
-    def __init__(self, source: Path, held: dict[str, set[bytes]], seed: str) -> None:
+    def __init__(self, source: Path, held: dict[str, set[bytes]], seed: int) -> None:
         super().__init__()
         self._source = source
         self._held = held
@@ -366,13 +365,12 @@ class Restless(threading.Thread):
 @pytest.mark.timeout(600)
 def test_a_source_that_never_rests(program: Program, in_memory: Path, figures: Figures) -> None:
     """Update and upload go on and on; when it rests at last, one more of each leads to what is there."""
-    seed = os.environ.get("CHORUS_SEED", str(TODAY))
     (in_memory / OUTSIDE).mkdir()
     site = settle(in_memory / "home", build(in_memory / "source", SPRING), new_disk(in_memory / "cloud"), threads=4)
     world = World(site, program, {})
     world.look()
     world.run("journal", "update", "--version", "spring")
-    restless = Restless(site.source, world.held, seed)
+    restless = Restless(site.source, world.held, SEED)
     like_anybody = Condition(f"{MEDDLING}:like_anybody")
     restless.start()
     try:
@@ -388,4 +386,4 @@ def test_a_source_that_never_rests(program: Program, in_memory: Path, figures: F
         world.check_deliveries()
         world.settle()
     except AssertionError as error:
-        raise AssertionError(f"CHORUS_SEED={seed}: {error}") from error
+        raise AssertionError(f"CHORUS_SEED={SEED}: {error}") from error

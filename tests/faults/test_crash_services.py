@@ -6,7 +6,6 @@ Here a few kills in a row; with `CHORUS_EVERY_STEP=1` in the environment an uplo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,9 @@ from tests.faults.stories import AT_SERVICES
 from tests.faults.sweeping import Kills, sweep_at_service
 from tests.gs import Bucket as GsBucket
 from tests.gs import Service
+from tests.randomness import SEED
 from tests.s3 import Bucket as S3Bucket
 from tests.s3 import SeaweedFS
-
-TODAY = datetime.now(UTC).toordinal()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def new_cloud(request: pytest.FixtureRequest) -> Callable[[], Cloud]:
 
 def some(steps: int) -> list[list[int]]:
     """A few, spread over a run and those that go on after it."""
-    return [[max(1, steps * part // 7 - TODAY % 3) for part in (2, 3, 4, 5)]]
+    return [[max(1, steps * part // 7 - SEED % 3) for part in (2, 3, 4, 5)]]
 
 
 def each(steps: int) -> list[list[int]]:
@@ -64,7 +62,7 @@ def each(steps: int) -> list[list[int]]:
 
 
 def every_sixth(steps: int) -> list[list[int]]:
-    return [[step] for step in steps_to_try(steps, every=6, offset=TODAY)]
+    return [[step] for step in steps_to_try(steps, every=6, offset=SEED)]
 
 
 @pytest.mark.timeout(1_500)

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,13 +28,13 @@ from chorus_upload.transfer.pool import SerialPool
 from tests.e2e.clouds import JOURNAL, LOCK, ask, files_of, tables_of, without_backups
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.machine import Machine, ignore
+from tests.randomness import SEED
 from tests.trees import Bytes, Content, build, contents
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 T = TypeVar("T")
-SEED = int(os.environ.get("CHORUS_SEED", datetime.now(UTC).toordinal()))
 HISTORIES = int(os.environ.get("CHORUS_HISTORIES", "150" if THOROUGH else "2"))
 SPRING = {f"{patient}/Images/scan.dcm": Bytes(100) for patient in range(1001, 1005)} | {"OMOP/person.csv": "1001\n"}
 AUTUMN = {"1001/Images/scan.dcm": Bytes(100, edition=2), "1009/Images/scan.dcm": Bytes(50)}

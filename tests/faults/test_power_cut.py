@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 import traceback
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -34,10 +33,10 @@ from tests.e2e.two_versions import (
 )
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.power import Plug, is_recordable, record
+from tests.randomness import SEED
 from tests.trees import contents
 
 EVERY = 1 if THOROUGH else 40
-TODAY = datetime.now(UTC).toordinal()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def power_cuts(root: Path, command: str, *, home: Path, log: Path) -> Iterator[s
         if not plug.replay(call):
             continue
         number += 1
-        if number % EVERY == TODAY % EVERY:
+        if number % EVERY == SEED % EVERY:
             for names_are_kept in (False, True):
                 looks = plug.looks(names_are_kept=names_are_kept)
                 if looks in seen:

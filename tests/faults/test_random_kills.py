@@ -5,9 +5,7 @@ The seed is said when something fails; CHORUS_SEED in the environment repeats th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,7 @@ from tests.e2e.conftest import new_disk
 from tests.e2e.mortal_program import Program, running_program
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.long_life import Life, new_life
-
-SEED = int(os.environ.get("CHORUS_SEED") or datetime.now(UTC).toordinal())
+from tests.randomness import SEED
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,10 @@ from tests.faults.figures import THOROUGH, Figures
 from tests.faults.hasty_program import BLOCK, PART
 from tests.faults.services import SERVICES, Services
 from tests.faults.troubles import TROUBLES, Trouble, redirect
+from tests.randomness import SEED
 from tests.trees import Bytes, Content, build, bytes_of, contents
 from tests.wire import Request, Wire
 
-SEED = int(os.environ.get("CHORUS_SEED", datetime.now(UTC).toordinal()))
 """Of the day, unless it is given: what failed can be repeated with it."""
 CAMPAIGNS = int(os.environ.get("CHORUS_CAMPAIGNS", "6" if THOROUGH else "1"))
 SPRING: dict[str, Content] = {

@@ -1,7 +1,7 @@
 """SIGKILL at any step of any command that holds the journal: what follows leads to where it would have led without.
 
-Here every so-manieth step has its turn, other ones on other days; with `CHORUS_EVERY_STEP=1` in the environment all
-of them.
+Here every so-manieth step has its turn, which ones follows from `CHORUS_SEED`; with `CHORUS_EVERY_STEP=1` in the
+environment all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,9 @@ from tests.e2e.two_versions import (
     typed,
 )
 from tests.faults.figures import THOROUGH, Figures
+from tests.randomness import SEED
 
 EVERY = 1 if THOROUGH else 32
-TODAY = datetime.now(UTC).toordinal()
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +53,8 @@ def test_a_kill_before_every_step(story: tuple[str, ...], program: Program, in_m
         before = shutil.copytree(root, in_memory / f"before-{number}")
         steps = program.run(*shlex.split(command), home=site.home).steps
         begun = shutil.copytree(root, in_memory / f"after-{number}")
-        for step in steps_to_try(steps, every=EVERY, offset=TODAY):
-            for giving_back in {(step + TODAY) % 2 == 0} if EVERY > 1 else (False, True):
+        for step in steps_to_try(steps, every=EVERY, offset=SEED):
+            for giving_back in {(step + SEED) % 2 == 0} if EVERY > 1 else (False, True):
                 restore(root, before)
                 ended = program.run(*shlex.split(command), home=site.home, die_before=step)
                 if ended.exit_code == 0:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -272,7 +273,11 @@ class TestAlone:
         away = build(tmp_path / "away", {})
         site.source.rename(away / "data")
         script = dataclasses.replace(written, path=written.path.rename(away / "upload.sh"))
-        found = [each for each in script.environment["PATH"].split(os.pathsep) if "chorus" not in each]
+        found = [
+            each
+            for each in script.environment["PATH"].split(os.pathsep)
+            if shutil.which("chorus-upload", path=each) is None
+        ]
         return dataclasses.replace(script, environment={**script.environment, "PATH": os.pathsep.join(found)})
 
     @pytest.fixture

@@ -1,0 +1,24 @@
+"""The seed of all that tests draw: fixed, so that each run of them is the same one.
+
+`CHORUS_SEED` names another. `scripts/test --thorough` and `--faults` draw one and print it; where a test fails, that
+number in the environment repeats what it drew.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+_GIVEN = os.environ.get("CHORUS_SEED")
+
+SEED = int(_GIVEN or 0)
+
+settings.register_profile("fixed", derandomize=True)
+# The seed itself comes by pytest's option `--hypothesis-seed`, which scripts/test sets to CHORUS_SEED.
+settings.register_profile("drawn", print_blob=True)
+
+
+def load_profile() -> None:
+    """Set up Hypothesis; to be called before modules with properties are imported, whose settings build on it."""
+    settings.load_profile("drawn" if _GIVEN else "fixed")
