@@ -102,9 +102,9 @@ def test_a_copy_that_somebody_has_changed_is_not_copied(site: Site, container: C
 class TwinsOfAnySize(TwoHistories):
     """The histories of `test_model.py`, when the smallest files may have twins: all must end as well as without."""
 
-    def _upload(self, *, max_files: int | None, faults: list[Fault | None]) -> set[str]:
+    def _upload(self, *, max_files: int | None, faults: list[Fault | None], after: int | None = None) -> set[str]:
         with patch.object(planning, "TWIN_BYTES", 1):
-            return super()._upload(max_files=max_files, faults=faults)
+            return super()._upload(max_files=max_files, faults=faults, after=after)
 
 
 TwinsOfAnySize.TestCase.settings = settings(TwoHistories.TestCase.settings, max_examples=15)
