@@ -25,6 +25,8 @@ from chorus_upload.cli.limits import open_as_many_files_as_allowed
 from chorus_upload.cli.render.stream import Stream, make_tolerant
 from chorus_upload.errors import EXIT_OK, ChorusError, StoppedAtOnce
 
+_COMPLETE = "_CHORUS_UPLOAD_COMPLETE"
+
 app = make_group(
     "Keep a journal of research data, upload what is new, and prove that it arrived.",
     epilog=examples(
@@ -34,7 +36,9 @@ app = make_group(
         ("The common ways of working, and help on config.toml", "usage"),
         ("", "config-help"),
         ("Another configuration, and every event as a line of JSON", "-c /data/site.toml --json file upload"),
+        ("Complete commands and options by the tabulator key", "--install-completion"),
     ),
+    completion=True,
 )
 
 app.add_typer(journal.group)
@@ -130,6 +134,11 @@ def build_command() -> TyperGroup:
 def _run(invocation: Invocation, arguments: list[str]) -> int:
     # Not `command.main()`: it would turn an interruption, and a broken connection, into a bare exit code.
     command = build_command()
+    if asked := os.environ.get(_COMPLETE):
+        # A shell asks what may come next.
+        from typer.completion import shell_complete
+
+        return shell_complete(command, {"obj": invocation}, PROGRAM, _COMPLETE, asked)
     page = help_page(command, arguments)
     if page is not None:
         Stream(sys.stdout).line(page)
@@ -139,4 +148,7 @@ def _run(invocation: Invocation, arguments: list[str]) -> int:
             code = command.invoke(context)
     except typer.Exit as ending:
         return ending.exit_code
+    except SystemExit as ending:
+        # The options that set up completion end like this.
+        return int(ending.code or EXIT_OK)
     return EXIT_OK if code is None else int(code)
