@@ -1,6 +1,6 @@
 """An Azure emulator for the demonstration, kept running in the background until it is told to stop.
 
-    demo_azurite.py start DIR     starts it, makes the container; prints its account URL and a SAS of one day
+    demo_azurite.py start DIR     starts it, makes the container; prints its account URL and a SAS of thirty days
     demo_azurite.py list DIR      prints the names of what is in the container, as the emulator tells them
     demo_azurite.py stop DIR      stops the one that was started for DIR; nothing to do is no error
 
@@ -56,7 +56,7 @@ def start(home: Path) -> None:
             permission=ContainerSasPermissions(
                 read=True, add=True, create=True, write=True, delete=True, list=True, tag=True
             ),
-            expiry=datetime.now(UTC) + timedelta(days=1),
+            expiry=datetime.now(UTC) + timedelta(days=30),
         )
     )
 

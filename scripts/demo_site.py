@@ -25,9 +25,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pydicom
-import pydicom.data
-from pydicom.uid import generate_uid
+try:
+    import pydicom
+    import pydicom.data
+    from pydicom.uid import generate_uid
+except ImportError:
+    sys.exit("demo_site: needs pydicom, for its images. `scripts/environment demo` makes a .venv that has it.")
 
 SHIPPED = Path(pydicom.data.__file__).parent / "test_files"
 

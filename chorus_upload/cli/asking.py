@@ -14,7 +14,7 @@ from chorus_upload.errors import EXIT_OK, ConfigError
 def require_somebody(run: Invocation, told: str, *, hint: str) -> None:
     """Raise ConfigError with what would have been `told` where nobody can be asked."""
     if run.options.json or not sys.stdin.isatty():
-        raise ConfigError(told, hint=hint)
+        raise ConfigError(f"{told}; nothing was done, since nobody can be asked without a terminal", hint=hint)
 
 
 def require_agreement(run: Invocation, question: str) -> None:

@@ -8,13 +8,19 @@ from urllib.parse import unquote
 
 _MASK = "***"
 
+_UNMISTAKABLE = (
+    "x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|x-goog-credential|accountkey|"
+    "sharedaccesssignature|sharedaccesskey|access_token|refresh_token|client_secret"
+)
+_WORDS = "sig|signature|secret|password|passwd|pwd|token"
+
 _SHAPES = (
     # The value of a parameter that signs or names a secret, in URLs, connection strings and messages.
-    re.compile(
-        r"(?i)\b((?:sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|"
-        r"x-goog-credential|accountkey|sharedaccesssignature|sharedaccesskey|access_token|refresh_token|client_secret|"
-        r"secret|password|passwd|pwd|token)(?:=|%3d|['\"]?\s*:\s*['\"]?))[^\s&;,'\"<>)\]}]+"
-    ),
+    re.compile(rf"(?i)\b((?:{_UNMISTAKABLE}|{_WORDS})(?:=|%3d|['\"]\s*:\s*['\"]?))[^\s&;,'\"<>)\]}}]+"),
+    re.compile(rf"(?i)\b((?:{_UNMISTAKABLE})\s*:\s*)[^\s&;,'\"<>)\]}}]+"),
+    # After a word of the language, what looks like no word: "password: not accepted" and "/etc/passwd: no such file"
+    # are sentences.
+    re.compile(rf"(?i)(?<![\w./\\-])((?:{_WORDS})\s*:\s*)(?=\S*\d)[^\s&;,'\"<>)\]}}]{{8,}}"),
     re.compile(r"(?i)\b((?:bearer|sharedkey|aws4-hmac-sha256)\s+)[^\s'\"]+"),
     re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s@]+(?=@)"),
 )

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from chorus_upload.cli.render.pace import PaceMeter
+from chorus_upload.cli.render.progress import facts, measure, share
+from chorus_upload.events import UploadProgressed
 
 MIB = 1024**2
 
@@ -50,3 +52,14 @@ def test_bytes_that_are_taken_back_start_a_new_measurement() -> None:
     pace = meter.measure(2.0, files=0, files_total=1, bytes_done=0, bytes_total=200 * MIB)
 
     assert pace.bytes_per_second is None
+
+
+def test_small_files_move_the_bar_beside_a_large_one() -> None:
+    event = UploadProgressed(
+        files=50_000, files_total=100_001, bytes=50_000_000, bytes_total=10_100_000_000, current=()
+    )
+
+    assert share(event) == "36%"
+    meter = PaceMeter()
+    measure(meter, 0.0, UploadProgressed(0, 100_001, 0, 10_100_000_000, ()))
+    assert "5,000 files/s" in facts(event, measure(meter, 10.0, event))

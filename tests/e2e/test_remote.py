@@ -107,7 +107,8 @@ def test_delete(site: Site) -> None:
     before = central(site)
     # Nobody can be asked here.
     ran = site.run("remote", "delete", "notes/a.txt", exit_code=2)
-    assert "1 file, 1 B, are deleted" in ran.err
+    assert "1 file, 1 B, would be deleted permanently" in ran.err
+    assert "nothing was done, since nobody can be asked" in ran.err
     assert central(site) == before
     assert "-r takes" in site.run("remote", "delete", "--yes", "notes", exit_code=2).err
     site.run("remote", "delete", "--yes", "notes/a.txt")
@@ -142,7 +143,7 @@ def test_somebody_at_a_terminal_is_asked(tmp_path: Path, answer: str, is_gone: b
         os.close(outer)
         os.close(inner)
     assert done.returncode == 0
-    assert b"1 file, 1 B, are deleted" in done.stderr
+    assert b"1 file, 1 B, would be deleted permanently" in done.stderr
     assert b"Delete them? [y/N]" in done.stderr
     assert ("data/notes/a.txt" not in disk.objects()) is is_gone
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import csv
 import filecmp
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,14 @@ def test_omop_tables_tell_of_the_same_people_and_visits(site: Path) -> None:
         assert rows
         assert all(visits[row["visit_occurrence_id"]] == row["person_id"] for row in rows)
         assert len({row[f"{table}_id"] for row in rows}) == len(rows)
+
+
+def test_without_its_library_it_says_where_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "pydicom.py").write_text("raise ImportError\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    ran = subprocess.run(
+        [sys.executable, PROGRAM, str(tmp_path / "site")], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (ran.returncode, "scripts/environment demo" in ran.stderr, "Traceback" in ran.stderr) == (1, True, False)

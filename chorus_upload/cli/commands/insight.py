@@ -264,7 +264,11 @@ def prune(
         if dry_run or foreseen.dropped.is_nothing:
             _tell_pruned(run, foreseen)
             return EXIT_OK
-        require_somebody(run, "this drops detail for good", hint="'journal prune --yes' does it without a question")
+        require_somebody(
+            run,
+            "old versions would lose their detail permanently",
+            hint="'journal prune --yes' does it without a question",
+        )
         _tell_pruned(run, foreseen)
         require_agreement(run, "Drop it?")
     with run.session(context) as session:

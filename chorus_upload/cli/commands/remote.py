@@ -160,12 +160,13 @@ def delete(
     run = current(context)
     with stopped_by_signals() as stop, remote.central_store(run.settings, stop=stop) as store:
         doomed = remote.doomed(store, run.settings, paths, recursive=recursive, emit=run.emit)
-        told = f"{files_text(doomed.tally.files)}, {size(doomed.tally.bytes)}, are deleted from {store.url} for good"
+        what = f"{files_text(doomed.tally.files)}, {size(doomed.tally.bytes)},"
+        told = f"{what} would be deleted permanently from {store.url}"
         if not yes:
             require_somebody(run, told, hint="'remote delete --yes' does it without a question")
             for each in doomed.objects[:10]:
                 run.sink.log(each.key)
-            require_agreement(run, f"{told[0].upper()}{told[1:]}. Delete them?")
+            require_agreement(run, f"{told}. Delete them?")
         finished = remote.delete(store, run.settings, doomed, emit=run.emit, stop=stop)
     run.emit(finished)
     return EXIT_PARTIAL if finished.refused else EXIT_OK

@@ -14,10 +14,16 @@ _FILE_COST = 256 * 1024
 Without it, a million small files after a few large ones would be promised for the next minute."""
 
 
+def work(*, files: int, volume: int) -> int:
+    """Return what so many files with so many bytes cost together, in bytes."""
+    return volume + files * _FILE_COST
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What the last half minute says. Both are None until it says something."""
+    """What the last half minute says. All are None until it says something."""
 
+    files_per_second: float | None
     bytes_per_second: float | None
     seconds_left: float | None
 
@@ -25,6 +31,7 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at: float
+    files: int
     bytes: int
     work: int
 
@@ -37,7 +44,7 @@ class PaceMeter:
 
     def measure(self, now: float, *, files: int, files_total: int, bytes_done: int, bytes_total: int) -> Pace:
         """Take in where the work stands at `now` (monotonic seconds) and return the pace up to it."""
-        sample = _Sample(now, bytes_done, bytes_done + files * _FILE_COST)
+        sample = _Sample(now, files, bytes_done, work(files=files, volume=bytes_done))
         if self._samples and sample.work < self._samples[-1].work:
             # Bytes of a file that failed were taken back, or other work has begun.
             self._samples.clear()
@@ -48,10 +55,11 @@ class PaceMeter:
         first = self._samples[0]
         elapsed = now - first.at
         if elapsed < _SPACING_SECONDS:
-            return Pace(None, None)
-        work_left = (bytes_total - bytes_done) + (files_total - files) * _FILE_COST
+            return Pace(None, None, None)
+        work_left = work(files=files_total - files, volume=bytes_total - bytes_done)
         work_rate = (sample.work - first.work) / elapsed
         return Pace(
+            files_per_second=(sample.files - first.files) / elapsed,
             bytes_per_second=(sample.bytes - first.bytes) / elapsed,
             seconds_left=work_left / work_rate if work_rate > 0 else None,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeGuard
 
 from chorus_upload.cli.render.formats import count, counted, duration, percent, rate, size
-from chorus_upload.cli.render.pace import Pace, PaceMeter
+from chorus_upload.cli.render.pace import Pace, PaceMeter, work
 from chorus_upload.cli.render.sink import Progress, Style
 from chorus_upload.cli.render.text import printable
 from chorus_upload.events import DownloadProgressed, ReadProgressed, ScanProgressed, UploadProgressed, VerifyProgressed
@@ -104,7 +104,10 @@ def facts(event: Measured, pace: Pace | None) -> list[str]:
         f"{size(event.bytes)} of {size(event.bytes_total)}",
         share(event),
     ]
-    if pace is not None and pace.bytes_per_second is not None:
+    if pace is not None and pace.files_per_second is not None and pace.bytes_per_second is not None:
+        if work(files=event.files_total, volume=0) > event.bytes_total:
+            # Of small files, "40 KiB/s" would look like a fault.
+            known.append(f"{count(round(pace.files_per_second))} files/s")
         known.append(rate(pace.bytes_per_second))
     if pace is not None and pace.seconds_left is not None and event.files < event.files_total:
         known.append(f"{duration(pace.seconds_left)} left")
@@ -112,7 +115,13 @@ def facts(event: Measured, pace: Pace | None) -> list[str]:
 
 
 def share(event: Measured) -> str:
-    """Return how much is done, by bytes; by files where there are no bytes."""
-    if event.bytes_total:
-        return percent(event.bytes, event.bytes_total)
-    return percent(event.files, event.files_total)
+    """Return how much is done, files and bytes taken together."""
+    return percent(*done_of(event))
+
+
+def done_of(event: Measured) -> tuple[int, int]:
+    """Return how much is done, and of how much: many small files move it as well as one large one."""
+    return (
+        work(files=event.files, volume=event.bytes),
+        work(files=event.files_total, volume=event.bytes_total),
+    )

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from chorus_upload.cli.render.formats import counted
 from chorus_upload.cli.render.pace import PaceMeter
-from chorus_upload.cli.render.progress import Measured, describe, facts, is_measured, measure
+from chorus_upload.cli.render.progress import Measured, describe, done_of, facts, is_measured, measure
 from chorus_upload.cli.render.sink import Progress, Style
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Table, plain_table
@@ -100,7 +100,7 @@ class _View:
 
 
 def _bar(event: Measured, width: int, *, unicode: bool) -> Text:
-    done, total = (event.bytes, event.bytes_total) if event.bytes_total else (event.files, event.files_total)
+    done, total = done_of(event)
     cells = min(_BAR_WIDTH, width)
     filled = min(cells, cells * done // total) if total else cells
     # Two different characters: the bar has to be readable without colours, too.
