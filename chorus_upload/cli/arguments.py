@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chorus_upload.errors import ConfigError
+from chorus_upload.events import Emit, Level, Notice
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
@@ -37,18 +38,25 @@ def hoist_global_options(arguments: Sequence[str]) -> list[str]:
     return front + rest
 
 
-def chosen_modalities(settings: Settings, text: str | None) -> tuple[str, ...] | None:
+def chosen_modalities(settings: Settings, text: str | None, *, emit: Emit) -> tuple[str, ...] | None:
     """Return the configured names that `--modalities` asks for; None when it was not given.
 
-    Raises ConfigError for a name that is not configured: before a journal is taken, not after.
+    A name that is not configured is left out with a warning: one line of cron may serve several sites. Raises
+    ConfigError when none is left: before a journal is taken, not after.
     """
     if text is None:
         return None
     from chorus_upload.operations.selecting import selected_modalities
 
     names = tuple(name.strip() for name in text.split(",") if name.strip())
+    configured = f"Configured are: {', '.join(settings.modalities)}."
     if not names:
-        raise ConfigError("--modalities names none", hint=f"Configured are: {', '.join(settings.modalities)}.")
+        raise ConfigError("--modalities names none", hint=configured)
+    known = {name.casefold() for name in settings.modalities}
+    unknown = tuple(name for name in dict.fromkeys(names) if name.casefold() not in known)
+    if unknown and len(unknown) < len(dict.fromkeys(names)):
+        emit(Notice(f"unknown modality, left out: {', '.join(unknown)}. {configured}", Level.WARNING))
+        names = tuple(name for name in names if name not in unknown)
     return selected_modalities(settings, names)
 
 

@@ -13,7 +13,8 @@ Modalities = Annotated[
         "--modalities",
         "--modality",
         metavar="A,B",
-        help="Only these modalities, separated by commas. Default: all configured ones.",
+        help="Only these modalities, separated by commas. Default: all configured ones. One that is not configured is"
+        " left out with a warning.",
     ),
 ]
 

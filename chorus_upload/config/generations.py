@@ -18,6 +18,8 @@ from chorus_upload.config.keys import (
     BANDWIDTH,
     CONTAINERS,
     CREDENTIALS,
+    IDLE_KEYS,
+    MODE,
     NAMES,
     PROXY,
     SWITCH,
@@ -27,10 +29,11 @@ from chorus_upload.config.keys import (
     Section,
     Value,
     choice,
+    idle_proxy,
     in_place,
 )
 from chorus_upload.config.settings import BackupCount, Overwrite, PageSize, Seconds, Share, ThreadCount, UploadMethod
-from chorus_upload.model import FingerprintTime, JournalingMode
+from chorus_upload.model import FingerprintTime
 
 # Slots that are no places in `Settings`: what modalities without a path of their own inherit, and what is
 # accepted because sites have it, but decides nothing any more.
@@ -39,12 +42,11 @@ CENTRAL_UPLOAD_METHOD = "central.upload_method"
 JOURNAL_UPLOAD_METHOD = "journal.upload_method"
 FOLLOW_LINKS = "follow_links"
 
-_MODE = choice(JournalingMode)
 _METHOD = choice(UploadMethod)
 
 
 def _credentials_of(section: str, place: str) -> Section:
-    keys = (*in_place(CREDENTIALS, place), *in_place(CONTAINERS, place, current=False))
+    keys = (*in_place(CREDENTIALS, place), *in_place(CONTAINERS, place, current=False), idle_proxy(place))
     return Section(f"{section}.auth", f"The credentials for the path of `[{section}]`.", keys)
 
 
@@ -52,6 +54,7 @@ def _inline(place: str, *, containers_are_current: bool = False) -> tuple[Key, .
     return (
         *in_place(CONTAINERS, place, current=containers_are_current),
         *in_place(CREDENTIALS, place, current=False),
+        idle_proxy(place),
     )
 
 
@@ -152,8 +155,9 @@ _CONFIGURATION = Section(
             "false",
             default="`false`",
         ),
-        Key("journaling_mode", "mode", _MODE, "As in `[journal]`.", '"full"', current=False),
+        Key("journaling_mode", "mode", MODE, "As in `[journal]`.", '"full"', current=False),
         Key("upload_method", "upload_method", _METHOD, "As in `[central_path]`.", '"builtin"', current=False),
+        *IDLE_KEYS,
     ),
 )
 
@@ -165,11 +169,12 @@ _JOURNAL = (
             Key(
                 "journaling_mode",
                 "mode",
-                _MODE,
-                "Whether the source holds everything (`full`: what is missing there counts as deleted) or only what"
-                " is new since the last time (`append`: nothing is deleted by being absent).",
+                MODE,
+                "Whether the source holds everything (`full`: a file that is missing there counts as deleted, and is"
+                " retired in the journal) or only what is new since the last time (`append`: a missing file stays in"
+                " the journal). Always write it: without it every command warns.",
                 '"full"',
-                default='`"full"`',
+                default='`"append"`, as in the older tool',
             ),
             Key(
                 "backups",
@@ -270,7 +275,8 @@ _CENTRAL = (
                 "upload_method",
                 CENTRAL_UPLOAD_METHOD,
                 _METHOD,
-                "Who sends the files: this program, or the Azure tool that generated scripts call.",
+                "Accepted, and not followed: `file upload` always sends the files itself. With `azcli` or `azcopy` it"
+                " says which command writes the script that sends them with that tool.",
                 '"builtin"',
                 default='`"builtin"`',
             ),

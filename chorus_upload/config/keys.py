@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, StringConstrain
 from chorus_upload.config.accounts import split_address
 from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.config.settings import NO_PROXY, AuthMode
+from chorus_upload.model import JournalingMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,13 @@ TIER = Value(
     ],
     "one of " + ", ".join(f'"{tier}"' for tier in _TIERS),
     _TIERS,
+)
+# In the autumn of 2024 "full" was spelled "snapshot".
+MODE = replace(
+    choice(JournalingMode),
+    annotation=Annotated[
+        JournalingMode, BeforeValidator(lambda value: JournalingMode.FULL if value == "snapshot" else value)
+    ],
 )
 BANDWIDTH = Value(_Text, 'a rate, "10 MiB/s", or a timetable of rates', parse=BandwidthLimit.parse)
 PROXY = Value(
@@ -318,3 +326,46 @@ CREDENTIALS = (
         variables=("STORAGE_EMULATOR_HOST",),
     ),
 )
+
+IDLE = ".idle."
+"""In the slots of keys that older files have and that never did anything; loading warns of each."""
+
+
+def _idle(name: str, value: Value, example: str, *, text: str) -> Key:
+    return Key(name, f"configuration{IDLE}{name}", value, text, example, current=False)
+
+
+IDLE_PROXY = _idle(
+    "azure_storage_proxy_url",
+    TEXT,
+    '"https://upload.example.org"',
+    text="Without effect: where the account has a host of its own, write it as `azure_account_url`, beside"
+    " `azure_account_name`.",
+)
+"""It was written in `[configuration]`, and beside credentials."""
+
+IDLE_KEYS = (
+    _idle("profile", SWITCH, "false", text="Without effect: the program measures nothing of itself."),
+    _idle(
+        "patient_first",
+        SWITCH,
+        "true",
+        text="Without effect: the order of the directories in the central store is `patient_first` in"
+        " `[central_path]`, which is true when it is left out.",
+    ),
+    _idle(
+        "auth_mode",
+        choice(AuthMode),
+        '"login"',
+        text="Without effect: write it into the `.auth` section of each path.",
+    ),
+    IDLE_PROXY,
+)
+"""Those of `[configuration]`."""
+
+IDLE_TEXTS = {key.name: key.text for key in IDLE_KEYS}
+
+
+def idle_proxy(place: str) -> Key:
+    """`IDLE_PROXY` beside the credentials of a place."""
+    return replace(IDLE_PROXY, slot=f"{place}{IDLE}{IDLE_PROXY.name}")

@@ -20,7 +20,7 @@ from chorus_upload.config.generations import (
     JOURNAL_UPLOAD_METHOD,
     find_section,
 )
-from chorus_upload.config.keys import CONTAINER_KEYS
+from chorus_upload.config.keys import CONTAINER_KEYS, IDLE, IDLE_TEXTS
 from chorus_upload.config.local_paths import check_length, expanded
 from chorus_upload.config.modalities import choose_modalities
 from chorus_upload.config.overrides import overrides_for, warn_of_unknown
@@ -84,17 +84,16 @@ class _Loader:
         """The settings; after complaints, with stand-ins for what could not be understood."""
         modalities = self._modalities()
         journal = self._journal()
+        self._warn_of_missing_mode()
         central = self._central()
         sites = {modality: self._site(modality) for modality in modalities}
+        method = self._take(CENTRAL_UPLOAD_METHOD, "upload_method") or self._take("upload_method")
+        self._warn_of_script_method(method)
         self._warn_of_methods()
+        self._warn_of_idle_keys()
         self._warn_of_open_permissions()
         warn_of_unknown(self.environ, modalities, self.complaints)
         values = {slot: self._take(slot) for slot in _PLAIN_SLOTS if slot in self.entries}
-        method = self._take(CENTRAL_UPLOAD_METHOD, "upload_method") or self._take("upload_method")
-        if method not in (None, UploadMethod.BUILTIN):
-            self.complaints.warning(
-                "upload_method", "without effect in this version: `file upload` sends the files itself"
-            )
         return Settings(
             file=self.complaints.file,
             modalities=modalities,
@@ -146,7 +145,12 @@ class _Loader:
         except ValueError:
             self.complaints.error(f"{where} path", f"{cloud} must name the journal file, as {cloud}/journal.db does")
         if cloud.is_local and cloud.local_path.resolve() == local.resolve():
-            self.complaints.error(f"{where} path", "the cloud journal and the local journal are the same file")
+            local = local.with_name(f"{local.name}.local")
+            self.complaints.warning(
+                f"{where} path",
+                f"is the local journal, too, so the journal is on this machine only. Commands work on {local}. Keep a"
+                " copy of the journal elsewhere",
+            )
         values = {"backups": self._take("journal.backups")} if "journal.backups" in self.entries else {}
         return JournalSettings(local_path=local, cloud=cloud, **values)
 
@@ -263,6 +267,30 @@ class _Loader:
 
     def _has_place(self, slot: str) -> bool:
         return f"{slot}.path" in self.entries or any(name.startswith(f"{slot}.container.") for name in self.entries)
+
+    def _warn_of_missing_mode(self) -> None:
+        # What sites rely on: the older tool takes it for "append", and "full" would retire what a delivery lacks.
+        if "mode" not in self.entries:
+            self.complaints.warning(
+                "[journal] journaling_mode",
+                'is missing, and taken for "append": a file that is missing in the source stays in the journal. Write'
+                ' "append" to keep it so, or "full" if the source always holds everything: then a missing file counts'
+                " as deleted, and is retired",
+            )
+
+    def _warn_of_idle_keys(self) -> None:
+        for slot, entry in self.entries.items():
+            if IDLE in slot:
+                text = IDLE_TEXTS[slot.rpartition(".")[2]]
+                self.complaints.warning(entry.origin, text[0].lower() + text[1:].rstrip("."))
+
+    def _warn_of_script_method(self, method: UploadMethod | None) -> None:
+        if method not in (None, UploadMethod.BUILTIN):
+            self.complaints.warning(
+                self.origins["upload_method"],
+                f'"{method}" is not followed: `file upload` sends the files itself. A script that sends them with that'
+                f" tool is written by: chorus-upload file list --output-type {method} --output-file upload.sh, or .bat",
+            )
 
     def _warn_of_methods(self) -> None:
         entry = self.entries.get(JOURNAL_UPLOAD_METHOD)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from chorus_upload.config.generations import SECTIONS
-from chorus_upload.config.keys import CREDENTIALS, Key
+from chorus_upload.config.keys import CREDENTIALS, IDLE_PROXY, Key
 from chorus_upload.config.overrides import variable_for
 
 _INTRODUCTION = """\
@@ -144,7 +144,8 @@ A file goes to `<version>/<patient>/<Modality>/<filepath>` below the central pat
 """
 
 _OLDER = """\
-Files for earlier releases load unchanged. These keys and places are read, and mean the same as the ones above:
+Files for earlier releases load unchanged. These keys and places are read. They mean the same as the ones above, or
+are without effect, and then each is warned of:
 """
 
 
@@ -209,15 +210,23 @@ def _older() -> Iterator[str]:
         if moved:
             names = "; ".join(f"`{key.name}` ({_as_phrase(key.text)})" for key in moved)
             yield f"- in `[{_written(section.name)}]`: {names}"
-    inline = [section for section in SECTIONS if section.find("auth_mode") and not section.name.endswith(".auth")]
+    inline = [
+        section for section in SECTIONS if section.find("azure_account_name") and not section.name.endswith(".auth")
+    ]
     names = ", ".join(f"`[{_written(section.name)}]`" for section in inline)
     yield f"- in {names}: the credentials of the path, and its container"
-    aliases = "; ".join(f"`{key.name}` ({_as_phrase(key.text)})" for key in CREDENTIALS if not key.current)
-    yield f"- wherever credentials are: {aliases}"
+    keys = [key for key in CREDENTIALS if not key.current] + [IDLE_PROXY]
+    aliases = "; ".join(f"`{key.name}` ({_as_phrase(key.text)})" for key in keys)
+    yield f"- wherever credentials are, and the last in `[configuration]`, too: {aliases}"
+    yield '- as `journaling_mode`: `"snapshot"` (another spelling of `"full"`)'
+    yield (
+        "- as the path of the cloud journal: the local journal itself, for a journal that is on this machine only."
+        " Commands work on a file that is called the same with `.local` behind it, and warn"
+    )
 
 
 def _is_for_access(key: Key) -> bool:
-    return ".auth." in key.slot or ".container." in key.slot
+    return ".auth." in key.slot or ".container." in key.slot or key.name == IDLE_PROXY.name
 
 
 def _as_phrase(text: str) -> str:

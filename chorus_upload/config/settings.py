@@ -248,7 +248,7 @@ class Settings(_Frozen):
     """Everything that `config.toml` and the environment say, with the defaults for what they do not say."""
 
     file: Path
-    mode: JournalingMode = JournalingMode.FULL
+    mode: JournalingMode = JournalingMode.APPEND
     modalities: tuple[str, ...]
     journal: JournalSettings
     central: CentralSettings

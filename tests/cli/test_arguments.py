@@ -9,6 +9,7 @@ import pytest
 
 from chorus_upload.cli.arguments import chosen_modalities, chosen_paths, hoist_global_options, parse_file_list
 from chorus_upload.errors import ConfigError
+from chorus_upload.events import Event, Level, Notice
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
@@ -38,15 +39,26 @@ def test_global_options_may_stand_after_the_command(typed: str, read: str) -> No
 
 
 def test_modalities_are_found_in_any_case_and_once() -> None:
-    assert chosen_modalities(SETTINGS, None) is None
-    assert chosen_modalities(SETTINGS, "images, OMOP,Images,") == ("Images", "OMOP")
+    told: list[Event] = []
+    assert chosen_modalities(SETTINGS, None, emit=told.append) is None
+    assert chosen_modalities(SETTINGS, "images, OMOP,Images,", emit=told.append) == ("Images", "OMOP")
+    assert told == []
 
 
-@pytest.mark.parametrize(("typed", "problem"), [("OMOP,Imgs", "Imgs"), (" , ", "names none")])
-def test_an_unknown_modality_is_answered_with_the_known_ones(typed: str, problem: str) -> None:
+def test_an_unknown_modality_is_left_out_with_a_warning() -> None:
+    told: list[Event] = []
+    assert chosen_modalities(SETTINGS, "Foo,omop, Bar,Foo", emit=told.append) == ("OMOP",)
+    text = "unknown modality, left out: Foo, Bar. Configured are: OMOP, Images, Metadata."
+    assert told == [Notice(text, Level.WARNING)]
+
+
+@pytest.mark.parametrize(("typed", "problem"), [("Imgs,Foo", "Imgs, Foo"), (" , ", "names none")])
+def test_where_none_is_known_it_is_answered_with_the_known_ones(typed: str, problem: str) -> None:
+    told: list[Event] = []
     with pytest.raises(ConfigError, match=problem) as caught:
-        chosen_modalities(SETTINGS, typed)
+        chosen_modalities(SETTINGS, typed, emit=told.append)
 
+    assert told == []
     assert caught.value.hint == "Configured are: OMOP, Images, Metadata."
 
 

@@ -103,6 +103,65 @@ def test_a_first_submission(site: Site) -> None:
     assert "file upload" in history.out
 
 
+def test_without_a_journaling_mode_no_missing_file_is_retired(site: Site) -> None:
+    configuration = site.root / "config.toml"
+    configuration.write_text(configuration.read_text().replace('journaling_mode = "full"\n', ""), encoding="utf-8")
+    site.type("journal", "update", "--version", "v1")
+    (site.root / "site/1001/Images/scan.dcm").unlink()
+    site.write("1003/Images/new.dcm", "new")
+
+    updated = site.type("journal", "update", "--version", "v2", "--confirm-deletions")
+
+    assert updated.code == 0
+    assert updated.out.startswith("Version v2 (append mode)\n")
+    assert '[journal] journaling_mode: is missing, and taken for "append"' in updated.err
+    assert "1001/Images/scan.dcm" in site.type("file", "list").out
+
+
+def test_an_unknown_modality_beside_a_known_one_stops_no_command(site: Site) -> None:
+    """Lines of cron rely on it."""
+    for command in ("journal update", "journal list", "file list", "file upload", "file verify"):
+        ended = site.type(*command.split(), "--modalities", "OMOP,Foo")
+        assert ended.code == 0, ended
+        assert "unknown modality, left out: Foo. Configured are: OMOP, Images, Waveforms, Metadata." in ended.err
+    assert [path.name for path in (site.root / "central").glob("*/OMOP/*")] == ["person.csv"]
+    assert not list((site.root / "central").glob("*/1001"))
+    refused = site.type("file", "upload", "--modalities", "Foo")
+    assert refused.code == 2
+    assert "unknown modality: Foo" in refused.err
+
+
+def test_a_journal_that_is_on_this_machine_only(site: Site) -> None:
+    """As templates of 2024 have it: both paths of the journal are one file. It is the truth, and never worked on."""
+    (site.root / "config.toml").write_text(
+        f"""
+[configuration]
+journaling_mode = "full"
+[journal]
+path = "journal.db"
+local_path = "journal.db"
+[central_path]
+path = "{site.root.as_posix()}/central"
+[site_path.default]
+path = "{site.root.as_posix()}/site"
+""",
+        encoding="utf-8",
+    )
+    updated = site.type("journal", "update", "--version", "v1")
+    assert updated.code == 0
+    assert "the journal is on this machine only. Commands work on journal.db.local." in updated.err
+    assert site.type("file", "upload").code == 0
+    site.type("journal", "checkout")
+    assert (site.root / "journal.db.locked").exists()
+    site.type("journal", "checkin")
+    assert not (site.root / "journal.db.locked").exists()
+
+    # Without the copy that was worked on, nothing is missing.
+    (site.root / "journal.db.local").unlink()
+    assert site.type("file", "verify").code == 0
+    assert site.type("file", "list").out == ""
+
+
 def test_every_event_of_an_upload_as_json(site: Site) -> None:
     updated = site.type("--json", "journal", "update")
     uploaded = site.type("file", "upload", "--json")

@@ -15,6 +15,7 @@ Load = Callable[..., Settings]
 
 MINIMAL = """
 [journal]
+journaling_mode = "full"
 path = "/journal/journal.db"
 [central_path]
 path = "/central"

@@ -103,7 +103,8 @@ omop_per_patient = true
 
 
 def _meaning(settings: Settings) -> Settings:
-    return settings.model_copy(update={"origins": {}})
+    # Both name the section that something stands in, and that is another one.
+    return settings.model_copy(update={"origins": {}, "warnings": ()})
 
 
 def test_a_file_of_2025_and_one_of_2026_mean_the_same(load_text: Load) -> None:
@@ -159,7 +160,7 @@ def test_what_every_generation_comes_to(load_text: Load, text: str) -> None:
 
 def test_what_a_short_file_leaves_to_the_program(load_text: Load) -> None:
     settings = load_text(MINIMAL)
-    assert settings.mode is JournalingMode.FULL
+    assert settings.warnings == ()
     assert settings.upload_method is UploadMethod.BUILTIN
     assert settings.modalities == ("OMOP", "Images", "Waveforms", "Metadata")
     assert settings.journal.local_path == Path("journal.db")
@@ -169,6 +170,25 @@ def test_what_a_short_file_leaves_to_the_program(load_text: Load) -> None:
     assert not settings.accept_size_evidence
     assert set(settings.sites) == set(settings.modalities)
     assert not settings.sites["Images"].follow_links
+
+
+WITHOUT_MODE = MINIMAL.replace('journaling_mode = "full"\n', "")
+
+
+def test_without_a_mode_nothing_counts_as_deleted_and_the_key_is_asked_for(load_text: Load) -> None:
+    settings = load_text(WITHOUT_MODE)
+    assert settings.mode is JournalingMode.APPEND
+    (warning,) = settings.warnings
+    for said in (
+        '[journal] journaling_mode: is missing, and taken for "append"',
+        "a file that is missing in the source stays in the journal",
+        '"full" if the source always holds everything',
+        "a missing file counts as deleted",
+    ):
+        assert said in warning
+    for written, mode in (("append", JournalingMode.APPEND), ("full", JournalingMode.FULL)):
+        settings = load_text(f'[configuration]\njournaling_mode = "{written}"\n{WITHOUT_MODE}')
+        assert (settings.mode, settings.warnings) == (mode, ())
 
 
 def test_the_keys_of_the_program_itself(load_text: Load) -> None:
@@ -310,4 +330,4 @@ def test_versioned_without_a_version_in_the_pattern_is_mentioned(load_text: Load
 
 def test_azcli_for_the_journal_is_mentioned(load_text: Load) -> None:
     settings = load_text(OF_2024.replace('upload_method = "builtin"', 'upload_method = "azcli"'))
-    assert "[journal] upload_method: without effect" in settings.warnings[0]
+    assert any("[journal] upload_method: without effect" in warning for warning in settings.warnings)

@@ -82,7 +82,6 @@ def test_all_mistakes_are_named_at_once(load_text: Load) -> None:
         ("[site_path.OMOP]\npattern = 'OMOP/{file}'\n", "{file} at character 6 is not a known field"),
         ("[site_path.OMOP]\nversioned = 'maybe'\n", 'versioned: must be true or false, not "maybe"'),
         ('[journal.local]\npath = "az://c/j.db"\n', "[journal.local] path: must be a file on this machine"),
-        ('[journal.local]\npath = "/journal/journal.db"\n', "the cloud journal and the local journal are the same"),
         ('[journal.source]\npath = "/other/journal.db"\n', "contradicts"),
         ('[configuration]\nbandwith_limit = "2M"\n', "bandwith_limit: unknown key; did you mean bandwidth_limit?"),
         ('[configuration]\nca_bundel = "x"\n', "ca_bundel: unknown key; did you mean ca_bundle?"),
@@ -176,7 +175,7 @@ def test_full_and_append_at_once(load_text: Load) -> None:
     ):
         load_text(
             '[configuration]\njournaling_mode = "full"\n'
-            + MINIMAL.replace("[journal]", '[journal]\njournaling_mode = "append"')
+            + MINIMAL.replace('journaling_mode = "full"', 'journaling_mode = "append"')
         )
 
 

@@ -47,7 +47,7 @@ def test_masked_settings_and_where_they_come_from(load_text: Load) -> None:
     )
     shown: dict[str, Any] = masked(settings)
     assert shown["num_threads"] == 4
-    assert shown["mode"] == "full"
+    assert shown["mode"] == "append"
     assert shown["central"]["location"]["auth"]["azure_sas_token"] == "***"
     assert shown["sites"]["OMOP"]["location"] == {"path": "/data", "auth": {}}
     origins = shown["origins"]

@@ -27,6 +27,8 @@ class Machine:
         """Make the configuration and the empty directories."""
         build(self.root, {"cloud/journal": Directory(), f"cloud/{CENTRAL}": Directory(), "source": Directory()})
         (self.root / "config.toml").write_text(f"""
+[journal]
+journaling_mode = "full"
 [journal.local]
 path = "{self.local}"
 [journal.source]

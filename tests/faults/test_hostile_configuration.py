@@ -164,6 +164,8 @@ def test_what_is_no_label_and_no_modality_on_the_command_line(tmp_path: Path, fi
     (tmp_path / "source/1001/Images/scan.dcm").write_bytes(b"scan")
     (tmp_path / "config.toml").write_text(
         f"""
+[journal]
+journaling_mode = "full"
 [journal.local]
 path = "{tmp_path}/journal.db"
 [journal.source]

@@ -137,6 +137,8 @@ def test_keys_that_lead_elsewhere_in_a_source(tmp_path: Path, bucket: Bucket, fi
 [configuration]
 supported_modalities = "Images"
 retry_seconds = 0
+[journal]
+journaling_mode = "full"
 [journal.local]
 path = "{tmp_path}/home/journal.db"
 [journal.source]

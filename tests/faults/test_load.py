@@ -119,6 +119,8 @@ def discarding_site(tmp_path: Path, *, threads: int, delay: float = 0.0) -> Iter
 num_threads = {threads}
 retry_seconds = 30
 fingerprint = "on-upload"
+[journal]
+journaling_mode = "full"
 [journal.local]
 path = "{site.journal}"
 [journal.source]

@@ -59,6 +59,8 @@ def settled(tmp_path: Path, cloud: End, source: str, bundle: Path | None) -> Sit
 [configuration]
 retry_seconds = 600
 {trusted}
+[journal]
+journaling_mode = "full"
 [journal.local]
 path = "{site.journal}"
 {cloud.config}

@@ -68,7 +68,7 @@ def download(
     run = current(context)
     request = DownloadRequest(
         version=version,
-        modalities=chosen_modalities(run.settings, modalities),
+        modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
         patients=tuple(patients) if patients else None,
         to=to,
         overwrite=overwrite,

@@ -101,7 +101,7 @@ def list_(  # noqa: PLR0913 - each is an option
     from chorus_upload.operations.listing import list_files
 
     run = current(context)
-    chosen = chosen_modalities(run.settings, modalities)
+    chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
     if output_type is not OutputType.LIST:
         options = ScriptOptions(output_file, output_type.value, shell, standalone, version, chosen, max_num_files)
         if uploaded or null:
@@ -178,7 +178,7 @@ def upload(
     run = current(context)
     request = UploadRequest(
         version=version,
-        modalities=chosen_modalities(run.settings, modalities),
+        modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
         max_files=max_num_files,
         dry_run=dry_run,
     )

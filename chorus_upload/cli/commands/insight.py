@@ -113,7 +113,7 @@ def diff(
     from chorus_upload.operations.insight import DiffFinished, compared_versions, differences
 
     run = current(context)
-    chosen = chosen_modalities(run.settings, modalities)
+    chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
     if output_file is not None:
         _require_format(output_file)
     with (

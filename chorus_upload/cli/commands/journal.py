@@ -79,7 +79,7 @@ def update(
     request = UpdateRequest(
         version=version,
         amend=amend,
-        modalities=chosen_modalities(run.settings, modalities),
+        modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
         confirm_deletions=confirm_deletions,
         list_outside=list_outside,
     )
@@ -113,7 +113,7 @@ def list_(
     from chorus_upload.operations.listing import list_versions
 
     run = current(context)
-    chosen = chosen_modalities(run.settings, modalities)
+    chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
     with reading(run, context, local_journal) as session:
         journal = session.journal
         rows = list_versions(journal, run.settings, version=version, modalities=chosen)

@@ -77,7 +77,7 @@ def verify(
     part = _chosen_part(sample, seed)
     run = current(context)
     request = VerifyRequest(
-        version=version, modalities=chosen_modalities(run.settings, modalities), deep=deep, sample=part
+        version=version, modalities=chosen_modalities(run.settings, modalities, emit=run.emit), deep=deep, sample=part
     )
     with ExitStack() as opened:
         note = None if report is None else opened.enter_context(report_to(report))
