@@ -80,6 +80,17 @@ _RULES = (
         """,
     ),
     _Rule(
+        "renamed-from-later",
+        "{} is said to be renamed from {}, which came into the journal {}",
+        f"""
+        SELECT {_PATH}, former.path, iif(f.id = former.id, 'as the same row', 'after it') FROM file f
+        JOIN directory k ON k.id = f.directory_id
+        JOIN (SELECT f.id, {_PATH} AS path FROM file f JOIN directory k ON k.id = f.directory_id) former
+            ON former.id = f.renamed_from
+        WHERE f.renamed_from >= f.id
+        """,
+    ),
+    _Rule(
         "renamed-twice",
         "{} is said to have been renamed {} times at once",
         f"""

@@ -78,7 +78,8 @@ _SAME_AFTER_ALL = """
         WHERE e.size = l.size AND coalesce(e.fingerprint = l.fingerprint, e.md5 = l.md5))
 """
 
-# A file may have been renamed several times in between.
+# A file may have been renamed several times in between. UNION, and not UNION ALL: it ends where the names of a damaged
+# journal lead in a circle.
 _RENAMED = (
     "CREATE INDEX temp.pair_earlier ON pair (earlier)",
     "CREATE INDEX temp.pair_later ON pair (later)",
@@ -86,7 +87,7 @@ _RENAMED = (
     WITH RECURSIVE former (later, file_id) AS (
         SELECT p.later, f.renamed_from FROM pair p JOIN file f ON f.id = p.later
         WHERE p.earlier IS NULL AND f.renamed_from IS NOT NULL
-        UNION ALL
+        UNION
         SELECT o.later, f.renamed_from FROM former o JOIN file f ON f.id = o.file_id WHERE f.renamed_from IS NOT NULL
     )
     UPDATE pair SET earlier = o.file_id

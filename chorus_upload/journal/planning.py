@@ -52,11 +52,11 @@ _SAME_CONTENT = text(f"""
     FROM grouped g WHERE g.place = planned.id AND g.first <> g.file_id
 """)
 
-# A file that was renamed twice has its object under its first name.
+# A file that was renamed twice has its object under its first name. UNION: see `comparing`.
 _RENAMED = text(f"""
     WITH RECURSIVE former (place, file_id) AS (
         SELECT id, renamed_from FROM planned WHERE renamed_from IS NOT NULL
-        UNION ALL
+        UNION
         SELECT o.place, f.renamed_from
         FROM former o JOIN file f ON f.id = o.file_id WHERE f.renamed_from IS NOT NULL
     ), delivered AS (
