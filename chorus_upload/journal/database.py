@@ -72,6 +72,8 @@ def translate(cause: BaseException | None, path: Path) -> ChorusError:
         )
     if code.startswith("SQLITE_CANTOPEN") and (exhausted := _exhausted()):
         return exhausted
+    if code == "SQLITE_READONLY_ROLLBACK":
+        return not_finished(path, f"{path.name}-journal")
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR")):
         return JournalError(
             f"the journal {path} cannot be written or read ({cause})", hint="Check the directory and its permissions."
@@ -81,6 +83,15 @@ def translate(cause: BaseException | None, path: Path) -> ChorusError:
             f"the journal {path} refused a change that would break its rules ({cause})", hint=DAMAGED_HINT
         )
     return JournalError(f"the journal {path} cannot be used ({cause})", hint=DAMAGED_HINT)
+
+
+def not_finished(path: Path, companion: str) -> JournalError:
+    """The error for a journal beside which a transaction that never ended has left a file of SQLite's."""
+    return JournalError(
+        f"{path} is not finished: {companion} belongs to it",
+        hint=f"Open it once with the program that wrote it, or with sqlite3, so that SQLite finishes it; then repeat"
+        f" the command. Neither remove {companion} nor move one without the other.",
+    )
 
 
 def _exhausted() -> OutOfResources | None:

@@ -35,7 +35,7 @@ from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.keeping import Keeper
-from chorus_upload.operations.local_files import fetch, read_claim, scratch_directory
+from chorus_upload.operations.local_files import fetch_journal, read_claim, require_finished_at, scratch_directory
 from chorus_upload.operations.lock import Lock
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
@@ -119,7 +119,7 @@ def _reading(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -
             raise JournalNotCheckedOut(
                 f"there is no journal at {settings.journal.cloud} yet", hint="`journal update` makes the first one."
             )
-        fetch(store, settings.journal.cloud_name, copy)
+        fetch_journal(store, settings.journal.cloud, copy)
         Journal.examine(copy, known_as=destination_url(settings.journal.cloud), with_values=False)
         with Journal.open(copy, read_only=True) as journal:
             yield journal
@@ -246,7 +246,8 @@ def unlock(settings: Settings, *, emit: Emit, shown: Lock | None = None) -> None
         if held.of_older_tool and store.stat(name) is None:
             with scratch_directory() as directory:
                 copy = directory / "journal.db"
-                fetch(store, lock.lock_key(name), copy)
+                require_finished_at(settings.journal.cloud)
+                fetch_journal(store, settings.journal.cloud, copy, name=lock.lock_key(name))
                 if copy.read_bytes()[: len(lock.SQLITE_MAGIC)] == lock.SQLITE_MAGIC:
                     publish(store, name, copy, create_only=True)
                     emit(Notice(f"restored {settings.journal.cloud} from its lock"))

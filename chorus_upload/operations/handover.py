@@ -42,9 +42,10 @@ from chorus_upload.operations.local_files import (
     clear,
     discard,
     drop_claim,
-    fetch,
+    fetch_journal,
     move_aside,
     read_claim,
+    require_finished_at,
     take_place,
     write_claim,
 )
@@ -203,6 +204,7 @@ class Handover:
         Raises CheckinConflict when the cloud has gone on without this journal.
         """
         state = self.require_lock(journal, state)
+        require_finished_at(self.settings.journal.cloud)
         copy, replaced = beside(journal.path, "offered"), False
         try:
             discard(copy)
@@ -259,6 +261,7 @@ class Handover:
         self, local: Path, hold: WriterLock, held: Lock, *, state: Custody | None, past: Trace | None, implicit: bool
     ) -> tuple[Journal, bool]:
         """Have the cloud journal as the local file, checked out; gives it, and whether it is a new one."""
+        require_finished_at(self.settings.journal.cloud)
         found = self.store.stat(self.name)
         etag = found.etag if found else None
         lock.note_journal(self.store, self.name, held, journal_etag=etag)
@@ -288,7 +291,7 @@ class Handover:
             if etag is None:
                 journal = Journal.create(fetched, hold=hold)
             else:
-                if fetch(self.store, self.name, fetched).etag != etag:
+                if fetch_journal(self.store, self.settings.journal.cloud, fetched).etag != etag:
                     # By its etag we shall know at the check-in whether the cloud has gone on without us.
                     raise TransientError(f"{self.cloud} was another one a moment ago", hint="Repeat the command.")
                 Journal.examine(fetched, known_as=self.cloud)

@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from chorus_upload.config.settings import Location
 from chorus_upload.errors import JournalError, OutOfResources
-from chorus_upload.journal.database import private_file
+from chorus_upload.journal.database import not_finished, private_file
 from chorus_upload.storage.durable import sync_directory
 from chorus_upload.storage.store import Store, StoredObject
 from chorus_upload.storage.temporary import temporary_directory
@@ -19,6 +20,9 @@ from chorus_upload.transfer.evidence import read_surely
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite may have beside the file: part of it, or nothing at all without it."""
+
+_UNFINISHED = ("-journal", "-wal")
+"""Those that hold what the file itself does not: while one of them has content, the file is only a part."""
 
 _WORKING = ("fetched", "offered", "manifest", "copy")
 """What belongs to a command that has the local journal to itself."""
@@ -57,6 +61,66 @@ def fetch(store: Store, name: str, target: Path) -> StoredObject:
     except OSError as error:
         target.unlink(missing_ok=True)
         raise JournalError(f"{target} could not be written: {error.strerror or error}", hint="Make room.") from error
+
+
+def fetch_journal(store: Store, location: Location, target: Path, *, name: str | None = None) -> StoredObject:
+    """Fetch the journal at `location`, or what is called `name` beside it, from the `store` of its directory.
+
+    In a directory it has to be finished (see `require_finished`), before that and after it.
+    """
+    name = name or location.split()[1]
+    require_finished_at(location, name=name)
+    found = fetch(store, name, target)
+    require_finished_at(location, name=name)
+    return found
+
+
+def require_finished_at(location: Location, *, name: str | None = None) -> None:
+    """Raise JournalError for what lies in a directory and is not finished: see `require_finished`."""
+    if location.is_local:
+        path = location.local_path
+        require_finished(path.with_name(name) if name else path)
+
+
+def require_finished(journal: Path) -> None:
+    """Raise JournalError while SQLite has the file of an open transaction beside the place of a journal.
+
+    Without it the journal holds what was never committed, or lacks what was; and it undoes whatever takes the
+    journal's place.
+    """
+    for suffix in _UNFINISHED:
+        companion = journal.with_name(journal.name + suffix)
+        if companion.exists() and companion.stat().st_size:
+            raise not_finished(journal, companion.name)
+
+
+def require_at_rest(journal: Path) -> tuple[int, int]:
+    """Return size and time (ns) of a journal whose file alone is all of it; JournalError for any other."""
+    require_finished(journal)
+    state = journal.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def copy_at_rest(journal: Path, target: Path) -> None:
+    """Copy a journal to a new file that nobody else can read. It is only read, and nothing appears beside it.
+
+    Raises JournalError when it is not at rest before and after that.
+    """
+    try:
+        before = require_at_rest(journal)
+        with journal.open("rb") as source, private_file(target) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        changed = require_at_rest(journal) != before
+    except OSError as error:
+        unread = JournalError(
+            f"{journal} could not be copied to {target}: {error.strerror or error}",
+            hint="Can it be read? Is there room?",
+        )
+        raise OutOfResources.of(error) or unread from error
+    if changed:
+        raise JournalError(f"{journal} has just changed", hint="Let what writes to it end, then repeat the command.")
 
 
 def discard(journal: Path) -> None:

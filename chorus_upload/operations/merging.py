@@ -1,24 +1,26 @@
 """`journal merge`: what a refused journal has delivered is recorded in the one that the cloud has now.
 
 A journal is *refused* when it cannot be checked in because the cloud has gone on without it. It is moved aside
-under a dated name and never changed, but for one thing: once its deliveries are in the cloud, it is nobody's copy
-any more, so that it stands in nobody's way. Each step may be repeated.
+under a dated name and only read, from a copy. One thing is changed in it: once all its deliveries are in the cloud, it
+is nobody's copy any more, so that it is not offered again. A journal that was named is not even changed in that. Each
+step may be repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import JournalError, JournalNotCheckedOut
-from chorus_upload.events import Emit, FilesMarked, Notice
+from chorus_upload.events import Emit, FilesMarked, Level, Notice
 from chorus_upload.journal import custody, merging
 from chorus_upload.journal.journal import Journal
 from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.handover import Handover, sole_use
-from chorus_upload.operations.local_files import move_aside, moved_aside, write_claim
+from chorus_upload.operations.local_files import copy_at_rest, move_aside, moved_aside, scratch_directory, write_claim
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 
@@ -39,16 +41,19 @@ def find_refused(settings: Settings, *, other: Path | None, local_journal: Path 
     return [aside for aside in moved_aside(local) if _is_refused_copy(aside, cloud)]
 
 
-def merge(journal: Journal, settings: Settings, refused: Sequence[Path], *, emit: Emit) -> FilesMarked:
-    """Take over what these journals delivered and `journal` knows nothing of."""
-    taken, reasons = 0, dict[str, str]()
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What was taken over, and which of the journals have nothing left to take over."""
+
+    report: FilesMarked
+    exhausted: tuple[Path, ...]
+
+
+def merge(journal: Journal, settings: Settings, refused: Sequence[Path], *, emit: Emit) -> Merged:
+    """Take over what these journals delivered and `journal` knows nothing of; they are only read."""
+    taken, reasons, exhausted = 0, dict[str, str](), list[Path]()
     for path in refused:
-        Journal.examine(path, known_as=str(path))
-        with Journal.open(path) as other:
-            state = custody.read(other)
-            if state is not None and state.cloud != destination_url(settings.journal.cloud):
-                raise JournalError(f"{path} is of another cloud journal: {state.cloud}")
-            merged = merging.take_over(journal, other)
+        merged = _merge_one(journal, settings, path)
         emit(
             Notice(
                 f"{path}: {merged.taken} taken over, {merged.known} known already, {len(merged.refused)} not taken over"
@@ -56,18 +61,39 @@ def merge(journal: Journal, settings: Settings, refused: Sequence[Path], *, emit
         )
         taken += merged.taken
         reasons |= {each.key: each.reason.text for each in merged.refused}
-    return FilesMarked(what="delivered", marked=taken, refused=reasons)
+        if not merged.refused:
+            exhausted.append(path)
+    return Merged(FilesMarked(what="delivered", marked=taken, refused=reasons), tuple(exhausted))
 
 
-def settle(settings: Settings, refused: Sequence[Path], *, emit: Emit) -> None:
-    """Let journals whose deliveries are taken over stand in nobody's way any more."""
-    cloud = destination_url(settings.journal.cloud)
-    for path in refused:
-        with Journal.open(path) as other:
+def _merge_one(journal: Journal, settings: Settings, path: Path) -> merging.Merged:
+    with scratch_directory() as directory:
+        copy = directory / "journal.db"
+        copy_at_rest(path, copy)
+        Journal.examine(copy, known_as=str(path))
+        with Journal.open(copy) as other:
             state = custody.read(other)
-            if state is not None and state.cloud == cloud:
+            if state is not None and state.cloud != destination_url(settings.journal.cloud):
+                raise JournalError(f"{path} is of another cloud journal: {state.cloud}")
+            return merging.take_over(journal, other)
+
+
+def settle(refused: Sequence[Path], merged: Merged, *, named: Path | None, emit: Emit) -> None:
+    """Say what becomes of each journal. One that is exhausted is offered no more, unless it was `named` by the user."""
+    for path in refused:
+        if path not in merged.exhausted:
+            again = f"`journal merge {path}`" if path == named else "`journal merge`"
+            emit(
+                Notice(
+                    f"{path} is kept: not all that it delivered is in the present journal. When that has the versions"
+                    f" and files that are named, {again} takes the rest over",
+                    Level.WARNING,
+                )
+            )
+        elif path != named:
+            with Journal.open(path) as other:
                 custody.clear(other)
-        emit(Notice(f"{path} is kept, and not needed any more"))
+            emit(Notice(f"{path} is kept, and not needed any more"))
 
 
 def _move_if_refused(settings: Settings, local: Path, *, emit: Emit) -> None:

@@ -10,8 +10,6 @@ death of any command: the next one checks in. A death before it leaves the claim
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,14 +21,23 @@ from chorus_upload.config.settings import Settings
 from chorus_upload.errors import JournalError, JournalLocked, JournalNotCheckedOut, ObjectExists, StorageError
 from chorus_upload.events import Emit, JournalUpgraded, Level, Notice
 from chorus_upload.journal.custody import Custody
-from chorus_upload.journal.database import WriterLock, private_file
+from chorus_upload.journal.database import WriterLock
 from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.legacy import generation_of
 from chorus_upload.model import CustodyState, Twin
 from chorus_upload.operations import lock
 from chorus_upload.operations.converting import Conversion
 from chorus_upload.operations.handover import Handover, sole_use
-from chorus_upload.operations.local_files import beside, discard, drop_claim, fetch, move_aside, take_place
+from chorus_upload.operations.local_files import (
+    beside,
+    copy_at_rest,
+    discard,
+    drop_claim,
+    fetch_journal,
+    move_aside,
+    require_at_rest,
+    take_place,
+)
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
 from chorus_upload.storage.store import Store, StoredObject
@@ -86,7 +93,7 @@ def _upgrade_cloud(settings: Settings, conversion: Conversion, *, emit: Emit) ->
             _tell_nothing_to_do(str(local), emit=emit)
             return None
         found = _require_there(handover)
-        fetch(store, handover.name, original)
+        fetch_journal(store, settings.journal.cloud, original)
         generation = generation_of(original)
         if generation is None:
             Journal.examine(original, known_as=handover.cloud)
@@ -143,10 +150,10 @@ def _upgrade_file(path: Path, conversion: Conversion, *, emit: Emit) -> JournalU
             Journal.examine(path, known_as=str(path))
             _tell_nothing_to_do(str(path), emit=emit)
             return None
-        before = _require_at_rest(path)
-        _copy(path, original)
+        before = require_at_rest(path)
+        copy_at_rest(path, original)
         result = conversion.convert(original, generation, converted, known_as=str(path), taken=None)
-        if _require_at_rest(path) != before:
+        if require_at_rest(path) != before:
             raise JournalError(f"{path} has just changed", hint="Let the older tool end, then repeat the command.")
         kept = _keep_beside(path, original)
         converted.replace(path)
@@ -193,29 +200,6 @@ def _workplace(path: Path) -> Iterator[tuple[Path, Path]]:
     finally:
         for name in names:
             discard(name)
-
-
-def _require_at_rest(path: Path) -> tuple[int, int]:
-    """Size and time of a journal that nobody is writing to."""
-    for suffix in ("-journal", "-wal"):
-        unfinished = path.with_name(path.name + suffix)
-        if unfinished.exists() and unfinished.stat().st_size:
-            raise JournalError(
-                f"{path} is not finished: {unfinished.name} belongs to it",
-                hint="Open it once more with the older tool, then repeat the command.",
-            )
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
-
-
-def _copy(path: Path, target: Path) -> None:
-    try:
-        with path.open("rb") as source, private_file(target) as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise JournalError(f"{target} could not be written: {error.strerror or error}", hint="Make room.") from error
 
 
 def _dated(name: str, seconds: float) -> Iterator[str]:

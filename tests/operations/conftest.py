@@ -82,28 +82,33 @@ class Site:
         }
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    (tmp_path / "site").mkdir()
-    (tmp_path / "central").mkdir()
-    (tmp_path / "cloud").mkdir()
-    source = Location(path=str(tmp_path / "site"))
+def new_site(home: Path) -> Site:
+    """Make a site in an empty directory, with seven files."""
+    (home / "site").mkdir()
+    (home / "central").mkdir()
+    (home / "cloud").mkdir()
+    source = Location(path=str(home / "site"))
     settings = Settings(
-        file=tmp_path / "config.toml",
+        file=home / "config.toml",
         modalities=MODALITIES,
         journal=JournalSettings(
-            local_path=tmp_path / "journal.db", cloud=Location(path=str(tmp_path / "cloud" / "journal.db"))
+            local_path=home / "journal.db", cloud=Location(path=str(home / "cloud" / "journal.db"))
         ),
-        central=CentralSettings(location=Location(path=str(tmp_path / "central"))),
+        central=CentralSettings(location=Location(path=str(home / "central"))),
         sites={
             name: SiteSettings(modality=name, location=source, pattern=default_pattern(name, omop_per_patient=False))
             for name in MODALITIES
         },
         num_threads=2,
     )
-    site = Site(tmp_path, settings)
+    site = Site(home, settings)
     for number in range(5):
         site.write(f"100{number}/Images/a.dcm", f"image {number}")
     site.write("OMOP/person.csv", "person_id\n1\n")
     site.write("Metadata/README.md", "about")
     return site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return new_site(tmp_path)

@@ -29,8 +29,8 @@ def merge(site: Site, other: Path | None = None) -> FilesMarked | None:
         return None
     with site.journal("journal merge") as journal:
         merged = merging.merge(journal, site.settings, refused, emit=emit)
-    merging.settle(site.settings, refused, emit=emit)
-    return merged
+    merging.settle(refused, merged, named=other, emit=emit)
+    return merged.report
 
 
 def elsewhere(site: Site, tmp_path: Path) -> Site:

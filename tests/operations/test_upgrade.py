@@ -23,7 +23,7 @@ from chorus_upload.journal.legacy_proof import Proof, prove
 from chorus_upload.layout import STANDARD_MODALITIES, default_pattern
 from chorus_upload.operations import upgrade as upgrading
 from chorus_upload.operations.custody import checkout, journal_session
-from chorus_upload.operations.local_files import fetch, take_place
+from chorus_upload.operations.local_files import fetch_journal, take_place
 from chorus_upload.operations.upgrade import UpgradeRequest
 from chorus_upload.storage.store import Store
 from tests.e2e.mortal import FaultyStore, Killed, Life, MortalJournal
@@ -162,11 +162,11 @@ def test_somebody_else_who_upgrades_is_respected(old_site: Site, tmp_path: Path)
 def test_a_journal_that_changes_meanwhile_is_left_alone(old_site: Site) -> None:
     site = old_site
 
-    def fetch_and_lose(store: Store, name: str, target: Path) -> None:
-        fetch(store, name, target)
+    def fetch_and_lose(store: Store, location: Location, target: Path) -> None:
+        fetch_journal(store, location, target)
         put(site.cloud, ORIGINAL + b"more")
 
-    with patch.object(upgrading, "fetch", fetch_and_lose), pytest.raises(JournalError, match="just changed"):
+    with patch.object(upgrading, "fetch_journal", fetch_and_lose), pytest.raises(JournalError, match="just changed"):
         upgrade(site)
 
     assert site.cloud.read_bytes() == ORIGINAL + b"more"
@@ -421,7 +421,7 @@ def test_a_file_that_is_none(site: Site, file: Path) -> None:
 
 # --- every step is the last one -------------------------------------------------------------------------------------
 
-STEPS = ("take_place", "move_aside", "drop_claim", "_keep_beside", "_copy")
+STEPS = ("take_place", "move_aside", "drop_claim", "_keep_beside", "copy_at_rest")
 
 
 @contextmanager

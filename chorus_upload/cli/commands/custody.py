@@ -125,9 +125,9 @@ def merge(
         return EXIT_OK
     with run.session(context, local_journal=local_journal) as session:
         merged = merging.merge(session.journal, run.settings, refused, emit=run.emit)
-        code = session.exit_code = EXIT_PARTIAL if merged.refused else EXIT_OK
-    merging.settle(run.settings, refused, emit=run.emit)
-    run.emit(merged)
+        code = session.exit_code = EXIT_PARTIAL if merged.report.refused else EXIT_OK
+    merging.settle(refused, merged, named=other, emit=run.emit)
+    run.emit(merged.report)
     return code
 
 
