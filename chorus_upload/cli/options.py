@@ -18,6 +18,11 @@ Modalities = Annotated[
     ),
 ]
 
+Patients = Annotated[
+    list[str] | None,
+    typer.Option("--patient", metavar="P", help="Only files of this patient. May be given several times."),
+]
+
 MaxFiles = Annotated[
     int | None,
     typer.Option("--max-num-files", metavar="N", min=1, help="At most N files, counted over all modalities."),

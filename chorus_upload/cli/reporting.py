@@ -13,7 +13,10 @@ from chorus_upload.cli.render.records import Json, as_json
 from chorus_upload.errors import ChorusError, ConfigError
 from chorus_upload.events import FileVerified
 
-COLUMNS = ("path", "modality", "version", "key", "size", "result", "evidence", "detail", "fingerprint", "md5", "etag")
+COLUMNS = (
+    *("path", "modality", "version", "key", "size", "result", "evidence", "detail", "fingerprint", "md5", "etag"),
+    *("submission", "delivered_us"),
+)
 """Fields of FileVerified, in the order in which a report has them."""
 
 Note = Callable[[FileVerified], None]

@@ -29,7 +29,8 @@ class VerifyResult(StrEnum):
 class FileVerified:
     """What was found for one key. `evidence` is what a match rests on; size and checksums are the journal's.
 
-    `etag` is the listing's, and so is the size of an object that is not in the journal.
+    `etag` is the listing's, and so is the size of an object that is not in the journal. `submission` and `delivered_us`
+    are of the delivery.
     """
 
     key: str
@@ -43,6 +44,8 @@ class FileVerified:
     fingerprint: bytes | None = None
     md5: bytes | None = None
     etag: str | None = None
+    submission: str | None = None
+    delivered_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,11 @@ class VerifyProgressed:
 
 @dataclass(frozen=True, slots=True)
 class VerifyFinished:
-    """The result of `file verify`. `sample` is how much was to be read by chance, in the user's words."""
+    """The result of `file verify`. `sample` is how much was to be read by chance, in the user's words.
+
+    `versions` were checked, `unchecked` others of which something was delivered. `modalities` and `patients` are those
+    that were asked for, None for all. `pending` is what of these is still to be sent, of `pending_versions`.
+    """
 
     versions: tuple[str, ...]
     destination: str
@@ -70,7 +77,22 @@ class VerifyFinished:
     read_back: Tally = Tally()
     sample: str | None = None
     seed: int | None = None
+    unchecked: tuple[str, ...] = ()
+    modalities: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | None = None
+    pending_versions: tuple[str, ...] = ()
+
+    @property
+    def checked(self) -> int:
+        """How many deliveries were looked at."""
+        return sum(count for result, count in self.results.items() if result is not VerifyResult.NOT_IN_JOURNAL)
 
     @property
     def is_good(self) -> bool:
-        return all(result.is_good or not count for result, count in self.results.items())
+        """Whether something was checked, and all of it is as the journal says."""
+        return bool(self.checked) and not self.bad
+
+    @property
+    def bad(self) -> int:
+        """How many files are not as the journal says."""
+        return sum(count for result, count in self.results.items() if not result.is_good)

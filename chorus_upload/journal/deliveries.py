@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import select, text
+from sqlalchemy import TextClause, select, text
 
 from chorus_upload.events import Tally
 from chorus_upload.journal.diff import CLOCK_GRAIN_US
@@ -70,15 +70,24 @@ class KnownFile(NamedTuple):
 
 _PATH = "CASE k.path WHEN '' THEN f.name ELSE k.path || '/' || f.name END"
 
-_PENDING_ROWS = """
+SELECTED = """(:version IS NULL OR v.label = :version)
+        AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
+        AND (:patients IS NULL OR f.patient IN (SELECT value FROM json_each(:patients)))"""
+"""The condition that a `Selection` is: files `f` with their version `v` and modality `m`."""
+
+STANDING = """(f.retired_by IS NULL OR NOT EXISTS (
+        SELECT 1 FROM delivery later
+        WHERE later.destination_id = d.destination_id AND later.key = d.key AND later.file_id > d.file_id))"""
+"""The condition that the object of a delivery `d` is to be there: no later file has taken the key of a retired one."""
+
+_PENDING_ROWS = f"""
     FROM file f
     JOIN directory k ON k.id = f.directory_id
     JOIN modality m ON m.id = f.modality_id
     JOIN version v ON v.id = f.introduced_by
     WHERE f.retired_by IS NULL
         AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.file_id = f.id AND d.destination_id = :destination)
-        AND (:version IS NULL OR v.label = :version)
-        AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
+        AND {SELECTED}
 """
 
 
@@ -88,12 +97,14 @@ class Selection:
 
     version: str | None = None
     modalities: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | None = None
 
     def parameters(self, destination_id: int) -> dict[str, object]:
         return {
             "destination": destination_id,
             "version": self.version,
             "modalities": None if self.modalities is None else json.dumps(self.modalities),
+            "patients": None if self.patients is None else json.dumps(self.patients),
         }
 
 
@@ -190,11 +201,7 @@ def delivered(
     journal: Journal, *, url: str, selection: Selection, active_only: bool = True
 ) -> Iterator[DeliveryRecord]:
     """Yield what was delivered to a destination, ordered by key (as UTF-8), a page at a time."""
-    where = """
-        AND (:version IS NULL OR v.label = :version)
-        AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
-        AND (NOT :active_only OR f.retired_by IS NULL)
-    """
+    where = f"AND {SELECTED} AND (NOT :active_only OR f.retired_by IS NULL)"
     parameters = selection.parameters(destination_id(journal, url)) | {"active_only": active_only}
     yield from _by_key(journal, where=where, parameters=parameters)
 
@@ -229,18 +236,43 @@ def _by_key(journal: Journal, *, where: str, parameters: dict[str, object]) -> I
         position |= {"key": page[-1].key, "id": page[-1].file_id}
 
 
-def last_version_delivered(journal: Journal, *, url: str) -> str | None:
-    """The label of the latest version of which anything was delivered to a destination."""
-    statement = text("""
-        SELECT v.label FROM version v
-        WHERE EXISTS (
-            SELECT 1 FROM file f JOIN delivery d ON d.file_id = f.id
-            WHERE f.introduced_by = v.id AND d.destination_id = :destination)
-        ORDER BY v.id DESC LIMIT 1
-    """)
-    parameters = {"destination": destination_id(journal, url)}
+def versions_delivered(journal: Journal, *, url: str, selection: Selection) -> list[str]:
+    """The labels of the versions of which anything of the selection was delivered, in their order."""
+    return _labels(journal, _DELIVERED_IN, url=url, selection=selection)
+
+
+def versions_pending(journal: Journal, *, url: str, selection: Selection) -> list[str]:
+    """The labels of the versions of which anything of the selection is pending, in their order."""
+    return _labels(journal, _PENDING_IN, url=url, selection=selection)
+
+
+_DELIVERED_IN = text(f"""
+    SELECT v.label FROM version v
+    WHERE EXISTS (
+        SELECT 1 FROM file f JOIN modality m ON m.id = f.modality_id JOIN delivery d ON d.file_id = f.id
+        WHERE f.introduced_by = v.id AND d.destination_id = :destination AND {SELECTED})
+    ORDER BY v.id
+""")
+_PENDING_IN = text(f"SELECT v.label {_PENDING_ROWS} GROUP BY v.id ORDER BY v.id")
+_FOLDERS = text(f"""
+    SELECT DISTINCT substr(d.key, 1, instr(d.key, '/') - 1) AS folder
+    FROM delivery d
+    JOIN file f ON f.id = d.file_id
+    JOIN modality m ON m.id = f.modality_id
+    JOIN version v ON v.id = f.introduced_by
+    WHERE d.destination_id = :destination AND {SELECTED} ORDER BY folder
+""")
+
+
+def folders_delivered(journal: Journal, *, url: str, selection: Selection) -> list[str]:
+    """The folders of the destination in which its objects are: as versions are called, of the update or of the path."""
+    return _labels(journal, _FOLDERS, url=url, selection=selection)
+
+
+def _labels(journal: Journal, statement: TextClause, *, url: str, selection: Selection) -> list[str]:
+    parameters = selection.parameters(destination_id(journal, url))
     with journal.transaction() as connection:
-        return connection.execute(statement, parameters).scalar_one_or_none()
+        return [str(label) for label in connection.execute(statement, parameters).scalars()]
 
 
 def record(journal: Journal, submission_: Submission, outcomes: Sequence[Delivered]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from chorus_upload.journal import versions
@@ -33,3 +34,12 @@ def retire_marked(journal: Journal, paths: Sequence[str], *, version: str, mode:
                 [(version_id, Retirement.MARKED.value, file_id) for file_id in found],
             )
     return missing
+
+
+def unknown_patients(journal: Journal, patients: Sequence[str]) -> list[str]:
+    """Those of the patients of whom the journal has never had a file."""
+    statement = "SELECT p.key FROM json_each(?) p WHERE NOT EXISTS (SELECT 1 FROM file f WHERE f.patient = p.value)"
+    with journal.transaction() as connection:
+        # By number: what was typed need not be text that SQLite would give back.
+        found = connection.exec_driver_sql(statement, (json.dumps(list(patients)),)).scalars()
+        return [patients[number] for number in found]

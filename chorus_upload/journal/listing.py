@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from sqlalchemy import text
 
-from chorus_upload.journal.deliveries import Selection, destination_id
+from chorus_upload.journal.deliveries import SELECTED, STANDING, Selection, destination_id
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Evidence
 
@@ -28,10 +28,14 @@ class ListedObject(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """An active, delivered file beside its object; what is `listed` is None when the object is missing."""
+    """A delivered file beside its object; what is `listed` is None when the object is missing.
+
+    `version` is that which introduced the file, `retired_by` that in which it ceased to be active.
+    """
 
     path: str
     modality: str
+    version: str
     key: str
     size: int
     md5: bytes
@@ -39,6 +43,8 @@ class Compared(NamedTuple):
     evidence: Evidence
     etag: str | None
     delivered_us: int
+    submission: str
+    retired_by: str | None
     listed_size: int | None
     listed_etag: str | None
     listed_md5: bytes | None
@@ -49,19 +55,18 @@ class Compared(NamedTuple):
         return self.etag is not None and self.etag == self.listed_etag and self.size == self.listed_size
 
 
-_COMPARED = text("""
-    SELECT d.file_id, CASE k.path WHEN '' THEN f.name ELSE k.path || '/' || f.name END, m.name, d.key, f.size,
-        d.md5, f.fingerprint, d.evidence, d.etag, d.delivered_us, l.size, l.etag, l.md5
+_COMPARED = text(f"""
+    SELECT d.file_id, CASE k.path WHEN '' THEN f.name ELSE k.path || '/' || f.name END, m.name, v.label, d.key, f.size,
+        d.md5, f.fingerprint, d.evidence, d.etag, d.delivered_us, s.label, w.label, l.size, l.etag, l.md5
     FROM delivery d
     JOIN file f ON f.id = d.file_id
     JOIN directory k ON k.id = f.directory_id
     JOIN modality m ON m.id = f.modality_id
     JOIN version v ON v.id = f.introduced_by
+    JOIN submission s ON s.id = d.submission_id
+    LEFT JOIN version w ON w.id = f.retired_by
     LEFT JOIN listed l ON l.key = d.key
-    WHERE d.destination_id = :destination AND f.retired_by IS NULL
-        AND (:version IS NULL OR v.label = :version)
-        AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
-        AND (d.key, d.file_id) > (:key, :id)
+    WHERE d.destination_id = :destination AND {SELECTED} AND {STANDING} AND (d.key, d.file_id) > (:key, :id)
     ORDER BY d.key, d.file_id LIMIT :page
 """)
 
@@ -110,7 +115,10 @@ class Listing:
         self._rows.clear()
 
     def compared(self, selection: Selection) -> Iterator[Compared]:
-        """Yield every active delivered file of the selection beside its object, ordered by key."""
+        """Yield every delivered file of the selection beside its object, ordered by key.
+
+        A retired one is left out when a later delivery took its key.
+        """
         self._flush()
         parameters = selection.parameters(self._destination) | {"key": "", "id": 0, "page": PAGE}
         while True:
@@ -121,7 +129,7 @@ class Listing:
                 yield compared._replace(evidence=Evidence(compared.evidence))
             if len(rows) < PAGE:
                 return
-            parameters |= {"key": rows[-1][3], "id": rows[-1][0]}
+            parameters |= {"key": rows[-1].key, "id": rows[-1].file_id}
 
     def unknown(self) -> Iterator[tuple[str, int]]:
         """Yield key and size of every listed object that no delivery of the journal explains."""

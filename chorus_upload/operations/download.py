@@ -32,7 +32,7 @@ from chorus_upload.journal.versions import Version
 from chorus_upload.layout import check_version_label
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.receiving import Receiving
-from chorus_upload.operations.selecting import chosen_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_patients, chosen_version, selected_modalities
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 from chorus_upload.storage.target import Target
@@ -79,7 +79,7 @@ def download(
         journal,
         version=version.id,
         modalities=selected_modalities(settings, request.modalities),
-        patients=request.patients,
+        patients=chosen_patients(journal, request.patients),
     )
     with state, open_store(location, Network.of(settings), stop=stop) as store:
         wanted = state.tally()

@@ -12,7 +12,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Change, CommandRecord, ListedFile, VersionSummary
 from chorus_upload.operations.central import Keys, destination_url
-from chorus_upload.operations.selecting import chosen_version, known_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_patients, chosen_version, known_version, selected_modalities
 
 
 def list_files(
@@ -21,6 +21,7 @@ def list_files(
     *,
     version: str | None,
     modalities: tuple[str, ...] | None,
+    patients: tuple[str, ...] | None = None,
     max_files: int | None,
     uploaded: bool,
 ) -> Iterator[ListedFile]:
@@ -29,7 +30,11 @@ def list_files(
     A file that cannot have a central key is listed with an empty one.
     """
     chosen_version(journal, version)
-    selection = Selection(version=version, modalities=selected_modalities(settings, modalities))
+    selection = Selection(
+        version=version,
+        modalities=selected_modalities(settings, modalities),
+        patients=chosen_patients(journal, patients),
+    )
     url = destination_url(settings.central.location)
     if uploaded:
         yield from islice(_delivered(journal, url=url, selection=selection), max_files)

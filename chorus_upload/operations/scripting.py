@@ -30,7 +30,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind
 from chorus_upload.operations.central import Keys, destination_url, is_cloud_journal
-from chorus_upload.operations.selecting import chosen_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_patients, chosen_version, selected_modalities
 from chorus_upload.scripting.work import Place, Root, ScriptFile, Shell, Tool, Work, Writer
 from chorus_upload.scripting.writers import WRITERS
 from chorus_upload.storage.names import refused_by_azure
@@ -57,6 +57,7 @@ class ScriptRequest:
     standalone: bool = False
     version: str | None = None
     modalities: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | None = None
     files_each: int | None = None
 
 
@@ -74,7 +75,9 @@ def write_scripts(journal: Journal, settings: Settings, request: ScriptRequest, 
         )
     work = _work(settings, request, modalities, emit=emit)
     url = destination_url(settings.central.location)
-    deliveries.plan(journal, url=url, selection=Selection(version=request.version, modalities=modalities))
+    patients = chosen_patients(journal, request.patients)
+    selection = Selection(version=request.version, modalities=modalities, patients=patients)
+    deliveries.plan(journal, url=url, selection=selection)
     plan = _Plan(journal, settings, work, writer, url=url)
     parts = list(_parts(plan.files(emit), request.files_each))
     work = replace(work, roots=plan.keep_roots_in_use())

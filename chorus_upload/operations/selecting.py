@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError
-from chorus_upload.journal import versions
+from chorus_upload.journal import files, versions
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.versions import Version
 
@@ -52,3 +52,13 @@ def selected_modalities(settings: Settings, names: tuple[str, ...] | None) -> tu
             f"unknown modality: {', '.join(unknown)}", hint=f"Configured are: {', '.join(settings.modalities)}."
         )
     return tuple(dict.fromkeys(known[name.casefold()] for name in names))
+
+
+def chosen_patients(journal: Journal, patients: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The patients as they were asked for; ConfigError for one that the journal has never had."""
+    if patients and (unknown := files.unknown_patients(journal, patients)):
+        raise ConfigError(
+            f"the journal has no files of patient {' or '.join(unknown)}",
+            hint="Patients are called as in the paths of their files: capitals and leading zeros count.",
+        )
+    return patients

@@ -2,7 +2,7 @@
 
 ::
 
-    list the version's folder ──▶ beside the journal ──▶ what the listing settles is told
+    list the versions' folders ─▶ beside the journal ──▶ what the listing settles is told
                                                     └──▶ what has to be read ──▶ pool of readers ──▶ told
 
 The listing alone settles an object that was not written again since its delivery was proven. One that was is read
@@ -14,8 +14,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import (
@@ -36,7 +37,7 @@ from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.sampling import Sample
-from chorus_upload.operations.selecting import chosen_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_patients, chosen_version, selected_modalities
 from chorus_upload.operations.verifying import BackReader, Reading, from_listing, from_reading, unexplained
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
@@ -53,17 +54,22 @@ MOST_GIVEN_UP = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRequest:
-    """What the user asked for. `version` None means the last one of which anything was delivered.
+    """What the user asked for. `version` None means the last one of which anything that is asked for was delivered.
 
-    `deep` has every object read back, `sample` a random part; ConfigError for both at once.
+    A version is what was delivered of it, also what a later one has changed or retired since. `deep` has every object
+    read back, `sample` a random part; ConfigError for both at once, and for a version and all of them.
     """
 
     version: str | None = None
+    all_versions: bool = False
     modalities: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | None = None
     deep: bool = False
     sample: Sample | None = None
 
     def __post_init__(self) -> None:
+        if self.all_versions and self.version is not None:
+            raise ConfigError("--version and --all-versions exclude each other")
         if self.deep and self.sample is not None:
             raise ConfigError(
                 "--deep and --sample exclude each other", hint="--deep reads everything back, --sample a random part."
@@ -86,18 +92,24 @@ def verify(
     """
     stop = stop or threading.Event()
     begun = time.monotonic()
-    modalities = selected_modalities(settings, request.modalities)
     url = destination_url(settings.central.location)
     chosen_version(journal, request.version)
-    version = request.version or deliveries.last_version_delivered(journal, url=url)
-    selection = Selection(version=version, modalities=modalities)
-    check = _Check(version or "", emit=emit, stop=stop)
-    if version is not None:
+    # Without names everything is meant, also of modalities that are not configured any more.
+    named = None if request.modalities is None else selected_modalities(settings, request.modalities)
+    patients = chosen_patients(journal, request.patients)
+    whole = Selection(modalities=named, patients=patients)
+    known = deliveries.versions_delivered(journal, url=url, selection=whole)
+    chosen = known if request.all_versions else [request.version] if request.version else known[-1:]
+    versions = [label for label in known if label in chosen]
+    selection = replace(whole, version=None if request.all_versions else next(iter(chosen), None))
+    check = _Check(emit=emit, stop=stop)
+    if versions:
         with (
             open_store(settings.central.location, Network.of(settings), stop=stop) as store,
             Listing(journal, url=url) as listing,
         ):
-            check.take_listing(store, listing)
+            folders = deliveries.folders_delivered(journal, url=url, selection=selection)
+            check.take_listing(store, listing, sorted({*versions, *folders}))
             is_chosen = _choice(request, listing, selection, emit=emit)
             to_read = check.settle(check.looked_for(listing.compared(selection), store), is_chosen=is_chosen)
             if to_read.files:
@@ -109,11 +121,16 @@ def verify(
                     pool=pool or ThreadPool(settings.num_threads, stop=stop),
                 )
             check.name_unexplained(listing.unknown(), journal_name=settings.journal.cloud_name)
+    to_send = replace(whole, modalities=named or settings.modalities)
     return VerifyFinished(
-        versions=() if version is None else (version,),
+        versions=tuple(versions or chosen),
+        unchecked=tuple(label for label in known if label not in versions),
+        modalities=named,
+        patients=patients,
         destination=url,
         results={result: check.results[result] for result in VerifyResult if check.results[result]},
-        pending=deliveries.pending_tally(journal, url=url, selection=selection),
+        pending=deliveries.pending_tally(journal, url=url, selection=to_send),
+        pending_versions=tuple(deliveries.versions_pending(journal, url=url, selection=to_send)),
         seconds=time.monotonic() - begun,
         evidence={evidence: check.evidence[evidence] for evidence in Evidence if check.evidence[evidence]},
         read_back=check.read,
@@ -133,10 +150,9 @@ def _choice(request: VerifyRequest, listing: Listing, selection: Selection, *, e
 
 
 class _Check:
-    """One look at the folder of one version: counts what is found, and tells it."""
+    """One look at the folders of some versions: counts what is found, and tells it."""
 
-    def __init__(self, version: str, *, emit: Emit, stop: threading.Event) -> None:
-        self._version = version
+    def __init__(self, *, emit: Emit, stop: threading.Event) -> None:
         self._emit = emit
         self._stop = stop
         self._objects = 0
@@ -148,11 +164,11 @@ class _Check:
         self.evidence: Counter[Evidence] = Counter()
         self.read = Tally()
 
-    def take_listing(self, store: Store, listing: Listing) -> None:
-        """Have the store's objects in the listing."""
+    def take_listing(self, store: Store, listing: Listing, folders: Sequence[str]) -> None:
+        """Have the store's objects in these folders in the listing."""
         pace = Pace(0.2)
         try:
-            for found in store.scan(f"{self._version}/"):
+            for found in chain.from_iterable(store.scan(f"{folder}/") for folder in folders):
                 self._require_going_on()
                 md5 = found.checksum.md5 if found.checksum else None
                 listing.add(ListedObject(found.key, found.size, found.etag, md5))
@@ -180,7 +196,7 @@ class _Check:
         number = size = 0
         for compared in files:
             self._require_going_on()
-            found = from_listing(compared, version=self._version, read=is_chosen(compared.key))
+            found = from_listing(compared, read=is_chosen(compared.key))
             if found is not None:
                 self._tell(found)
             else:
@@ -203,7 +219,7 @@ class _Check:
             for compared in files:
                 if self._stop.is_set():
                     return
-                if from_listing(compared, version=self._version, read=is_chosen(compared.key)) is None:
+                if from_listing(compared, read=is_chosen(compared.key)) is None:
                     yield compared
 
         reader, pace = BackReader(store, stop=self._stop), Pace(0.2)
@@ -244,16 +260,16 @@ class _Check:
         self._done += one
         if trouble is None and not reading.gone:
             self.read += one
-        self._tell(from_reading(reading, version=self._version))
+        self._tell(from_reading(reading))
         return None
 
     def name_unexplained(self, unknown: Iterator[tuple[str, int]], *, journal_name: str) -> None:
         """Tell of every object that the journal does not know, but for what uploads put beside the files."""
         for key, size in unknown:
             self._require_going_on()
-            name = key.removeprefix(f"{self._version}/")
+            folder, _, name = key.partition("/")
             if name != journal_name and not ("/" not in name and name.startswith("manifest-")):
-                self._tell(unexplained(key, version=self._version, size=size))
+                self._tell(unexplained(key, version=folder, size=size))
 
     def _tell(self, found: FileVerified) -> None:
         self.results[found.result] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from chorus_upload.errors import ObjectNotFound, StorageError, TransientError
 from chorus_upload.events import FileVerified, VerifyResult
@@ -87,7 +88,7 @@ class BackReader:
         return None
 
 
-def from_listing(compared: Compared, *, version: str, read: bool) -> FileVerified | None:
+def from_listing(compared: Compared, *, read: bool) -> FileVerified | None:
     """Judge a file by the listing; None when its object has to be read: because the listing does not settle it,
     or because `read` says so.
 
@@ -95,32 +96,32 @@ def from_listing(compared: Compared, *, version: str, read: bool) -> FileVerifie
     anybody's claim.
     """
     if compared.listed_size is None:
-        return _verified(compared, version, VerifyResult.MISSING, "it was delivered, and is not there any more")
+        return _verified(compared, VerifyResult.MISSING, _last_known(compared))
     if compared.listed_size != compared.size:
         detail = f"{_bytes(compared.listed_size)}, the journal says {compared.size:,}"
-        return _verified(compared, version, VerifyResult.SIZE_DIFFERS, detail)
+        return _verified(compared, VerifyResult.SIZE_DIFFERS, detail)
     if read:
         return None
     if compared.evidence is Evidence.IMPORTED and compared.listed_md5 == compared.md5:
         detail = "an older tool recorded it; its MD5 property agrees, which is a claim and no proof"
-        return _verified(compared, version, VerifyResult.MATCHED, detail, compared.evidence)
+        return _verified(compared, VerifyResult.MATCHED, detail, compared.evidence)
     if compared.is_as_proven:
-        return _verified(compared, version, VerifyResult.MATCHED, "", compared.evidence)
+        return _verified(compared, VerifyResult.MATCHED, "", compared.evidence)
     return None
 
 
-def from_reading(reading: Reading, *, version: str) -> FileVerified:
+def from_reading(reading: Reading) -> FileVerified:
     """Judge a file by what came of reading its object."""
     compared = reading.compared
     if reading.trouble is not None:
-        return _verified(compared, version, VerifyResult.UNREADABLE, reading.trouble.message)
+        return _verified(compared, VerifyResult.UNREADABLE, reading.trouble.message)
     if reading.gone:
-        return _verified(compared, version, VerifyResult.MISSING, "it was removed while this command ran")
+        return _verified(compared, VerifyResult.MISSING, "it was removed while this command ran")
     if reading.content is None:
-        return _verified(compared, version, VerifyResult.SIZE_DIFFERS, "it was written again while this command ran")
+        return _verified(compared, VerifyResult.SIZE_DIFFERS, "it was written again while this command ran")
     if _is_right(reading.content, compared):
-        return _verified(compared, version, VerifyResult.MATCHED, _news(compared), Evidence.READBACK)
-    return _verified(compared, version, VerifyResult.CHECKSUM_DIFFERS, _difference(compared))
+        return _verified(compared, VerifyResult.MATCHED, _news(compared), Evidence.READBACK)
+    return _verified(compared, VerifyResult.CHECKSUM_DIFFERS, _difference(compared))
 
 
 def _is_right(content: tuple[bytes, bytes] | None, compared: Compared) -> bool:
@@ -131,6 +132,23 @@ def unexplained(key: str, *, version: str, size: int) -> FileVerified:
     """Name an object that the journal does not know."""
     detail = f"{_bytes(size)}; no delivery in the journal explains it"
     return FileVerified(key=key, result=VerifyResult.NOT_IN_JOURNAL, detail=detail, version=version, size=size)
+
+
+def _last_known(compared: Compared) -> str:
+    """What the journal knows of an object that is not there."""
+    ended = f", and retired in {compared.retired_by}" if compared.retired_by else ""
+    return (
+        f"delivered {_utc(compared.delivered_us)} by submission {compared.submission}"
+        f" (evidence: {compared.evidence}){ended}; it is not there now: the receiver may have moved it"
+    )
+
+
+def _utc(time_us: int) -> str:
+    try:
+        return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us):%Y-%m-%d %H:%M:%S} UTC"
+    except OverflowError:
+        # A journal may come from anybody.
+        return f"{time_us} us after 1970"
 
 
 def _bytes(number: int) -> str:
@@ -152,9 +170,7 @@ def _difference(compared: Compared) -> str:
     return "written again since it was proven, with other content"
 
 
-def _verified(
-    compared: Compared, version: str, result: VerifyResult, detail: str, evidence: Evidence | None = None
-) -> FileVerified:
+def _verified(compared: Compared, result: VerifyResult, detail: str, evidence: Evidence | None = None) -> FileVerified:
     return FileVerified(
         key=compared.key,
         result=result,
@@ -162,9 +178,11 @@ def _verified(
         path=compared.path,
         modality=compared.modality,
         evidence=evidence,
-        version=version,
+        version=compared.version,
         size=compared.size,
         fingerprint=compared.fingerprint,
         md5=compared.md5,
         etag=compared.listed_etag,
+        submission=compared.submission,
+        delivered_us=compared.delivered_us,
     )

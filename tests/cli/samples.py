@@ -77,6 +77,8 @@ VERIFY = VerifyFinished(
     read_back=Tally(11, 2 * GIB),
     sample="10%",
     seed=4711,
+    unchecked=("20260101120000",),
+    pending_versions=("20260401120000",),
 )
 DOWNLOAD = DownloadFinished(
     version="20260301120000",

@@ -203,6 +203,33 @@ def test_what_the_central_store_lost_ends_with_3(site: Site) -> None:
     assert "warning: 1 file needs attention" in verified.err
 
 
+def test_where_nothing_was_delivered_nothing_is_blessed(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+
+    verified = site.type("file", "verify")
+
+    assert verified.code == 3
+    assert "Everything" not in verified.out
+    assert "warning: Nothing was checked: the journal has no delivery to this central store." in verified.err
+    assert "Still to upload: 4 files, 25 B, of version v1." in verified.out
+
+
+def test_the_files_of_a_patient(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+
+    assert site.type("file", "list", "--patient", "1002").out == "1002/Waveforms/eeg.edf\n"
+    site.type("file", "upload")
+    listed = site.type("file", "list", "--patient", "1001", "--patient", "1002", "--uploaded")
+    assert len(listed.out.splitlines()) == 3
+    verified = site.type("file", "verify", "--patient", "1002", "--all-versions")
+    assert verified.code == 0
+    assert "Only files of patient 1002 were looked at." in verified.out
+    for command in ("list", "verify", "download"):
+        refused = site.type("file", command, "--patient", "9999")
+        assert refused.code == 2
+        assert "the journal has no files of patient 9999" in refused.err
+
+
 def test_a_file_that_vanished_ends_with_3(site: Site) -> None:
     site.type("journal", "update")
     (site.root / "site/1001/Images/scan.dcm").unlink()

@@ -135,20 +135,20 @@ def test_a_verification() -> None:
         "Evidence: server 89, readback 10.\n"
         "Sample: 10%, chosen by --seed 4711.\n"
         "Read back: 11 files, 2.00 GiB.\n"
-        "Still to upload: 4 files, 4.00 KiB.\n"
-        "Ask first who wrote to the store, or what it lost. To send such a file again: `file mark-as-deleted`,"
-        " `journal update`, `file upload`.\n"
+        "What is missing was delivered, as said above: ask the receiver, who may have taken it over, before anything is"
+        " done. Nothing sends it again by itself.\n"
+        "Still to upload: 4 files, 4.00 KiB, of version 20260401120000.\n"
+        "Not checked: version 20260101120000. With --all-versions everything is.\n"
         "Took 3.2 s.\n"
     )
-    assert screen.err == (
-        "warning: 1 file needs attention, named above.\nNext: chorus-upload file mark-as-deleted --file PATH\n"
-    )
+    assert screen.err == "warning: 1 file needs attention, named above.\nNext: chorus-upload file upload\n"
 
 
 @pytest.mark.parametrize(
     ("results", "next_step"),
     [
         ({VerifyResult.MATCHED: 2}, "file upload"),
+        ({VerifyResult.MISSING: 1}, "file upload"),
         ({VerifyResult.SIZE_DIFFERS: 1}, "file mark-as-deleted --file PATH"),
         ({VerifyResult.CHECKSUM_DIFFERS: 1}, "file mark-as-deleted --file PATH"),
         ({VerifyResult.NOT_IN_JOURNAL: 1}, "file upload"),
@@ -187,13 +187,51 @@ def test_what_a_match_rests_on_is_shown_on_request() -> None:
     ]
 
 
+GOOD = VerifyFinished(("1",), "/central", {VerifyResult.MATCHED: 2}, Tally(), 0.1)
+
+
 def test_a_good_verification() -> None:
     screen = Screen()
 
-    screen.sink.emit(VerifyFinished(("1",), "/central", {VerifyResult.MATCHED: 2}, Tally(), 0.1))
+    screen.sink.emit(GOOD)
 
-    assert "Everything that the journal calls delivered is in the central store." in screen.out
+    assert screen.out.endswith(
+        "Everything that the journal calls delivered of version 1 is in the central store: 2 files.\n"
+        "No other version has been delivered.\n"
+        "Took 0.1 s.\n"
+    )
     assert screen.err == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (replace(GOOD, versions=("1", "2")), "delivered of versions 1 and 2 is in the central store: 2 files."),
+        (replace(GOOD, versions=tuple(map(str, range(40)))), "delivered of versions 0, 1, 37 more and 39 is in"),
+        (replace(GOOD, unchecked=("2", "3", "4")), "Not checked: versions 2, 3 and 4. With --all-versions"),
+        (replace(GOOD, modalities=("OMOP", "Images")), "Only files of OMOP, Images were looked at."),
+        (
+            replace(GOOD, modalities=("OMOP",), patients=("1001", "1002")),
+            "Only files of OMOP and of patient 1001, 1002 were looked at.",
+        ),
+    ],
+)
+def test_what_a_good_verification_speaks_of(changed: VerifyFinished, said: str) -> None:
+    screen = Screen()
+
+    screen.sink.emit(changed)
+
+    assert said in screen.out
+
+
+@pytest.mark.parametrize("versions", [(), ("1",)])
+def test_nothing_that_could_be_verified(versions: tuple[str, ...]) -> None:
+    screen = Screen()
+
+    screen.sink.emit(VerifyFinished(versions, "/central", {}, Tally(), 0.1))
+
+    assert "Everything" not in screen.out
+    assert "warning: Nothing was checked: the journal has no delivery" in screen.err
 
 
 def test_marking() -> None:

@@ -26,6 +26,8 @@ MATCHED = FileVerified(
     fingerprint=bytes(range(16)),
     md5=bytes(16),
     etag="0x8DC",
+    submission="march",
+    delivered_us=1_772_366_400_000_000,
 )
 STRANGER = FileVerified(
     key="spring/stranger.txt", result=VerifyResult.NOT_IN_JOURNAL, detail="8 bytes", version="spring", size=8
@@ -56,6 +58,8 @@ def test_csv(tmp_path: Path) -> None:
         "fingerprint": "000102030405060708090a0b0c0d0e0f",
         "md5": "00" * 16,
         "etag": "0x8DC",
+        "submission": "march",
+        "delivered_us": "1772366400000000",
     }
     filled = {name: cell for name, cell in stranger.items() if cell}
     assert filled == {

@@ -117,7 +117,7 @@ def test_a_part_of_it(tmp_path: Path, at_rest: Site) -> None:
     ("arguments", "said"),
     [
         (("--version", "sprung"), "Did you mean spring?"),
-        (("--patient", "9999"), "no such files of 9999"),
+        (("--patient", "9999"), "no files of patient 9999"),
         (("--modality", "Xrays"), "unknown modality"),
     ],
 )

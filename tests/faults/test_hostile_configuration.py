@@ -187,7 +187,7 @@ path = "{tmp_path}/source"
         *(("file", "upload", "--version={}"), ("file", "download", "--version={}"), ("file", "verify", "--version={}")),
         *(
             ("journal", "diff", "spring", "{}"),
-            ("file", "download", "--patients={}"),
+            ("file", "download", "--patient={}"),
             ("file", "list", "--modalities={}"),
         ),
     )

@@ -69,7 +69,15 @@ class Verified:
 
     @property
     def files(self) -> dict[str, FileVerified]:
-        return {each.path or each.key: each for each in self.events if isinstance(each, FileVerified)}
+        return {each.path or each.key: each for each in self.told}
+
+    @property
+    def told(self) -> list[FileVerified]:
+        return [each for each in self.events if isinstance(each, FileVerified)]
+
+    @property
+    def keys(self) -> dict[str, VerifyResult]:
+        return {each.key: each.result for each in self.told}
 
     @property
     def results(self) -> dict[str, VerifyResult]:
@@ -89,8 +97,7 @@ def run(
     with reading(site) as journal, patch("chorus_upload.operations.verify.open_store", lambda *_, **__: store):
         finished = verify(journal, site.settings, request or VerifyRequest(), emit=events.append, pool=pool, stop=stop)
     verified = Verified(finished, events, store.opened)
-    told = [each for each in events if isinstance(each, FileVerified)]
-    assert sum(finished.results.values()) == len(told) == len(verified.files)
+    assert sum(finished.results.values()) == len(verified.told) == len(verified.keys)
     assert sum(finished.evidence.values()) == finished.results.get(MATCHED, 0)
     return verified
 
@@ -227,7 +234,132 @@ def test_a_store_to_which_nothing_was_delivered(site: Site) -> None:
 
     assert verified.finished.versions == ()
     assert verified.finished.pending.files == 7
-    assert verified.finished.is_good
+    assert not verified.finished.is_good, "nothing was checked, and nothing is blessed"
+
+
+@pytest.fixture
+def lively(uploaded: Site) -> Site:
+    """The same site, whose `summer` has another person.csv and no a.dcm of 1001 any more, and is uploaded, too."""
+    uploaded.write("OMOP/person.csv", "person_id\n1\n2\n")
+    (uploaded.source / "1001/Images/a.dcm").unlink()
+    uploaded.update(UpdateRequest(version="summer"))
+    uploaded.upload()
+    return uploaded
+
+
+def test_the_last_version_is_checked_and_the_others_are_named(lively: Site) -> None:
+    lively.write("OMOP/late.csv")
+    lively.update(UpdateRequest(version="autumn"))
+
+    verified = run(lively)
+
+    assert verified.keys == {"summer/OMOP/person.csv": MATCHED}
+    assert (verified.finished.versions, verified.finished.unchecked) == (("summer",), ("spring",))
+    assert (verified.finished.pending.files, verified.finished.pending_versions) == (1, ("autumn",))
+    other = run(lively, VerifyRequest(version="spring")).finished
+    assert (other.versions, other.unchecked, other.pending_versions) == (("spring",), ("summer",), ("autumn",))
+
+
+def test_all_versions(lively: Site) -> None:
+    at(lively, "OMOP/person.csv").unlink()
+
+    verified = run(lively, VerifyRequest(all_versions=True))
+
+    assert (verified.finished.versions, verified.finished.unchecked) == (("spring", "summer"), ())
+    assert verified.finished.results == {MATCHED: 7, MISSING: 1}
+    assert {each.key: each.version for each in verified.told}["spring/OMOP/person.csv"] == "spring"
+    with pytest.raises(ConfigError, match="exclude each other"):
+        VerifyRequest(all_versions=True, version="spring")
+
+
+def test_a_version_of_which_nothing_was_delivered(uploaded: Site) -> None:
+    uploaded.write("OMOP/late.csv")
+    uploaded.update(UpdateRequest(version="summer"))
+
+    finished = run(uploaded, VerifyRequest(version="summer")).finished
+
+    assert (finished.versions, finished.unchecked, finished.results) == (("summer",), ("spring",), {})
+    assert not finished.is_good
+
+
+def test_a_modality_of_which_nothing_was_delivered(uploaded: Site) -> None:
+    site = uploaded.with_settings(modalities=(*uploaded.settings.modalities, "Waveforms"))
+
+    finished = run(site, VerifyRequest(modalities=("Waveforms",), all_versions=True)).finished
+
+    assert (finished.versions, finished.results, finished.modalities) == ((), {}, ("Waveforms",))
+    assert not finished.is_good
+
+
+def test_a_modality_that_is_not_configured_any_more_is_looked_at_all_the_same(uploaded: Site) -> None:
+    sites = {name: each for name, each in uploaded.settings.sites.items() if name != "OMOP"}
+    site = uploaded.with_settings(modalities=("Images", "Metadata"), sites=sites)
+    at(uploaded, "OMOP/person.csv").unlink()
+
+    assert run(site).results["OMOP/person.csv"] is MISSING
+
+
+@pytest.mark.parametrize("request_", [VerifyRequest(version="spring"), VerifyRequest(all_versions=True)], ids=str)
+def test_what_a_later_version_changed_is_looked_at(lively: Site, request_: VerifyRequest) -> None:
+    """`file download --version spring` needs it still."""
+    assert run(lively, request_).finished.is_good
+
+    at(lively, "OMOP/person.csv").write_text("person_id\n9\n")
+    at(lively, "1001/Images/a.dcm").unlink()
+    verified = run(lively, request_)
+
+    assert verified.keys["spring/OMOP/person.csv"] is VerifyResult.CHECKSUM_DIFFERS
+    assert verified.keys["spring/1001/Images/a.dcm"] is MISSING
+    (gone,) = (each for each in verified.told if each.result is MISSING)
+    assert "and retired in summer" in gone.detail
+    assert not verified.finished.is_good
+
+
+def test_what_a_later_version_changed_is_read_back(lively: Site) -> None:
+    change_in_secret(at(lively, "OMOP/person.csv"))
+
+    assert run(lively, VerifyRequest(version="spring")).finished.is_good
+    verified = run(lively, VerifyRequest(version="spring", deep=True))
+
+    assert verified.finished.results == {MATCHED: 6, VerifyResult.CHECKSUM_DIFFERS: 1}
+    assert verified.finished.read_back.files == 7
+
+
+def test_a_key_that_a_later_delivery_of_the_version_took_is_looked_at_once(uploaded: Site) -> None:
+    uploaded.write("OMOP/person.csv", "person_id\n1\n2\n")
+    uploaded.update(UpdateRequest(version="spring", amend=True))
+    uploaded.upload()
+
+    assert run(uploaded, DEEP).finished.results == {MATCHED: 7}
+    at(uploaded, "OMOP/person.csv").unlink()
+    assert run(uploaded).finished.results == {MATCHED: 6, MISSING: 1}
+
+
+def test_what_is_known_of_an_object_that_is_not_there(uploaded: Site) -> None:
+    edit_journal(uploaded, "UPDATE delivery SET delivered_us = 1772366400000000")
+    edit_journal(uploaded, "UPDATE submission SET label = 'march'")
+    at(uploaded, "OMOP/person.csv").unlink()
+
+    found = run(uploaded).files["OMOP/person.csv"]
+
+    assert found.detail == (
+        "delivered 2026-03-01 12:00:00 UTC by submission march (evidence: readback);"
+        " it is not there now: the receiver may have moved it"
+    )
+    assert (found.submission, found.delivered_us) == ("march", 1_772_366_400_000_000)
+    edit_journal(uploaded, "UPDATE delivery SET delivered_us = 9223372036854775807")
+    assert "9223372036854775807 us after 1970" in run(uploaded).files["OMOP/person.csv"].detail
+
+
+def test_the_files_of_a_patient(lively: Site) -> None:
+    verified = run(lively, VerifyRequest(patients=("1001", "1002"), all_versions=True))
+
+    assert set(verified.keys) == {"spring/1001/Images/a.dcm", "spring/1002/Images/a.dcm"}
+    assert verified.finished.patients == ("1001", "1002")
+    # The last version of which anything of the patient was delivered.
+    assert run(lively, VerifyRequest(patients=("1002",))).finished.versions == ("spring",)
+    with pytest.raises(ConfigError, match="no files of patient 9999"):
+        run(lively, VerifyRequest(patients=("1002", "9999")))
 
 
 def test_one_request_for_five_thousand_objects(site: Site, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.options import Modalities
+from chorus_upload.cli.options import Modalities, Patients
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
 
 
@@ -38,10 +38,7 @@ def download(
         str | None, typer.Option("--version", metavar="V", help="The version to bring back. Default: the last one.")
     ] = None,
     modalities: Modalities = None,
-    patients: Annotated[
-        list[str] | None,
-        typer.Option("--patient", metavar="P", help="Only files of this patient. May be given several times."),
-    ] = None,
+    patients: Patients = None,
     to: Annotated[
         Path | None,
         typer.Option("--to", metavar="DIR", help="Where to put them. Default: a directory named as the version, here."),

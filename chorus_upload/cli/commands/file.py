@@ -17,7 +17,7 @@ from chorus_upload.cli.commands.scripts import ScriptOptions, ScriptShell, write
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import MaxFiles, Modalities
+from chorus_upload.cli.options import MaxFiles, Modalities, Patients
 from chorus_upload.cli.render.formats import files as files_text
 from chorus_upload.cli.render.formats import size
 from chorus_upload.cli.render.stream import Stream
@@ -53,6 +53,7 @@ class OutputType(StrEnum):
             "The first hundred images, into a file",
             "file list --modalities Images --max-num-files 100 --output-file images.txt",
         ),
+        ("What is still to upload of one patient", "file list --patient 1001"),
         (
             "What was uploaded of one version, with key, checksum and time",
             "file list --version 20260301120000 --uploaded --json",
@@ -69,6 +70,7 @@ def list_(  # noqa: PLR0913 - each is an option
     *,
     version: Annotated[str | None, typer.Option("--version", metavar="V", help="Only files of this version.")] = None,
     modalities: Modalities = None,
+    patients: Patients = None,
     output_file: Annotated[
         Path | None, typer.Option("--output-file", metavar="FILE", help="Write to this file, not to standard output.")
     ] = None,
@@ -102,8 +104,11 @@ def list_(  # noqa: PLR0913 - each is an option
 
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
+    of_patients = tuple(patients) if patients else None
     if output_type is not OutputType.LIST:
-        options = ScriptOptions(output_file, output_type.value, shell, standalone, version, chosen, max_num_files)
+        options = ScriptOptions(
+            output_file, output_type.value, shell, standalone, version, chosen, of_patients, max_num_files
+        )
         if uploaded or null:
             raise ConfigError("--uploaded and --null are for lists, not for scripts")
         return write_upload_scripts(run, context, options)
@@ -118,6 +123,7 @@ def list_(  # noqa: PLR0913 - each is an option
             run.settings,
             version=version,
             modalities=chosen,
+            patients=of_patients,
             max_files=max_num_files,
             uploaded=uploaded,
         )

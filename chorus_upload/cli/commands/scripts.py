@@ -32,6 +32,7 @@ class ScriptOptions(NamedTuple):
     standalone: bool
     version: str | None
     modalities: tuple[str, ...] | None
+    patients: tuple[str, ...] | None
     files_each: int | None
 
 
@@ -61,6 +62,7 @@ def write_upload_scripts(run: Invocation, context: typer.Context, options: Scrip
         standalone=options.standalone,
         version=options.version,
         modalities=options.modalities,
+        patients=options.patients,
         files_each=options.files_each,
     )
     with run.session(context, read_only=True) as session:

@@ -13,7 +13,7 @@ from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import interrupted_at_once
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import Modalities
+from chorus_upload.cli.options import Modalities, Patients
 from chorus_upload.cli.reporting import Note, report_to
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 from chorus_upload.events import Emit, Event, FileVerified, Notice
@@ -28,6 +28,7 @@ def add_to(group: typer.Typer) -> None:
         "verify",
         epilog=examples(
             ("Check the last version", "file verify"),
+            ("Everything that was ever delivered", "file verify --all-versions"),
             ("An earlier one, OMOP only", "file verify --version 20260301120000 --modalities OMOP"),
             ("Read a hundredth of it back, chosen at random", "file verify --sample 1%"),
             ("Read all of it back, and keep a row for every file", "file verify --deep --report verified.csv"),
@@ -36,13 +37,16 @@ def add_to(group: typer.Typer) -> None:
     )(verify)
 
 
-def verify(
+def verify(  # noqa: PLR0913 - each is an option
     context: typer.Context,
     *,
     version: Annotated[
-        str | None, typer.Option("--version", metavar="V", help="The version to check. Default: the last one.")
+        str | None,
+        typer.Option("--version", metavar="V", help="The version to check. Default: the last that was delivered."),
     ] = None,
+    all_versions: Annotated[bool, typer.Option("--all-versions", help="Check all that was ever delivered.")] = False,
     modalities: Modalities = None,
+    patients: Patients = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every object back, and compare it by fingerprint and MD5.")
     ] = False,
@@ -69,7 +73,7 @@ def verify(
 
     Names what is missing, differs, or is not in the journal. The store's own listing says it; an object is read
     back when it was written again since its delivery, and with --deep or --sample. Nothing is changed. Ends with 3
-    when anything is not as the journal says.
+    when anything is not as the journal says, or nothing was there to be checked.
     """
     from chorus_upload.operations.verify import VerifyRequest
     from chorus_upload.operations.verify import verify as run_verify
@@ -77,7 +81,12 @@ def verify(
     part = _chosen_part(sample, seed)
     run = current(context)
     request = VerifyRequest(
-        version=version, modalities=chosen_modalities(run.settings, modalities, emit=run.emit), deep=deep, sample=part
+        version=version,
+        all_versions=all_versions,
+        modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
+        patients=tuple(patients) if patients else None,
+        deep=deep,
+        sample=part,
     )
     with ExitStack() as opened:
         note = None if report is None else opened.enter_context(report_to(report))

@@ -168,50 +168,87 @@ def _verify(result: VerifyFinished) -> Report:
         for kind, number in result.results.items()
         if number or kind is VerifyResult.MATCHED
     ]
-    bad = sum(number for kind, number in result.results.items() if not kind.is_good)
-    versions = ", ".join(result.versions) or "no version"
     return Report(
-        heading=f"Checked {versions} in {result.destination}",
+        heading=f"Checked {_few(result.versions) or 'no version'} in {result.destination}",
         table=Table((Column("Found"), Column("Files", numeric=True)), tuple(rows)) if rows else None,
-        remarks=tuple(_about_verification(result, bad=bad)),
-        warnings=(f"{files(bad)} need attention, named above." if bad > 1 else "1 file needs attention, named above.",)
-        if bad
-        else (),
+        remarks=tuple(_about_verification(result)),
+        warnings=tuple(_warnings_of_verification(result)),
         next_step=_after_verification(result),
     )
 
 
-def _about_verification(result: VerifyFinished, *, bad: int) -> Iterator[str]:
+def _about_verification(result: VerifyFinished) -> Iterator[str]:
     if result.evidence:
         yield f"Evidence: {_counts({str(kind): number for kind, number in result.evidence.items()})}."
     if result.sample is not None:
         yield f"Sample: {result.sample}, chosen by --seed {result.seed}."
     if result.read_back.files:
         yield f"Read back: {_tally(result.read_back)}."
-    if result.pending.files:
-        yield f"Still to upload: {_tally(result.pending)}."
-    if not bad:
-        yield "Everything that the journal calls delivered is in the central store."
-    if _to_send_again(result):
+    if result.results.get(VerifyResult.MISSING):
         yield (
-            "Ask first who wrote to the store, or what it lost. To send such a file again: `file mark-as-deleted`,"
+            "What is missing was delivered, as said above: ask the receiver, who may have taken it over, before"
+            " anything is done. Nothing sends it again by itself."
+        )
+    if _differing(result):
+        yield (
+            "Ask first who wrote to the store. To send a file again that is not as it was: `file mark-as-deleted`,"
             " `journal update`, `file upload`."
         )
     if result.results.get(VerifyResult.UNREADABLE):
         yield "What could not be read is neither confirmed nor refuted: check again later."
+    yield from _extent(result)
     yield f"Took {duration(result.seconds)}."
 
 
+def _extent(result: VerifyFinished) -> Iterator[str]:
+    """What the result speaks of, and what it does not speak of."""
+    if result.pending.files:
+        yield f"Still to upload: {_tally(result.pending)}, of {_versions(result.pending_versions)}."
+    if result.modalities is not None or result.patients is not None:
+        of = [", ".join(result.modalities or ()), f"patient {', '.join(result.patients)}" if result.patients else ""]
+        yield f"Only files of {' and of '.join(each for each in of if each)} were looked at."
+    if result.is_good:
+        yield (
+            f"Everything that the journal calls delivered of {_versions(result.versions)} is in the central store:"
+            f" {files(result.checked)}."
+        )
+    if result.unchecked:
+        yield f"Not checked: {_versions(result.unchecked)}. With --all-versions everything is."
+    elif result.versions:
+        yield "No other version has been delivered."
+
+
+def _warnings_of_verification(result: VerifyFinished) -> Iterator[str]:
+    if result.bad:
+        yield f"{files(result.bad)} {'needs' if result.bad == 1 else 'need'} attention, named above."
+    if not result.checked:
+        of = f" of {_versions(result.versions)}" if result.versions else ""
+        yield f"Nothing was checked: the journal has no delivery{of} to this central store."
+
+
 def _after_verification(result: VerifyFinished) -> str:
-    if _to_send_again(result):
+    if _differing(result):
         return "file mark-as-deleted --file PATH"
     return "file upload" if result.pending.files else ""
 
 
-def _to_send_again(result: VerifyFinished) -> int:
-    """How many files the store has not got as they were delivered."""
-    lost = (VerifyResult.MISSING, VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS)
-    return sum(result.results.get(kind, 0) for kind in lost)
+def _differing(result: VerifyFinished) -> int:
+    """How many objects are there and are not what was delivered."""
+    return sum(result.results.get(kind, 0) for kind in (VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS))
+
+
+def _versions(labels: tuple[str, ...]) -> str:
+    return f"version {labels[0]}" if len(labels) == 1 else f"versions {_few(labels)}"
+
+
+_MOST_NAMED = 10
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    """Return names in a row, those in the middle only counted when there are many; empty for none."""
+    if len(labels) > _MOST_NAMED:
+        return f"{', '.join(labels[:2])}, {count(len(labels) - 3)} more and {labels[-1]}"
+    return " and ".join(filter(None, (", ".join(labels[:-1]), *labels[-1:])))
 
 
 def _marked(result: FilesMarked) -> Report:
