@@ -6,7 +6,8 @@ A *pattern* describes the path of a file relative to the root of its source, wit
 
 `{version:w}` and `{patient_id:w}` stand for up to 200 ASCII digits, letters and underscores (`{version}` and
 `{patient_id}` mean the same), `:d` for digits only, `{filepath}` for the rest, slashes included. Everything
-else is literal; matching ignores case and always concerns the whole path.
+else is literal; matching ignores case and always concerns the whole path. What a pattern has after `{filepath}`
+chooses files, and takes nothing from their names.
 
 A *central key* is the name of an object relative to the central path: `<version>/<patient>/<Modality>/<file>`.
 """
@@ -42,7 +43,10 @@ _VERSION_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a pattern finds in a path. `version` and `patient_id` are None when the pattern has no such field."""
+    """What a pattern finds in a path. `version` and `patient_id` are None when the pattern has no such field.
+
+    `filepath` is all of the path from where `{filepath}` begins.
+    """
 
     version: str | None
     patient_id: str | None
@@ -112,14 +116,18 @@ class Pattern:
             _ends_in_filepath=is_last and not rest,
         )
 
-    def match(self, path: str) -> Parts | None:
-        """The parts of a path relative to the source's root, or None when it does not belong."""
+    def match(self, path: str, *, cut: bool = False) -> Parts | None:
+        """The parts of a path relative to the source's root, or None when it does not belong.
+
+        With `cut` the `filepath` ends where the pattern goes on, as in the keys that the older tool made.
+        """
         # What ends otherwise is told by that alone, and not by trying all ways to divide it.
         found = self._whole.match(path) if self._tail.search(path) else None
         if found is None:
             return None
         groups = found.groupdict()
-        return Parts(groups.get("version"), groups.get("patient_id"), groups["filepath"])
+        filepath = groups["filepath"] if cut else path[found.start("filepath") :]
+        return Parts(groups.get("version"), groups.get("patient_id"), filepath)
 
     def matcher(self, directory: str) -> DirectoryMatcher | None:
         """What the pattern says of the files directly in `directory` ("" is the root); None: of none of them."""

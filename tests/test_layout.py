@@ -38,13 +38,21 @@ from chorus_upload.layout import (
         ),
         ("{patient_id}/Images/{filepath}", "a_1/Images/x", Parts(None, "a_1", "x")),
         ("{filepath}", "a/b", Parts(None, None, "a/b")),
-        ("Notes/{filepath}_{patient_id:w}.txt", "Notes/a_7_8.txt", Parts(None, "7_8", "a")),
+        ("Notes/{filepath}_{patient_id:w}.txt", "Notes/a_7_8.txt", Parts(None, "7_8", "a_7_8.txt")),
+        ("{patient_id:d}_vid/{filepath}.avi", "7_vid/b/a.AVI", Parts(None, "7", "b/a.AVI")),
+        ("Scans/{filepath}/raw.dcm", "Scans/a/b/raw.dcm", Parts(None, None, "a/b/raw.dcm")),
         ("{patient_id:w}/Images/{filepath}", "1/Images/two\nlines", Parts(None, "1", "two\nlines")),
         ("{patient_id:d}/ECG (raw)/{filepath}", "1/ecg (RAW)/x", Parts(None, "1", "x")),
     ],
 )
 def test_a_path_is_taken_apart(pattern: str, path: str, parts: Parts) -> None:
     assert Pattern.parse(pattern).match(path) == parts
+
+
+def test_what_a_pattern_ends_in_is_cut_off_where_the_older_tool_did_so() -> None:
+    """Its objects are called so: an upgraded journal has to name them as they are."""
+    pattern = Pattern.parse("{patient_id:d}_vid/{filepath}.avi")
+    assert pattern.match("7_vid/b/a.avi", cut=True) == Parts(None, "7", "b/a")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class Conversion:
                 # It has a name that no modality can have, and so no key either.
                 return Placed(None, None)
             self._patterns[modality] = pattern
-        parts = pattern.match(path)
+        parts = pattern.match(path, cut=True)
         if parts is None:
             return Placed(None, None)
         patient_first = self._settings.central.patient_first

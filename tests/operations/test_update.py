@@ -295,3 +295,15 @@ def test_a_version_in_the_path_is_the_version_of_the_file(site: Site) -> None:
     assert delivered["v7/55/OMOP/person.csv"] == "seven"
     assert delivered["v8/55/OMOP/person.csv"] == "eight"
     assert delivered["1/1000/Images/a.dcm"] == "image 0"
+
+
+def test_what_a_pattern_ends_in_stays_in_the_key(site: Site) -> None:
+    images = site.settings.sites["Images"].model_copy(update={"pattern": "{patient_id:d}_vid/{filepath}.avi"})
+    site = site.with_settings(sites={**site.settings.sites, "Images": images})
+    site.write("7_vid/a/gait.avi", "moving")
+    site.write("7_vid/notes.txt", "no video")
+
+    site.update(UpdateRequest(version="spring", modalities=("Images",)))
+    site.upload()
+
+    assert site.delivered() == {"spring/7/Images/a/gait.avi": "moving"}

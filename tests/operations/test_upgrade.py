@@ -343,6 +343,16 @@ def test_a_modality_that_is_not_configured_any_more(old_site: Site) -> None:
 # --- the name of the original ---------------------------------------------------------------------------------------
 
 
+def test_what_the_older_tool_cut_off_names_is_cut_off_keys(old_site: Site) -> None:
+    """Its objects are called so."""
+    sites = old_site.settings.sites
+    omop = sites["OMOP"].model_copy(update={"pattern": "OMOP/{filepath}.csv"})
+    upgrade(old_site.with_settings(sites={**sites, "OMOP": omop}))
+
+    question = "SELECT DISTINCT key FROM delivery WHERE key LIKE '%/OMOP/%' ORDER BY key"
+    assert {str(key).rpartition("/")[2] for (key,) in ask(old_site.cloud, question)} >= {"measurement", "visit_occurrence"}
+
+
 def test_the_original_is_named_after_its_last_change(old_site: Site) -> None:
     """So a second attempt finds the copy of the first one; another journal of that second is left alone."""
     site = old_site
