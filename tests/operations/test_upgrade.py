@@ -350,7 +350,10 @@ def test_what_the_older_tool_cut_off_names_is_cut_off_keys(old_site: Site) -> No
     upgrade(old_site.with_settings(sites={**sites, "OMOP": omop}))
 
     question = "SELECT DISTINCT key FROM delivery WHERE key LIKE '%/OMOP/%' ORDER BY key"
-    assert {str(key).rpartition("/")[2] for (key,) in ask(old_site.cloud, question)} >= {"measurement", "visit_occurrence"}
+    assert {str(key).rpartition("/")[2] for (key,) in ask(old_site.cloud, question)} >= {
+        "measurement",
+        "visit_occurrence",
+    }
 
 
 def test_the_original_is_named_after_its_last_change(old_site: Site) -> None:
