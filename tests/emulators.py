@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import quote
 
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 from cryptography import x509
@@ -25,8 +26,32 @@ _NODE = _TOOLS / "bin" / "node"
 _AZURITE = _TOOLS / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 
 # The emulator's life hangs on a pipe that only this process holds: it ends with it, however that ends.
-_END_WITH_US = "data:text/javascript,process.stdin.resume();process.stdin.on('close',()=>process.exit());"
+_END_WITH_US = "process.stdin.resume();process.stdin.on('close',()=>process.exit());"
+# Of a block that comes with an MD5 the service says which one it received. Azurite compares it, and says nothing.
+_SAY_MD5 = """
+import http from 'node:http';
+import https from 'node:https';
+for (const {prototype} of [http.Server, https.Server]) {
+  const emit = prototype.emit;
+  prototype.emit = function (event, request, response) {
+    const md5 = event === 'request' && request.headers['content-md5'];
+    if (md5 && request.method === 'PUT' && /[?&]comp=block(&|$)/.test(request.url)) {
+      const write = response.writeHead;
+      response.writeHead = function (status, ...more) {
+        if (status === 201 && !response.hasHeader('Content-MD5')) response.setHeader('Content-MD5', md5);
+        return write.call(response, status, ...more);
+      };
+    }
+    return emit.apply(this, arguments);
+  };
+}
+"""
+_PRELOADED = f"data:text/javascript,{quote(_SAY_MD5 + _END_WITH_US)}"
 _LISTENS = re.compile(r"successfully listens on https?://127\.0\.0\.1:(\d+)")
+
+
+MARK = ("x-ms-request-id", "00000000-0000-0000-0000-000000000000")
+"""What Azure's responses have, and nobody else's."""
 
 
 class EmulatorMissing(Exception):
@@ -185,7 +210,7 @@ def running_azurite(directory: Path, *, authority: Authority | None = None) -> I
     """
     if not (_NODE.exists() and _AZURITE.exists()):
         raise EmulatorMissing("Azurite is not installed: run scripts/tools")
-    command = [str(_NODE), "--import", _END_WITH_US, str(_AZURITE), "--blobHost", "127.0.0.1", "--blobPort", "0"]
+    command = [str(_NODE), "--import", _PRELOADED, str(_AZURITE), "--blobHost", "127.0.0.1", "--blobPort", "0"]
     options = ["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
     if authority:
         options += ["--cert", str(authority.bundle), "--key", str(authority.key), "--oauth", "basic"]

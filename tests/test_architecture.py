@@ -57,6 +57,7 @@ AT_HOME = {
     "botocore": {"storage"},
     "aiohttp": {"storage"},
     "google": {"storage"},
+    "awscrt": {"storage"},
     "backports": {"storage"},
     "paramiko": {"storage"},
     "smbclient": {"storage"},

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 from chorus_upload.errors import AccessDenied, StorageError, TlsError, TransientError
 from chorus_upload.storage.curl import NoAnswer, NotTrusted, ProxyRefused
-from chorus_upload.storage.service_mark import HINT, Unmarked
+from chorus_upload.storage.service_mark import Unmarked
 
 # More digits than the largest object, file or wait needs; Python refuses to read numbers of more than 4,300.
 _MOST_DIGITS = 19
@@ -39,15 +39,20 @@ def size_in(content_range: str | None, body: bytes, *, offset: int) -> int:
 
 def md5_in(said: str | None) -> bytes | None:
     """The MD5 that a header says, in base64. TransientError when it is none."""
+    return checksum_in(said, size=16)
+
+
+def checksum_in(said: str | None, *, size: int) -> bytes | None:
+    """Return the checksum of `size` bytes that a header says, in base64. TransientError when it is none."""
     if not said:
         return None
     try:
-        md5 = b64decode(said, validate=True)
+        checksum = b64decode(said, validate=True)
     except ValueError:
         raise broken_off() from None
-    if len(md5) != 16:
+    if len(checksum) != size:
         raise broken_off()
-    return md5
+    return checksum
 
 
 def moment_in(said: str | None) -> datetime:
@@ -71,10 +76,9 @@ def no_answer(error: NoAnswer, *, doing: str) -> StorageError:
             f"{doing}: {error}", hint="Set `proxy` in the configuration, as http://user:password@host:port."
         )
     if isinstance(error, Unmarked):
-        return TransientError(
-            f"{doing}: {error}", hint=HINT, retry_after=seconds_to_wait(error.asked), foreign_status=error.status
-        )
-    return TransientError(f"{doing}: {error}")
+        asked = seconds_to_wait(error.asked)
+        return TransientError(f"{doing}: {error}", hint=error.hint, retry_after=asked, foreign_status=error.status)
+    return TransientError(f"{doing}: {error}", hint=error.hint)
 
 
 def not_trusted(reason: str, *, doing: str) -> TlsError:

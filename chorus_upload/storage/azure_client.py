@@ -24,14 +24,18 @@ from chorus_upload.storage.azure_credentials import (
     SasToken,
 )
 from chorus_upload.storage.azure_errors import scrub
-from chorus_upload.storage.curl import HttpClient
+from chorus_upload.storage.curl import Answer, HttpClient
 from chorus_upload.storage.curl_adapter import CurlAdapter
 from chorus_upload.storage.network import Network, is_this_machine
+from chorus_upload.storage.service_mark import AZURE, require
 from chorus_upload.storage.traffic import Traffic
 
 if TYPE_CHECKING:
     from azure.identity import DefaultAzureCredential
 
+
+# The statuses of success, by the methods of the requests that are sent here, the SDK's and our own.
+_EXPECTED = {"HEAD": {200}, "GET": {200, 206}, "PUT": {201}, "DELETE": {202}}
 
 # How long a program like `az` may take to give a token; ten seconds, the SDK's default, are few on a busy machine.
 _LOGIN_SECONDS = 60
@@ -51,6 +55,11 @@ class Connection:
         self.http.close()
         if self.login is not None:
             self.login.close()
+
+
+def require_service(method: str, answer: Answer) -> None:
+    """Raise NoAnswer when a response is not the service's: every one passes through here."""
+    require(AZURE, answer.status, answer.headers, expected=_EXPECTED.get(method, ()))
 
 
 def connect(
@@ -92,7 +101,14 @@ def connect(
     else:
         _refuse_plain_http(client)
         url = f"{client.scheme}://{client.primary_hostname}"
-        http = HttpClient(url, network, endpoint_ip=endpoint_ip, throttle=traffic.throttle, stop=traffic.stop)
+        http = HttpClient(
+            url,
+            network,
+            endpoint_ip=endpoint_ip,
+            throttle=traffic.throttle,
+            stop=traffic.stop,
+            require=require_service,
+        )
         for scheme in ("https://", "http://"):
             session.mount(scheme, CurlAdapter(http))
         return Connection(client, http, Access(credential, container, cached), login)

@@ -28,7 +28,7 @@ from chorus_upload.errors import (
     TransientError,
 )
 from chorus_upload.storage.answers import no_answer, not_trusted, seconds_to_wait
-from chorus_upload.storage.curl import Answer, NotTrusted, ProxyRefused
+from chorus_upload.storage.curl import Answer, NoAnswer
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _MISMATCH = frozenset({"Md5Mismatch", "Crc64Mismatch"})
@@ -192,7 +192,7 @@ def _no_answer(error: Exception, doing: str) -> StorageError:
     """No answer, or one that broke off."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, (NotTrusted, ProxyRefused)):
+        if isinstance(cause, NoAnswer):
             return no_answer(cause, doing=doing)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return not_trusted(scrub(cause.verify_message or cause.reason or ""), doing=doing)

@@ -13,16 +13,18 @@ from azure.core.exceptions import AzureError
 from urllib3.exceptions import HTTPError
 
 from chorus_upload.errors import IntegrityError
+from chorus_upload.storage.answers import seconds_to_wait
 from chorus_upload.storage.azure_credentials import Access
 from chorus_upload.storage.azure_errors import Refused, translate
 from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer, TimedOut
 from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.service_mark import Unmarked, WrongStatus
 from chorus_upload.storage.traffic import Traffic
 
 T = TypeVar("T")
 
-# How often a body is sent that arrives garbled. Patience does not help against a machine that garbles.
-_GARBLED_ATTEMPTS = 3
+GARBLED_ATTEMPTS = 3
+"""How often a body is sent that arrives garbled. Patience does not help against a machine that garbles."""
 
 # Nearly all that leaves the SDK is an AzureError, or what our HTTP client raises below it. The others do in corners:
 # a login's program that does not start (OSError), an answer without a header that the SDK counts on (ValueError).
@@ -31,6 +33,7 @@ _FOREIGN = (AzureError, NoAnswer, Refused, requests.RequestException, HTTPError,
 # The version of the service's protocol that our own requests speak.
 _PROTOCOL = "2023-11-03"
 _OVERLOADED = frozenset({429, 503})
+_PARTIAL = 206
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Requests:
 
     def send(self, doing: str, action: Callable[[], T]) -> T:
         """As `run`, for an action that sends content: it is also repeated when the content arrived garbled."""
-        for _ in range(_GARBLED_ATTEMPTS - 1):
+        for _ in range(GARBLED_ATTEMPTS - 1):
             try:
                 return self.run(doing, action)
             except IntegrityError:
@@ -91,6 +94,10 @@ class DataRequests:
             except TimedOut:
                 self.traffic.fell_silent()
                 raise
+            except Unmarked as error:
+                if error.status in _OVERLOADED:
+                    self.traffic.overloaded(seconds_to_wait(error.asked))
+                raise
             if answer.status >= 300:
                 refused = Refused(answer)
                 if answer.status in _OVERLOADED:
@@ -99,10 +106,12 @@ class DataRequests:
             return answer
 
     def get(self, url: str, headers: Sequence[str]) -> Answer:
-        """One GET, once. Raises NoAnswer, and Refused for an answer that is no success."""
+        """One GET of a part, once. Raises NoAnswer, and Refused for an answer that is no success."""
         answer = self._ask("GET", url, "", headers, b"")
         if answer.status >= 300:
             raise Refused(answer)
+        if answer.status != _PARTIAL:
+            raise WrongStatus(f"the service responded with {answer.status} to a request for a part")
         return answer
 
     def _ask(self, method: str, url: str, parameters: str, headers: Sequence[str], body: bytes | memoryview) -> Answer:

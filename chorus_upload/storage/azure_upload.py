@@ -7,20 +7,24 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
-from azure.core.exceptions import ResourceNotFoundError
+from azure.core.exceptions import AzureError, ResourceNotFoundError
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, StandardBlobTier
 
-from chorus_upload.errors import ObjectExists, StorageError
-from chorus_upload.storage.answers import broken_off, md5_in, moment_in, must_be_complete
-from chorus_upload.storage.azure_errors import error_code
-from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
+from chorus_upload.errors import IntegrityError, ObjectExists, StorageError
+from chorus_upload.storage.answers import broken_off, checksum_in, md5_in, moment_in, must_be_complete
+from chorus_upload.storage.azure_errors import Refused, error_code
+from chorus_upload.storage.azure_requests import GARBLED_ATTEMPTS, Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.crc64 import crc64_of
+from chorus_upload.storage.curl import Answer, NoAnswer
+from chorus_upload.storage.service_mark import Unproven
 from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 
@@ -29,6 +33,9 @@ _LARGEST_BLOCK = 4000 << 20
 LARGEST = _MOST_BLOCKS * _LARGEST_BLOCK
 """The largest object, in bytes: 190.7 TiB."""
 _MIB = 1 << 20
+# A file of no more blocks is sent again as a whole: receipts would cost more requests than they save.
+_FEW_BLOCKS = 4
+_OTHER_BYTES = "the service received other bytes than were sent"
 # For how many seconds a copy is tried that fails: sending does as well.
 _COPY_PATIENCE = 60.0
 
@@ -65,7 +72,11 @@ class Upload:
     properties: Callable[[], Properties]
 
     def at_once(self, body: bytes) -> StoredObject:
-        """Send `body` with one request. Of the checksum in the result the service is the author."""
+        """Send `body` with one request. Of the checksum in the result the service is the author.
+
+        It is sent again while that is not the body's. IntegrityError in the end, and an object that had to be new is
+        gone then; what has replaced another is for the caller to judge.
+        """
         properties = self.properties()
         md5 = _md5(body)
         # Content-MD5 is what the service compares with the bytes that arrive. The property of that name would be
@@ -73,17 +84,29 @@ class Upload:
         headers = [
             "x-ms-blob-type: BlockBlob",
             f"Content-MD5: {b64encode(md5).decode()}",
-            *self.conditions.lines,
             *(f"x-ms-meta-{name}: {value}" for name, value in properties.metadata.items()),
         ]
         if properties.tier:
             headers.append(f"x-ms-access-tier: {properties.tier}")
-        return self.requests.send(f"writing {self.key}", lambda: self._write(headers, body))
+        conditions = self.conditions
+        for _ in range(GARBLED_ATTEMPTS):
+            write = partial(self._write, [*headers, *conditions.lines], body)
+            stored = self.requests.send(f"writing {self.key}", write)
+            if stored.checksum is None or stored.checksum.md5 == md5:
+                return stored
+            # Something on the way has changed it, and the header that the service would have compared is gone.
+            if conditions != Conditions():
+                conditions = Conditions(if_match=stored.etag)
+        if self.conditions.if_match is not None:
+            return stored
+        if self.conditions.create_only:
+            with suppress(AzureError, NoAnswer):
+                self.blob().delete_blob("include", **conditions.options)
+        raise IntegrityError(f"writing {self.key}: {_OTHER_BYTES}")
 
     def _write(self, headers: list[str], body: bytes) -> StoredObject:
         answer = self.data.put(self.url, "", headers, body)
         must_be_complete(answer.headers.get("etag"))
-        # Whether it is the body's is for the caller to judge: if it is not, something else is there now.
         computed = md5_in(answer.headers.get("content-md5"))
         return StoredObject(
             key=self.key,
@@ -91,7 +114,7 @@ class Upload:
             etag=bare_etag(answer.headers["etag"]),
             time_us=_time_in(answer.headers.get("last-modified")),
             checksum=None if computed is None else Checksum(computed, ComputedBy.SERVICE),
-            transit_checked=True,
+            transit_checked=computed is not None,
         )
 
     def in_blocks(
@@ -99,11 +122,12 @@ class Upload:
     ) -> StoredObject:
         """Send `body` in blocks, several at a time, then make them the object; nothing is visible before that.
 
-        Each is of `block_size` bytes, the last one shorter. Blocks that an earlier try left with the service are
-        not sent again, and those that `source` has are copied there. An exception of `body` passes unchanged; the
-        service keeps what it has for a week, or until the object is written after all.
+        Each is of `block_size` bytes, the last one shorter. Of each the service says what it received, and it counts
+        only when that is what was sent. Blocks that an earlier try left with the service, and saw to be right, are not
+        sent again, and those that `source` has are copied there. An exception of `body` passes unchanged; the service
+        keeps what it has for a week, or until the object is written after all.
         """
-        staging = _Staging(self, executor, self._held(), source)
+        staging = _Staging(self, executor, self._held(), source, leaves_receipts=size > _FEW_BLOCKS * block_size)
         try:
             for offset in range(0, size, block_size):
                 buffer = staging.buffer(min(block_size, size - offset))
@@ -144,25 +168,47 @@ class Upload:
             *origin.headers,
         )
         try:
-            self.stage(name, lines, b"", patience=_COPY_PATIENCE)
+            self.stage_copy(name, lines, md5=origin.md5, crc64=None)
         except StorageError:
             # It is gone, was written again, has another MD5, or the service may not read it. Whoever reads it will see.
             return None
         return self._made_of([_Staged(name, origin.size, spared=True)], size=origin.size)
 
-    def stage(
-        self, name: str, headers: tuple[str, ...], body: bytes | memoryview, *, patience: float | None = None
-    ) -> None:
-        """Give the service one block."""
-        requests = self.requests if patience is None else self.requests.less_patient(patience)
-        parameters = f"comp=block&blockid={quote(b64encode(name.encode()).decode(), safe='')}"
+    def stage(self, name: str, block: memoryview, *, md5: bytes) -> None:
+        """Give the service one block, and have it say what it received.
+
+        It compares the checksum that comes with it; and if something on the way removes that, changes the block, and
+        lets it pass, the checksum in the response is not ours.
+        """
+        crc64 = crc64_of(block)
+        named = f"Content-MD5: {_base64(md5)}" if crc64 is None else f"x-ms-content-crc64: {_base64(crc64)}"
 
         def put() -> None:
-            answer = self.data.put(self.url, parameters, headers, body)
-            # Somebody else's page (a proxy asks for a log-in) would pass for a block that is there.
-            must_be_complete(answer.headers.get("x-ms-request-id"))
+            answer = self._stage(name, (named,), block)
+            _require_received(answer, md5=md5, crc64=crc64, doing=f"writing {self.key}")
 
-        requests.send(f"writing {self.key}", put)
+        self.requests.send(f"writing {self.key}", put)
+
+    def stage_copy(self, name: str, headers: tuple[str, ...], *, md5: bytes, crc64: bytes | None) -> None:
+        """Have the service copy one block. StorageError when it does not, or does not say what it copied."""
+        doing = f"writing {self.key}"
+
+        def put() -> None:
+            answer = self._stage(name, headers, b"")
+            try:
+                _require_received(answer, md5=md5, crc64=crc64, doing=doing)
+            except Unproven as error:
+                raise StorageError(f"{doing}: {error}") from None
+
+        self.requests.less_patient(_COPY_PATIENCE).send(doing, put)
+
+    def leave_receipt(self, name: str) -> None:
+        """Note at the service that its block of this name is what was sent, or do not: it only saves work."""
+        with suppress(AzureError, NoAnswer, Refused, StorageError):
+            self._stage(_receipt_of(name), (), b"1")
+
+    def _stage(self, name: str, headers: tuple[str, ...], body: bytes | memoryview) -> Answer:
+        return self.data.put(self.url, f"comp=block&blockid={quote(_base64(name.encode()), safe='')}", headers, body)
 
     def _held(self) -> Mapping[str, int]:
         """Names and sizes of the blocks that the service has of this object and that are not part of it yet.
@@ -211,6 +257,7 @@ class _Staging:
     executor: Executor
     held: Mapping[str, int]
     source: Source | None
+    leaves_receipts: bool
     _under_way: deque[Future[_Staged]] = field(default_factory=deque)
     _staged: list[_Staged] = field(default_factory=list)
 
@@ -244,9 +291,13 @@ class _Staging:
     def _stage(self, number: int, offset: int, block: memoryview) -> _Staged:
         md5 = _md5(block)
         name = _block_name(number, md5)
-        spared = self.held.get(name) == len(block) or self._copied(name, offset, block, md5)
+        # A name says what was sent under it, and not what arrived.
+        is_held = self.held.get(name) == len(block) and _receipt_of(name) in self.held
+        spared = is_held or self._copied(name, offset, block, md5)
         if not spared:
-            self.upload.stage(name, (f"Content-MD5: {b64encode(md5).decode()}",), block)
+            self.upload.stage(name, block, md5=md5)
+            if self.leaves_receipts:
+                self.upload.leave_receipt(name)
         return _Staged(name, len(block), spared)
 
     def _copied(self, name: str, offset: int, block: memoryview, md5: bytes) -> bool:
@@ -261,7 +312,7 @@ class _Staging:
             *self.upload.data.access.source_headers(),
         )
         try:
-            self.upload.stage(name, headers, b"", patience=_COPY_PATIENCE)
+            self.upload.stage_copy(name, headers, md5=md5, crc64=crc64_of(block))
         except StorageError:
             # It is gone, was written again, has other content, or the service cannot read it: the file itself is
             # sent, and so are the blocks after this one.
@@ -271,11 +322,23 @@ class _Staging:
 
 
 def _block_name(number: int, md5: bytes) -> str:
-    """Where the block belongs and what is in it, and so whether the service has it already.
-
-    The service took it under that name only after checking the MD5. All names of an object have one length.
-    """
+    """Where the block belongs and what was sent as it. All names of an object have one length."""
     return f"{number:05d}-{md5.hex()}"
+
+
+def _receipt_of(name: str) -> str:
+    """The name of the block that says of another one: it arrived as it was sent. It never becomes part of an object."""
+    return name.replace("-", "+")
+
+
+def _require_received(answer: Answer, *, md5: bytes, crc64: bytes | None, doing: str) -> None:
+    """Raise IntegrityError when the service has received another block, Unproven when it does not say what."""
+    said = md5_in(answer.headers.get("content-md5"))
+    computed = checksum_in(answer.headers.get("x-ms-content-crc64"), size=8) if crc64 is not None else None
+    if said not in (None, md5) or computed not in (None, crc64):
+        raise IntegrityError(f"{doing}: {_OTHER_BYTES}")
+    if said is None and computed is None:
+        raise Unproven
 
 
 def block_size_for(size: int, *, at_least: int) -> int:
@@ -298,6 +361,10 @@ def microseconds(moment: datetime) -> int:
 def _time_in(header: str | None) -> int:
     """Cached because it is the same second for very many small files."""
     return microseconds(moment_in(header))
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()
 
 
 def _md5(content: bytes | memoryview) -> bytes:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pycurl
@@ -48,7 +49,12 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """There was no whole answer; the subclasses say what a caller has to tell apart. Never leaves `storage`."""
+    """There was no whole answer; the subclasses say what a caller has to tell apart. Never leaves `storage`.
+
+    `hint` says what the user can do.
+    """
+
+    hint: ClassVar[str | None] = None
 
 
 class TimedOut(NoAnswer):
@@ -72,7 +78,8 @@ class HttpClient:
 
     `endpoint_ip` is where the service's host is looked for, instead of asking the name service; the certificate is
     checked against the host's name all the same. What is sent is held back by `throttle`. Once `stop` is set, large
-    bodies of which most is still to be sent are given up.
+    bodies of which most is still to be sent are given up. `require` is given the method and the response of every
+    request, and raises NoAnswer for what is not the service's.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class HttpClient:
         endpoint_ip: str | None = None,
         throttle: Throttle | None = None,
         stop: threading.Event | None = None,
+        require: Callable[[str, Answer], None] | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
@@ -95,6 +103,7 @@ class HttpClient:
         self._own = threading.local()
         self._handles: list[pycurl.Curl] = []
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="chorus-aside")
+        self._require = require
         self.stop = stop or threading.Event()
 
     def request(
@@ -119,9 +128,12 @@ class HttpClient:
         """
         if any("\n" in line or "\r" in line for line in headers):
             raise ValueError("a header is more than one line")
-        if threading.current_thread() is threading.main_thread():
-            return self._exchange_aside(method, url, headers, body, silence, take)
-        return self._exchange(method, url, headers, body, silence, take)
+        is_main = threading.current_thread() is threading.main_thread()
+        exchange = self._exchange_aside if is_main else self._exchange
+        answer = exchange(method, url, headers, body, silence, take)
+        if self._require is not None:
+            self._require(method, answer)
+        return answer
 
     def _exchange_aside(
         self,

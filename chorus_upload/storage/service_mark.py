@@ -18,11 +18,6 @@ from typing import Any
 
 from chorus_upload.storage.curl import NoAnswer
 
-HINT = (
-    "Is a proxy or a log-in page between here and the service? Log in to the network, "
-    "or set `proxy` in the configuration, as http://user:password@host:port."
-)
-
 
 class Unmarked(NoAnswer):
     """Something else than the service responded. Never leaves `storage`.
@@ -30,10 +25,26 @@ class Unmarked(NoAnswer):
     `status` is that of the response, and `asked` its Retry-After, as it stands there.
     """
 
+    hint = (
+        "Is a proxy or a log-in page between here and the service? Log in to the network, "
+        "or set `proxy` in the configuration, as http://user:password@host:port."
+    )
+
     def __init__(self, status: int, mark: str, asked: str | None = None) -> None:
         super().__init__(f"something between here and the service responded ({status}, without {mark})")
         self.status = status
         self.asked = asked
+
+
+class Unproven(NoAnswer):
+    """The service responded, and does not say what it received. Never leaves `storage`."""
+
+    hint = (
+        "Something between here and the service removes its checksums: ask those who run the network to let them pass."
+    )
+
+    def __init__(self) -> None:
+        super().__init__("the response does not say which bytes the service received")
 
 
 class WrongStatus(NoAnswer):

@@ -16,7 +16,7 @@ from tests.emulators import running_azurite
 
 WARMING_PUTS = 500
 
-# It answers as Azure does, as far as clients look, and forgets what it was sent. What was sent as Content-MD5 comes
+# It answers as Azure does, as far as clients look, and forgets what it was sent. What was sent as a checksum comes
 # back as if it had been computed. Clients that ask for a file afterwards are told the size that its name tells.
 # Left to itself nginx answers a PUT before it has read the body, which no service does. So large bodies take a way
 # round that makes it read all of them first; small ones have arrived by then in any case.
@@ -50,6 +50,7 @@ http {
     listen 127.0.0.1:%(port)d default_server;
     root sizes;
     add_header Content-MD5 $http_content_md5 always;
+    add_header x-ms-content-crc64 $http_x_ms_content_crc64 always;
     add_header ETag '"0x8DC000000000000"' always;
     add_header Last-Modified 'Wed, 01 Jan 2025 00:00:00 GMT' always;
     add_header x-ms-version $http_x_ms_version always;

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.clouds import LOCK, Container, Disk, ask, files_of, sent
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site
+from tests.emulators import MARK
 from tests.trees import Bytes, build
 from tests.wire import Answer, Wire
 
@@ -72,7 +73,7 @@ def test_permission_that_is_lost_while_files_are_sent(tmp_path: Path, container:
     cloud = dataclasses.replace(container, port=wire.port)
     site = settle(tmp_path / "home", build(tmp_path / "source", TREE), cloud)
     site.run("journal", "update", "--version", "spring")
-    denied = Answer(403, (("x-ms-error-code", "AuthorizationPermissionMismatch"),))
+    denied = Answer(403, (MARK, ("x-ms-error-code", "AuthorizationPermissionMismatch")))
     wire.script(denied, method="PUT", containing="1003/Images")
 
     upload = site.run("--json", "file", "upload", exit_code=21)

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.clouds import CENTRAL, Container, Disk
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site, wait_until
+from tests.emulators import MARK
 from tests.trees import Bytes, build
 from tests.wire import Answer, Delay, Wire
 
@@ -135,7 +136,7 @@ def archive(container: Container, key: str) -> None:
 
 def test_a_service_that_fails_for_one_object(tmp_path: Path, container: Container, wire: Wire) -> None:
     site = uploaded(tmp_path, dataclasses.replace(container, port=wire.port), patience=0)
-    wire.script(Answer(503, (("x-ms-error-code", "ServerBusy"),)), method="GET", containing="1003/Images")
+    wire.script(Answer(503, (MARK, ("x-ms-error-code", "ServerBusy"))), method="GET", containing="1003/Images")
 
     verify = site.run("--json", "file", "verify", "--deep", exit_code=3)
 

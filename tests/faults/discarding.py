@@ -1,7 +1,8 @@
 """An Azure that takes everything and keeps nothing but the numbers, in a process of its own.
 
-It answers as the real one does, as far as an upload asks: of what is sent in one request it computes the MD5. The
-answer to a small file may take a time, as it does over a long line. `GET /figures` says what came.
+It answers as the real one does, as far as an upload asks: of what is sent in one request it computes the MD5, and of
+blocks it repeats the checksum that comes with them. The answer to a small file may take a time, as it does over a long
+line. `GET /figures` says what came.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self._method, self._target, _ = first.split(" ")
         self._left = int(headers.get("content-length", 0))
         self._hash = hashlib.md5(usedforsecurity=False) if "x-ms-blob-type" in headers else None
+        self._sums = {name: headers[name] for name in ("content-md5", "x-ms-content-crc64") if name in headers}
         if self._target != "/figures":
             self.came.requests += 1
             self.came.at_once += 1
@@ -84,6 +86,8 @@ class _Connection(asyncio.Protocol):
             status = "201 Created"
             if self._hash:
                 more = f"Content-MD5: {b64encode(self._hash.digest()).decode()}\r\n"
+            elif "comp=block&" in self._target:
+                more = "".join(f"{name}: {value}\r\n" for name, value in self._sums.items())
         elif "comp=list" in self._target:
             body = _LISTING
         else:

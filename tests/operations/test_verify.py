@@ -38,6 +38,7 @@ from chorus_upload.operations.verify import MOST_DENIED, VerifyRequest, verify
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.store import ObjectStream
 from chorus_upload.transfer.pool import Pool, SerialPool
+from tests.emulators import MARK
 from tests.operations.conftest import Site
 from tests.wire import Answer, Wire
 
@@ -384,7 +385,7 @@ def test_one_request_for_five_thousand_objects(site: Site, tmp_path: Path) -> No
         for first in range(0, number, 5_000):
             page = keys[first : first + 5_000]
             more = str(first + 5_000) if first + 5_000 < number else ""
-            wire.script(Answer(200, (("Content-Type", "application/xml"),), listing(page, more)), method="GET")
+            wire.script(Answer(200, (MARK, ("Content-Type", "application/xml")), listing(page, more)), method="GET")
 
         events: list[Event] = []
         with reading(site) as journal:

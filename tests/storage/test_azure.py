@@ -47,7 +47,7 @@ from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.store import ComputedBy, Properties
 from chorus_upload.storage.traffic import Traffic
-from tests.emulators import Azurite
+from tests.emulators import MARK, Azurite
 from tests.relay import Relay
 from tests.wire import Answer, CutAnswer, CutRequest, Delay, DropAnswer, Garble, Trickle, Wire
 
@@ -108,7 +108,7 @@ class TestRequests:
         )
         blocks = [each for each in wire.requests if "comp=block&" in each.target]
         assert sorted(each.size for each in blocks) == [MIB // 2 + 3, MIB, MIB]
-        assert all("content-md5" in each.headers for each in blocks)
+        assert all("x-ms-content-crc64" in each.headers for each in blocks)
         assert len(wire.requests) == 5, "what is there already?, three blocks, and the list of them"
         assert stored.transit_checked
         assert stored.checksum is not None
@@ -198,14 +198,14 @@ class TestFaults:
     def test_it_is_given_the_time_it_asks_for(self, wire: Wire, azurite: Azurite, azure_container: str) -> None:
         slept: list[float] = []
         retry = Retry(sleep=slept.append, draw=lambda: 0.0)
-        wire.script(Answer(503, (("Retry-After", "7"), ("x-ms-error-code", "ServerBusy"))))
+        wire.script(Answer(503, (MARK, ("Retry-After", "7"), ("x-ms-error-code", "ServerBusy"))))
         credential = AccountKey(azurite.account, azurite.key)
         with AzureStore(azurite.url_at(wire.port), azure_container, credential=credential, retry=retry) as store:
             store.put("a", b"1", size=1)
         assert slept == [7.0]
 
     def test_patience_ends(self, wire: Wire, azurite: Azurite, azure_container: str) -> None:
-        wire.script(Answer(503, (("x-ms-error-code", "ServerBusy"),)))
+        wire.script(Answer(503, (MARK, ("x-ms-error-code", "ServerBusy"))))
         credential = AccountKey(azurite.account, azurite.key)
         with (
             AzureStore(azurite.url_at(wire.port), azure_container, credential=credential, retry=NOT_PATIENT) as store,
@@ -426,7 +426,7 @@ class TestRefusals:
     def test_a_404_that_does_not_say_what_is_missing_is_not_an_absent_object(
         self, wire: Wire, store: AzureStore
     ) -> None:
-        wire.script(Answer(404), method="HEAD")
+        wire.script(Answer(404, (MARK,)), method="HEAD")
         with pytest.raises(ObjectNotFound):
             store.stat("a")
 
@@ -500,7 +500,15 @@ class TestSecrets:
         with Wire(azurite.port) as wire, self.open(azurite, wire.port, azure_container) as store:
             port = wire.port
             assert self.SIGNATURE not in store.url
-            for fault in (None, Answer(503), Answer(404), CutRequest(0), CutAnswer(0), CutAnswer(30), CutAnswer(600)):
+            for fault in (
+                None,
+                Answer(503),
+                Answer(404, (MARK,)),
+                CutRequest(0),
+                CutAnswer(0),
+                CutAnswer(30),
+                CutAnswer(600),
+            ):
                 for act in every_request(store):
                     if fault is not None:
                         wire.script(fault)

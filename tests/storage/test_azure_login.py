@@ -31,7 +31,7 @@ from chorus_upload.storage.azure import AzureStore
 from chorus_upload.storage.azure_credentials import SCOPE, Access, AccountKey, CachedLogin, Login, SasToken
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
-from tests.emulators import Authority, Azurite, EmulatorMissing, running_azurite
+from tests.emulators import MARK, Authority, Azurite, EmulatorMissing, running_azurite
 from tests.relay import Relay
 from tests.wire import Answer, Fault, Request, Wire
 
@@ -313,7 +313,7 @@ CHALLENGE = (
 )
 EXPIRED = Answer(
     401,
-    (("x-ms-error-code", "InvalidAuthenticationInfo"), ("Content-Type", "application/xml"), CHALLENGE),
+    (MARK, ("x-ms-error-code", "InvalidAuthenticationInfo"), ("Content-Type", "application/xml"), CHALLENGE),
     b'<?xml version="1.0" encoding="utf-8"?><Error><Code>InvalidAuthenticationInfo</Code><Message>Server failed to '
     b"authenticate the request. Please refer to the information in the www-authenticate header.\n</Message>"
     b"<AuthenticationErrorDetail>Lifetime validation failed. The token is expired.</AuthenticationErrorDetail></Error>",
@@ -492,7 +492,7 @@ class TestSecrets:
         caplog.set_level(logging.DEBUG)
         secret = token_of("first")
         az.gives(secret)
-        for answer in (EXPIRED, Answer(403), Answer(503), Answer(404)):
+        for answer in (EXPIRED, Answer(403, (MARK,)), Answer(503), Answer(404, (MARK,))):
             for act in each_request(watched):
                 wire.script(answer, times=2 if answer is EXPIRED else 1)
                 with pytest.raises(StorageError) as caught:
