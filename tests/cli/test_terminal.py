@@ -51,8 +51,8 @@ def drawn(event: Progress, *, encoding: str = "utf-8", width: int = 80) -> list[
 def test_what_is_seen_of_an_upload() -> None:
     lines = drawn(UploadProgressed(10, 1_237, GIB, 5 * GIB, ("1001/Images/a.dcm", HOSTILE)))
 
-    assert any("10 of 1,237 files  1.00 GiB of 5.00 GiB  19%" in line for line in lines)
-    assert {"━" * 8, "─" * 32} <= set(lines)
+    assert any("10 of 1,237 files  1.00 GiB of 5.00 GiB  18%" in line for line in lines)
+    assert {"━" * 7, "─" * 33} <= set(lines)
     assert any("1001/Images/a.dcm" in line for line in lines)
     assert any("[red]Größe-患者\\x1b[2J\\n" in line for line in lines)
 
@@ -67,7 +67,7 @@ def test_what_is_seen_of_a_verification() -> None:
 
     lines = drawn(VerifyProgressed(10_000, 10, 1_237, GIB, 5 * GIB, ("spring/1001/Images/a.dcm",)))
 
-    assert any("10 of 1,237 files  1.00 GiB of 5.00 GiB  19%" in line for line in lines)
+    assert any("10 of 1,237 files  1.00 GiB of 5.00 GiB  18%" in line for line in lines)
     assert any("spring/1001/Images/a.dcm" in line for line in lines)
 
 
