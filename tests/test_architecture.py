@@ -72,8 +72,6 @@ DOORS_OF_STORAGE = {
     *("temporary", "traffic"),
 }
 
-LONGEST_MODULE = 400
-
 
 @dataclass(frozen=True, slots=True)
 class Import:
@@ -195,12 +193,6 @@ def test_nobody_but_storage_knows_a_kind_of_store() -> None:
     ]
 
     assert beside_the_doors == []
-
-
-def test_no_module_grows_without_end() -> None:
-    long = [str(file.relative_to(ROOT)) for file in _modules() if len(file.read_text().splitlines()) > LONGEST_MODULE]
-
-    assert long == []
 
 
 @pytest.mark.parametrize(

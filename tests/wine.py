@@ -191,7 +191,7 @@ class Wine:
         self._server("stop")
 
     def _server(self, what: str) -> None:
-        subprocess.run([INSTALLED / "run", what], env=self._environment({}), check=True, timeout=60)
+        subprocess.run([INSTALLED / "run", what], env=self._environment({}), check=True, timeout=300)
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         bridged = f"C:\\{_AZURE_CLI / 'wbin'};C:\\{_AZCOPY};C:\\{_OTHERS}".replace("/", "\\")

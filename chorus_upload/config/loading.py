@@ -129,8 +129,8 @@ class _Loader:
 
     def _journal(self) -> JournalSettings:
         table = self.document.get("journal")
-        is_current = isinstance(table, dict) and not {"source", "local"}.isdisjoint(table)
-        where = "[journal.source]" if is_current else "[journal]"
+        is_old = isinstance(table, dict) and any(str(table.get(key, "")).strip() for key in ("path", "local_path"))
+        where = "[journal]" if is_old else "[journal.source]"
         cloud = self._location("journal.cloud", where=where)
         written = self._take("journal.local_path") or "journal.db"
         if "://" in written:
@@ -140,6 +140,9 @@ class _Loader:
             check_length(local, is_journal=True)
         except ValueError as error:
             self.complaints.error(self.origins["journal.local_path"], str(error))
+        self._complain_of_directory(local, "[journal.local] path")
+        if cloud.is_local and cloud is not _STAND_IN:
+            self._complain_of_directory(cloud.local_path, f"{where} path")
         try:
             cloud.split()
         except ValueError:
@@ -153,6 +156,10 @@ class _Loader:
             )
         values = {"backups": self._take("journal.backups")} if "journal.backups" in self.entries else {}
         return JournalSettings(local_path=local, cloud=cloud, **values)
+
+    def _complain_of_directory(self, path: Path, where: str) -> None:
+        if path.is_dir():
+            self.complaints.error(where, f"{path} is a directory; name the journal file in it: {path / 'journal.db'}")
 
     def _central(self) -> CentralSettings:
         location = self._location("central.location", where="[central_path]")

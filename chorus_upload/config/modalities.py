@@ -25,11 +25,9 @@ def choose_modalities(
     named = _valid_names(STANDARD_MODALITIES if written is None else written, origin=origin, complaints=complaints)
     if written is None or "Metadata" not in written:
         named = [name for name in named if name != "Metadata"]
+        # Not an error: sites that never had a path for it would have to change a file that works.
         if has_default_path or "Metadata" in sections:
             named.append("Metadata")
-        else:
-            # Not an error: sites that never had a path for it would have to change a file that works.
-            complaints.warning(origin, "no Metadata is sent: there is no [site_path.Metadata] and no default")
     for section in sections:
         if section not in named:
             _complain_of_section(section, named, origin=origin, complaints=complaints)

@@ -71,7 +71,7 @@ def read_document(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(
             f"{file}: there is no such configuration file",
-            hint="copy config.toml.template to config.toml and fill it in, or name another file with -c",
+            hint=f"`chorus-upload config template {file}` writes one to fill in; -c names another file",
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: this is not a text file in UTF-8", hint="save it again as UTF-8") from None

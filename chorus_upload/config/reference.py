@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from chorus_upload.config.generations import SECTIONS
 from chorus_upload.config.keys import CREDENTIALS, IDLE_PROXY, Key
 from chorus_upload.config.overrides import variable_for
 
+
+def template() -> str:
+    """Return `config.toml.template`: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / _TEMPLATE
+    return (installed if installed.exists() else package.parent / _TEMPLATE).read_text(encoding="utf-8")
+
+
+_TEMPLATE = "config.toml.template"
+
 _INTRODUCTION = """\
-The configuration is one TOML file: `config.toml` in the current directory, or the file that `-c` names. Copy
-`config.toml.template` and fill it in. A key that nothing reads is an error that names the nearest known key.
+The configuration is one TOML file: `config.toml` in the current directory, or the file that `-c` names.
+`chorus-upload config template config.toml` writes one to fill in. A key that nothing reads is an error that names the
+nearest known key.
 `chorus-upload config check` looks for mistakes without touching the cloud, and `chorus-upload config show` prints
 what file and environment come to, with secrets masked.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ class Sas:
     """A token's own words; None where it has none (a stored policy may decide then)."""
 
     has_signature: bool
+    is_intact: bool
+    """Whether the signature is one: 32 bytes in base64. A part that was not copied shows here."""
     starts: datetime | None
     expires: datetime | None
     permissions: str | None
@@ -57,6 +60,7 @@ def read_sas(token: SecretStr) -> Sas:
 
     return Sas(
         has_signature="sig" in values,
+        is_intact=_is_signature(word("sig") or ""),
         starts=_moment(word("st")),
         expires=_moment(word("se")),
         permissions=word("sp"),
@@ -100,6 +104,14 @@ def warnings_of(sas: Sas, *, now: datetime) -> Iterator[str]:
 def expiry_in_words(sas: Sas) -> str:
     """For a token in order."""
     return f"the SAS token is valid until {in_words(sas.expires)}" if sas.expires else "the SAS token is complete"
+
+
+def _is_signature(text: str) -> bool:
+    """An HMAC-SHA256 in base64; whoever unescapes a token once too often has spaces in the place of "+"."""
+    try:
+        return len(b64decode(text.replace(" ", "+"), validate=True)) == 32
+    except ValueError:
+        return False
 
 
 def _moment(text: str | None) -> datetime | None:

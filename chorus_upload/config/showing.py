@@ -32,6 +32,7 @@ class Level(StrEnum):
     """How much a finding matters."""
 
     OK = "ok"
+    UNTRIED = "not tried"
     WARNING = "warning"
     ERROR = "error"
 
@@ -59,7 +60,8 @@ def check(settings: Settings, *, now: datetime | None = None) -> list[Finding]:
     """What can be found out without a network: directories, patterns, certificates, credentials, SAS tokens."""
     now = now or datetime.now(UTC)
     findings = [*_check_ca_bundle(settings.ca_bundle), *_check_local_journal(settings.journal.local_path)]
-    findings += _check_place("[journal]", settings.journal.cloud_directory, needs=KEEPING_THE_JOURNAL, now=now)
+    journal = settings.journal.cloud_directory
+    findings += _check_place(journal_section(settings), journal, needs=KEEPING_THE_JOURNAL, now=now)
     findings += _check_place("[central_path]", settings.central.location, needs=UPLOADING, now=now)
     for site in settings.sites.values():
         subject = f"[site_path.{site.modality}]"
@@ -68,6 +70,12 @@ def check(settings: Settings, *, now: datetime | None = None) -> list[Finding]:
             text = f"the pattern {site.pattern} has a backslash; between directories it takes /, also on Windows"
             findings.append(Finding(Level.WARNING, subject, text))
     return [*findings, *_check_overlaps(settings)]
+
+
+def journal_section(settings: Settings) -> str:
+    """Return the section in which the site has the place of the cloud journal: it has another one in older files."""
+    section = settings.origins.get("journal.cloud.path", "").partition(" ")[0]
+    return section if section.startswith("[") else "[journal.source]"
 
 
 def _plain(value: object) -> object:
@@ -105,9 +113,7 @@ def _check_ca_bundle(path: Path | None) -> Iterator[Finding]:
 
 def _check_local_journal(path: Path) -> Iterator[Finding]:
     subject, directory = "[journal.local]", path.resolve().parent
-    if path.is_dir():
-        yield Finding(Level.ERROR, subject, f"{path} is a directory; the local journal is a file")
-    elif not directory.is_dir():
+    if not directory.is_dir():
         yield Finding(Level.ERROR, subject, f"the directory {directory} does not exist")
     elif not os.access(directory, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
         yield Finding(Level.ERROR, subject, f"{path.resolve()} cannot be written")
@@ -127,17 +133,28 @@ def _check_place(subject: str, location: Location, *, needs: str, now: datetime)
         wrong = errors_of(sas, needs="r" if alone else needs, now=now, for_one_blob=alone)
         if errors := [Finding(Level.ERROR, subject, text) for text in wrong]:
             yield from errors
+        elif not sas.is_intact:
+            text = "the SAS token is damaged: its signature (sig=…) is no base64 of 32 bytes; copy it again"
+            yield Finding(Level.ERROR, subject, text)
         elif warnings := [Finding(Level.WARNING, subject, text) for text in warnings_of(sas, now=now)]:
             yield from warnings
         else:
             yield Finding(Level.OK, subject, f"{location}: {expiry_in_words(sas)}")
-    elif file := location.auth.google_application_credentials:
-        is_readable = os.access(expanded(file), os.R_OK)
-        text = f"the credentials file {file} {'can' if is_readable else 'does not exist or cannot'} be read"
-        yield Finding(Level.OK if is_readable else Level.ERROR, subject, text)
+    elif file := location.auth.google_application_credentials or location.auth.google_token_file:
+        yield _check_credentials_file(subject, file)
     else:
         mode = location.auth.mode
-        yield Finding(Level.OK, subject, f"{location}, entered by {mode}" if mode else str(location))
+        yield Finding(Level.UNTRIED, subject, f"{location}, entered by {mode}" if mode else str(location))
+
+
+def _check_credentials_file(subject: str, file: str) -> Finding:
+    try:
+        is_empty = not expanded(file).read_bytes().strip()
+    except OSError as error:
+        return Finding(Level.ERROR, subject, f"the credentials file {file} cannot be read: {error.strerror}")
+    if is_empty:
+        return Finding(Level.ERROR, subject, f"the credentials file {file} is empty")
+    return Finding(Level.UNTRIED, subject, f"the credentials file {file} can be read")
 
 
 def _check_directory(subject: str, path: Path, *, needs: str) -> Finding:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from chorus_upload.config.settings import Location, Settings, SiteSettings
-from chorus_upload.config.showing import Finding, Level
+from chorus_upload.config.showing import Finding, Level, journal_section
 from chorus_upload.errors import ChorusError, ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.model import Evidence
 from chorus_upload.operations import lock
@@ -37,7 +37,8 @@ _OTHER = b"It can.\n"
 def probe_places(settings: Settings) -> Iterator[Finding]:
     """Try the cloud journal's place, the central store and every source, and tell what works and what does not."""
     network = replace(Network.of(settings), patience=min(PATIENCE_SECONDS, settings.retry_seconds))
-    yield from _place("[journal]", settings.journal.cloud_directory, network, also=_Journal(settings).look)
+    journal = settings.journal.cloud_directory
+    yield from _place(journal_section(settings), journal, network, also=_Journal(settings).look)
     yield from _place("[central_path]", settings.central.location, network)
     # Modalities that live in one place: it is asked once for all of them.
     places: dict[tuple[object, ...], list[SiteSettings]] = {}

@@ -24,6 +24,7 @@ from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError, DeletionRefused
 from chorus_upload.events import (
     Emit,
+    Level,
     ModalityUpdate,
     Notice,
     ProblemFound,
@@ -78,6 +79,8 @@ def update(
     begun = time.monotonic()
     begun_us = now_us()
     modalities = selected_modalities(settings, request.modalities)
+    if "Metadata" not in settings.modalities and "modalities" not in settings.origins:
+        emit(Notice("no Metadata is recorded: there is no [site_path.Metadata], and no default path", Level.WARNING))
     label, resumed = _choose_version(journal, request)
     if resumed:
         emit(Notice(f"version {label} was not finished: going on with it"))

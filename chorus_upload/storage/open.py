@@ -6,6 +6,7 @@ An SDK is imported when the first of its stores is opened, and not before.
 from __future__ import annotations
 
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,13 @@ _SOURCES = f"{_STORES}, https://, sftp://, smb://, and archives there: zip://INN
 _STORE_SCHEMES = ("file", "az", "s3", "gs")
 _SOURCE_SCHEMES = (*_STORE_SCHEMES, "http", "https", "sftp", "smb")
 _SHARES = ("sftp", "smb")
+_LIBRARIES = {
+    "s3": ("s3fs", "s3"),
+    "gs": ("google.auth", "gcs"),
+    "sftp": ("paramiko", "sftp"),
+    "smb": ("smbclient", "smb"),
+}
+"""By the scheme of a place: the library without which it cannot be opened, and the extra that installs it."""
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way, or ahead."""
 _S3_MODES = (None, AuthMode.LOGIN, AuthMode.ACCESS_KEY, AuthMode.PROFILE, AuthMode.ANONYMOUS)
@@ -88,6 +96,25 @@ def unsupported(settings: Settings) -> list[str]:
         if _place(site.location).scheme not in _SOURCE_SCHEMES
     ]
     return found
+
+
+def missing_libraries(settings: Settings) -> list[str]:
+    """What has to be installed before the places of the configuration can be opened, as sentences."""
+    places = [settings.journal.cloud, settings.central.location, *(site.location for site in settings.sites.values())]
+    found = {}
+    for place in map(_place, places):
+        library, extra = _LIBRARIES.get(place.scheme, ("", ""))
+        if library and not (place.scheme == "gs" and place.auth.google_token_file) and not _is_installed(library):
+            found[extra] = f'{place.scheme}:// places need {library}: pip install "chorus-upload[{extra}]"'
+    return list(found.values())
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ImportError:
+        # A package of which it would be a part is missing.
+        return False
 
 
 def require_supported(settings: Settings) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,11 +344,38 @@ def test_the_configuration_is_shown_and_checked(site: Site) -> None:
     assert "[journal.local] path" in shown.out
     assert site.type("config", "show", "--json").events[0]["mode"] == "full"
 
-    assert site.type("config", "check").code == 0
+    sound = site.type("config", "check")
+    assert sound.code == 0
+    assert "Nothing is wrong as far as this machine can tell. Not tried: whether the places answer" in sound.err
+    assert "every place was tried" in site.type("config", "check", "--online").err
     shutil.rmtree(site.root / "site")
     checked = site.type("config", "check")
     assert checked.code == 2
     assert "does not exist" in checked.out
+    assert "mistakes to put right" in checked.err
+
+
+def test_the_template_is_written_for_who_fills_it_in(site: Site) -> None:
+    file = site.root / "new.toml"
+    assert site.type("config", "template", "new.toml").code == 0
+    assert file.read_text(encoding="utf-8") == site.type("config", "template").out
+    assert (stat.S_IMODE(file.stat().st_mode), "[central_path]" in file.read_text(encoding="utf-8")) == (0o600, True)
+
+    refused = site.type("config", "template", "new.toml")
+
+    assert (refused.code, "new.toml exists, and is left as it is" in refused.err) == (2, True)
+
+
+def test_an_update_says_that_no_metadata_is_recorded(site: Site) -> None:
+    file = site.root / "config.toml"
+    images_only = file.read_text(encoding="utf-8").replace("[site_path.default]", "[site_path.Images]")
+    file.write_text('[configuration]\nsupported_modalities = "Images"\n' + images_only, encoding="utf-8")
+    assert "Metadata" not in site.type("journal", "update").err
+
+    others = "".join(f'[site_path.{name}]\npath = "site"\n' for name in ("OMOP", "Waveforms"))
+    file.write_text(images_only + others, encoding="utf-8")
+    assert "no Metadata is recorded: there is no [site_path.Metadata]" in site.type("journal", "update").err
+    assert "Metadata" not in site.type("file", "upload").err
 
 
 def test_the_pages_to_read(site: Site) -> None:

@@ -21,7 +21,7 @@ SCRIPT = Path(sys.executable).with_name("chorus-upload")
 def start(*arguments: str, cwd: Path, code: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, *(["-c", code] if code else []), *arguments]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
-    return subprocess.run(command, cwd=cwd, env={**clean, **environment}, capture_output=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=cwd, env={**clean, **environment}, capture_output=True, check=False, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_installed_script() -> None:
     if not SCRIPT.exists():
         pytest.skip("not installed in this environment")
 
-    run = subprocess.run([SCRIPT, "file", "upload", "-h"], capture_output=True, check=False, timeout=60)
+    run = subprocess.run([SCRIPT, "file", "upload", "-h"], capture_output=True, check=False, timeout=300)
 
     assert run.stdout.startswith(b"Usage: chorus-upload file upload")
     assert run.returncode == 0
@@ -100,7 +100,7 @@ def test_a_reader_that_leaves_early() -> None:
             assert process.stderr is not None
             process.stdout.close()
             assert process.stderr.read() == b""
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=300) == 0
 
 
 def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,7 +151,7 @@ def test_what_is_no_proxy_is_not_shown(load_text: Load, proxy: str) -> None:
 @pytest.mark.parametrize(
     ("without", "said"),
     [
-        ('path = "/journal/journal.db"', '[journal] path: is missing; it is, for example, "az://'),
+        ('path = "/journal/journal.db"', '[journal.source] path: is missing; it is, for example, "az://'),
         ('path = "/central"', '[central_path] path: is missing; it is, for example, "az://'),
         ('path = "/data"', "[site_path.OMOP] path: is missing, and there is no [site_path.default] path"),
     ],
@@ -190,7 +190,7 @@ def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="there is no such configuration file") as raised:
         load(None, environ={})
-    assert "config.toml.template" in str(raised.value.hint)
+    assert "`chorus-upload config template config.toml` writes one" in str(raised.value.hint)
     assert "-c" in str(raised.value.hint)
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path, environ={})

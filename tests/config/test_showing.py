@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import certifi
 import pytest
 
 from chorus_upload.config.showing import Finding, Level, check, masked
+from chorus_upload.errors import ConfigError
+from chorus_upload.operations.checking import check_settings
 from tests.config.conftest import MINIMAL, Load
 
+SIGNATURE = quote(b64encode(bytes(range(32))), safe="")
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 
 
@@ -115,13 +121,13 @@ def test_certificates_that_are_none(load_text: Load, tmp_path: Path) -> None:
 
 
 def test_everything_in_order(load_text: Load, tmp_path: Path) -> None:
-    token = "sv=1&st=2026-01-01&se=2026-12-31T00%3A00%3A00Z&sr=c&sp=racwdl&sig=S"
+    token = f"sv=1&st=2026-01-01&se=2026-12-31T00%3A00%3A00Z&sr=c&sp=racwdl&sig={SIGNATURE}"
     images = '[site_path.Images]\npath = "s3://imaging/x"\naws_profile = "imaging"\n'
     central = f'path = "https://acct.blob.core.windows.net/c/x?{token}"'
     settings = load_text(images + _site(tmp_path, central=central))
     findings = check(settings, now=NOW)
-    assert {finding.level for finding in findings} == {Level.OK}
-    assert _of(findings, "[site_path.Images]") == [(Level.OK, "s3://imaging/x, entered by profile")]
+    assert {finding.level for finding in findings} == {Level.OK, Level.UNTRIED}
+    assert _of(findings, "[site_path.Images]") == [(Level.UNTRIED, "s3://imaging/x, entered by profile")]
     assert _of(findings, "[central_path]") == [
         (Level.OK, "az://c/x: the SAS token is valid until 2026-12-31 00:00 UTC")
     ]
@@ -130,20 +136,26 @@ def test_everything_in_order(load_text: Load, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("token", "level", "said"),
     [
-        ("se=2026-06-15T11:59:00Z&sp=rwld&sr=c&sig=S", Level.ERROR, "expired on 2026-06-15 11:59 UTC"),
-        ("se=2026-06-14&sp=rwld&sr=c&sig=S", Level.ERROR, "expired on 2026-06-14 00:00 UTC"),
-        ("se=2026-06-20&sp=rwld&sr=c&sig=S", Level.WARNING, "expires on 2026-06-20 00:00 UTC"),
-        ("se=2027-01-01&sp=rl&sr=c&sig=S", Level.ERROR, "does not permit to write (w), delete (d); it has sp=rl"),
-        ("se=2027-01-01&sp=c&sr=c&sig=S", Level.ERROR, "read (r), write (w), list (l)"),
-        ("se=2027-01-01&sp=rwld&sr=b&sig=S", Level.ERROR, "single blob"),
-        ("se=2027-01-01&st=2026-12-01&sp=rwld&sr=c&sig=S", Level.ERROR, "not valid before 2026-12-01"),
-        ("se=2027-01-01&sp=rwld&ss=f&srt=co&sig=S", Level.ERROR, "not for blobs"),
-        ("se=2027-01-01&sp=rwld&ss=b&srt=o&sig=S", Level.ERROR, "srt=co"),
-        ("se=2027-01-01&sp=rwld&ss=b&srt=sco&sig=S", Level.OK, "valid until"),
-        ("si=policy&sr=c&sig=S", Level.WARNING, "policy"),
+        (f"se=2026-06-15T11:59:00Z&sp=rwld&sr=c&sig={SIGNATURE}", Level.ERROR, "expired on 2026-06-15 11:59 UTC"),
+        (f"se=2026-06-14&sp=rwld&sr=c&sig={SIGNATURE}", Level.ERROR, "expired on 2026-06-14 00:00 UTC"),
+        (f"se=2026-06-20&sp=rwld&sr=c&sig={SIGNATURE}", Level.WARNING, "expires on 2026-06-20 00:00 UTC"),
+        (
+            f"se=2027-01-01&sp=rl&sr=c&sig={SIGNATURE}",
+            Level.ERROR,
+            "does not permit to write (w), delete (d); it has sp=rl",
+        ),
+        (f"se=2027-01-01&sp=c&sr=c&sig={SIGNATURE}", Level.ERROR, "read (r), write (w), list (l)"),
+        (f"se=2027-01-01&sp=rwld&sr=b&sig={SIGNATURE}", Level.ERROR, "single blob"),
+        (f"se=2027-01-01&st=2026-12-01&sp=rwld&sr=c&sig={SIGNATURE}", Level.ERROR, "not valid before 2026-12-01"),
+        (f"se=2027-01-01&sp=rwld&ss=f&srt=co&sig={SIGNATURE}", Level.ERROR, "not for blobs"),
+        (f"se=2027-01-01&sp=rwld&ss=b&srt=o&sig={SIGNATURE}", Level.ERROR, "srt=co"),
+        (f"se=2027-01-01&sp=rwld&ss=b&srt=sco&sig={SIGNATURE}", Level.OK, "valid until"),
+        (f"si=policy&sr=c&sig={SIGNATURE}", Level.WARNING, "policy"),
+        ("se=2027-01-01&sp=rwld&sr=c&sig=SECRET", Level.ERROR, "damaged"),
+        (f"se=2027-01-01&sp=rwld&sr=c&sig={SIGNATURE[:-5]}", Level.ERROR, "damaged"),
         ("se=2027-01-01&sp=rwld&sr=c", Level.ERROR, "no signature"),
-        ("sp=rwld&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
-        ("se=someday&sp=rwld&sr=c&sig=S", Level.ERROR, "nothing of when it expires"),
+        (f"sp=rwld&sr=c&sig={SIGNATURE}", Level.ERROR, "nothing of when it expires"),
+        (f"se=someday&sp=rwld&sr=c&sig={SIGNATURE}", Level.ERROR, "nothing of when it expires"),
     ],
 )
 def test_what_a_sas_token_says_of_itself(load_text: Load, tmp_path: Path, token: str, level: Level, said: str) -> None:
@@ -153,7 +165,7 @@ def test_what_a_sas_token_says_of_itself(load_text: Load, tmp_path: Path, token:
 
 
 def test_the_journal_needs_to_delete_its_lock_and_a_source_only_to_be_read(load_text: Load, tmp_path: Path) -> None:
-    token = "se=2027-01-01&sp=rl&sr=c&sig=S"
+    token = f"se=2027-01-01&sp=rl&sr=c&sig={SIGNATURE}"
     settings = load_text(
         f"""
 [journal.source]
@@ -165,7 +177,9 @@ path = "https://acct.blob.core.windows.net/source?{token}&sv=1"
 """
     )
     findings = check(settings, now=NOW)
-    assert _of(findings, "[journal]") == [(Level.ERROR, "the SAS token does not permit to delete (d); it has sp=rwl")]
+    assert _of(findings, "[journal.source]") == [
+        (Level.ERROR, "the SAS token does not permit to delete (d); it has sp=rwl")
+    ]
     assert _of(findings, "[site_path.Images]")[0][0] is Level.OK
 
 
@@ -177,8 +191,6 @@ def test_directories_that_are_not_there(load_text: Load, tmp_path: Path) -> None
     assert _of(findings, "[site_path.OMOP]") == [(Level.ERROR, f"{tmp_path / 'nowhere'} does not exist")]
     (tmp_path / "nowhere").touch()
     assert "is not a directory" in _of(check(load_text(text), now=NOW), "[site_path.OMOP]")[0][1]
-    (tmp_path / "journal.db").mkdir()
-    assert "is a directory" in _of(check(load_text(text), now=NOW), "[journal.local]")[0][1]
 
 
 def test_directories_that_cannot_be_used(load_text: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +206,37 @@ def test_a_google_credentials_file_that_is_not_there(load_text: Load, tmp_path: 
     settings = load_text(_site(tmp_path, central=keys))
     assert _of(check(settings), "[central_path]")[0][0] is Level.ERROR
     (tmp_path / "key.json").touch()
-    assert _of(check(settings), "[central_path]")[0][0] is Level.OK
+    assert "is empty" in _of(check(settings), "[central_path]")[0][1]
+    (tmp_path / "key.json").write_text("{}")
+    assert _of(check(settings), "[central_path]")[0][0] is Level.UNTRIED
+
+
+def test_a_google_token_file_that_is_not_there(load_text: Load, tmp_path: Path) -> None:
+    settings = load_text(_site(tmp_path, central='path = "gs://b/x"\ngoogle_token_file = "token.txt"'))
+    assert "cannot be read" in _of(check(settings), "[central_path]")[0][1]
+
+
+def test_a_library_that_is_not_installed(load_text: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_text(_site(tmp_path, central='path = "s3://bucket/x"\naws_profile = "imaging"'))
+    assert _of(check_settings(settings), "this version") == []
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    assert _of(check_settings(settings), "this version") == [
+        (Level.ERROR, 's3:// places need s3fs: pip install "chorus-upload[s3]"')
+    ]
+
+
+def test_a_journal_that_is_a_directory(load_text: Load, tmp_path: Path) -> None:
+    text = _site(tmp_path, central='path = "central"')
+    with pytest.raises(ConfigError, match=r"is a directory; name the journal file in it: .*journal/journal.db"):
+        load_text(text.replace("/journal/journal.db", "/journal"))
+    (tmp_path / "journal.db").mkdir()
+    with pytest.raises(ConfigError, match=r"\[journal.local\] path: journal.db is a directory"):
+        load_text(text)
+
+
+def test_a_missing_section_has_its_present_name(load_text: Load) -> None:
+    with pytest.raises(ConfigError, match=r"\[journal.source\] path: is missing"):
+        load_text('[central_path]\npath = "/central"\n[site_path.default]\npath = "/data"\n')
 
 
 def test_what_looks_odd(load_text: Load, tmp_path: Path) -> None:

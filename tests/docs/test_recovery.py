@@ -304,7 +304,7 @@ def told_besides(title: str, words: str) -> Block:
 def test_ctrl_c_gives_the_journal_back(tmp_path: Path) -> None:
     with an_upload_under_way(tmp_path) as process:
         process.send_signal(signal.SIGINT)
-        output = process.communicate(timeout=30)[0]
+        output = process.communicate(timeout=200)[0]
 
     assert process.returncode == 130
     assert shell.missing_lines(told_besides("An interruption", "interrupted").text, output) == []

@@ -127,7 +127,7 @@ class Site:
                 env=self._environment(),
                 capture_output=True,
                 check=False,
-                timeout=60,
+                timeout=300,
             )
             ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
         told = f"{' '.join(arguments)}\n{ran.out}\n{ran.err}"

@@ -61,7 +61,7 @@ def record(arguments: Sequence[str], *, home: Path, log: Path) -> tuple[int, lis
         cwd=home,
         capture_output=True,
         check=False,
-        timeout=100,
+        timeout=500,
     )
     with log.open(encoding="ascii") as lines:
         calls = [call for line in _whole(lines) if (call := _parsed(line, home.parent)) is not None]

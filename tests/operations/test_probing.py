@@ -47,7 +47,7 @@ def test_all_is_well(tmp_path: Path, cloud: Cloud) -> None:
     found = ran.events("finding")
     # The emulator's tokens do not live long.
     assert {each["level"] for each in found if "expires" not in each["text"]} == {"ok"}, ran.out
-    for subject in ("[journal]", "[central_path]"):
+    for subject in ("[journal.source]", "[central_path]"):
         said = " | ".join(each["text"] for each in found if each["subject"] == subject)
         for step in ("can be listed", "files are proven by", "clocks agree", "read back", "honoured", "deleted again"):
             assert step in said
@@ -134,7 +134,7 @@ def test_a_service_without_conditions(
     store.ignored = ignored
     found = probed(tmp_path, monkeypatch, store)
     assert [each.subject for each in found if each.level is Level.ERROR and said in each.text] == [
-        "[journal]",
+        "[journal.source]",
         "[central_path]",
     ]
     assert not list((tmp_path / "cloud").glob("chorus-upload-check*"))

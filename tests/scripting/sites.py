@@ -36,7 +36,7 @@ class Script:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=500,
         )
         ran = Ran(done.returncode, done.stdout, done.stderr)
         told = f"{ran.out}\n{ran.err}\n{self.log}"

@@ -117,7 +117,7 @@ class Script:
     def run(self, *, exit_code: int = 0, **environment: str) -> Ran:
         """Run it to its end, and hold it to its exit code and to keeping the token to itself."""
         more = {name: value for name, value in {**self.environment, **environment}.items() if value}
-        ran = self.windows.wine.run(self.path, cwd=self.path.parent, environment=more, timeout=100)
+        ran = self.windows.wine.run(self.path, cwd=self.path.parent, environment=more, timeout=500)
         self.check_secrets(ran)
         logs = "".join(f"\n{log}:\n{log.read_text(errors='replace')}" for log in self.path.parent.rglob("log.txt"))
         assert ran.exit_code == exit_code, f"{ran.out}\n{ran.err}{logs}"
@@ -314,7 +314,7 @@ def test_killed_half_way_and_run_again(
     with windows.wine.start(script.path, cwd=tmp_path, environment=script.environment) as process:
         wait_until(lambda: notes.exists() and b"|ok" in notes.read_bytes(), seconds=60)
         windows.wine.stop()  # all at once, as when the power fails
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=200)
     script.check_secrets(Ran(process.returncode, out.decode(), err.decode()))
     noted = {line.split("|")[1] for line in notes.read_text().splitlines() if line.endswith("|ok")}
     assert small_batches <= len(noted) < len(MANY)
@@ -341,7 +341,7 @@ def test_the_others_end_in_good_order_when_the_front_is_gone(
     with windows.wine.start(script.path, cwd=tmp_path, environment=script.environment) as process:
         wait_until(lambda: notes.exists() and b"|ok" in notes.read_bytes(), seconds=60)
         process.kill()
-        _, err = process.communicate(timeout=60)  # what the keeper says, to its end
+        _, err = process.communicate(timeout=300)  # what the keeper says, to its end
     assert b"stopped; run it again to go on" in err
     assert small_batches <= len(script.results) < len(MANY)
     assert container.objects().keys() == {f"{PREFIX}/{key}" for key in script.results}
@@ -540,7 +540,7 @@ def test_a_second_run_at_once_is_refused(windows: Windows, tmp_path: Path, conta
         assert begun.wait(60)
         assert "is running already" in script.run(exit_code=1).err
         go_on.set()
-        first.communicate(timeout=60)
+        first.communicate(timeout=300)
     assert first.returncode == 0
     assert len(script.results) == len(FEW)
 

@@ -277,7 +277,7 @@ def test_a_run_that_is_to_end_waits_no_more() -> None:
     stop.set()
 
     for thread in threads:
-        thread.join(timeout=5)
+        thread.join(timeout=120)
         assert not thread.is_alive()
     begun = time.monotonic()
     throttle.take(MIB)

@@ -877,7 +877,7 @@ class TestConnections:
         def talk(line: Line) -> None:
             if (heard := line.hear()) is not None:
                 line.answer(heard.body)
-                received.acquire(timeout=10)
+                received.acquire(timeout=120)
             end(line)
             line.socket.close()
             closed.release()
@@ -887,7 +887,7 @@ class TestConnections:
                 body = os.urandom(size)
                 assert client.request("PUT", f"{service.url}/a", NO_EXPECT, kind(body), silence=5).body == body
                 received.release()
-                closed.acquire(timeout=10)
+                closed.acquire(timeout=120)
             assert len(service.lines) == 4
 
     @pytest.mark.parametrize("limit", [None, "1 GB/s"])

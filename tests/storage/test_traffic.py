@@ -202,7 +202,7 @@ class TestOverload:
         def send(number: int) -> None:
             with suppress(OSError), traffic.request(MIB):
                 begun.release()
-                turns[number].acquire(timeout=10)
+                turns[number].acquire(timeout=120)
                 traffic.overloaded(None)
                 refused.release()
                 raise OSError
@@ -211,11 +211,11 @@ class TestOverload:
             for number in range(4):
                 pool.submit(send, number)
             for _ in turns:
-                assert begun.acquire(timeout=10)
+                assert begun.acquire(timeout=120)
             for turn in turns:
                 clock.now += 2.0
                 turn.release()
-                assert refused.acquire(timeout=10)
+                assert refused.acquire(timeout=120)
         assert traffic.level == 2
         clock.now += 2.0
         with traffic.request(MIB):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.invocation import current
+from chorus_upload.cli.render.formats import counted
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Column, Report, Row, Table
 from chorus_upload.errors import EXIT_OK, ConfigError
+from chorus_upload.events import Level, Notice
 
 if TYPE_CHECKING:
     from chorus_upload.config.showing import Finding
@@ -25,6 +30,7 @@ group = make_group(
     epilog=examples(
         ("What the file and the environment come to, secrets masked", "config show"),
         ("What is wrong with another file", "-c /data/site.toml config check"),
+        ("A file to fill in", "config template config.toml"),
     ),
 )
 
@@ -91,11 +97,58 @@ def check(
         from chorus_upload.operations.probing import probe_places
 
         # A killed check may leave its object behind; a signal takes it away again.
+        findings = [finding for finding in findings if finding.level is not showing.Level.UNTRIED]
         findings += probe_places(run.settings)
     findings = [replace(finding, text=run.redact(finding.text)) for finding in findings]
     run.sink.result("finding", findings, lambda: _findings_report(findings))
-    is_wrong = any(finding.level is showing.Level.ERROR for finding in findings)
-    return ConfigError.exit_code if is_wrong else EXIT_OK
+    wrong = sum(finding.level is showing.Level.ERROR for finding in findings)
+    run.emit(Notice(_verdict(wrong, online=online), Level.WARNING if wrong else Level.INFO))
+    return ConfigError.exit_code if wrong else EXIT_OK
+
+
+def _verdict(wrong: int, *, online: bool) -> str:
+    if wrong:
+        return f"{counted(wrong, 'mistake')} to put right: see the lines that begin with 'error'"
+    if online:
+        return "Nothing is wrong: every place was tried."
+    return (
+        "Nothing is wrong as far as this machine can tell. Not tried: whether the places answer, take the credentials,"
+        " and can be read and written. `config check --online` tries that."
+    )
+
+
+@group.command(
+    "template",
+    epilog=examples(
+        ("Write a configuration to fill in, which only you can read", "config template config.toml"),
+        ("Look at it first", "config template | more"),
+    ),
+)
+def template(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Where to; it must not exist. Default: standard output.")
+    ] = None,
+) -> int:
+    """Write a configuration to fill in.
+
+    Every key is in it, with its meaning and its default.
+    """
+    from chorus_upload.config.reference import template as template_text
+
+    if file is None:
+        out = Stream(sys.stdout)
+        out.write(template_text())
+        out.flush()
+        return EXIT_OK
+    try:
+        # Credentials will stand in it: nobody else reads it, not even for a moment.
+        with open(file, "x", encoding="utf-8", opener=partial(os.open, mode=0o600)) as written:
+            written.write(template_text())
+    except FileExistsError:
+        raise ConfigError(f"{file} exists, and is left as it is", hint="Name another file.") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+    return EXIT_OK
 
 
 def config_help() -> int:

@@ -18,8 +18,9 @@ The usual way: each command takes the journal from the cloud, works, and gives i
   chorus-upload file upload             send it, prove that it arrived, record it
   chorus-upload file verify             check the central store against the journal
 
-Before the first time: copy config.toml.template to config.toml, fill it in, and check it.
+Before the first time: have a configuration written, fill it in, and check it.
 
+  chorus-upload config template config.toml
   chorus-upload config-help             what each key means
   chorus-upload config check            what is wrong with it, without touching the cloud
   chorus-upload config show             what it comes to, secrets masked
