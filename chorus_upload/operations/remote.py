@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import groupby
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
@@ -45,8 +47,12 @@ def central_store(settings: Settings, *, stop: threading.Event | None = None) ->
 
 
 def clean(path: str) -> str:
-    """A path as people type it, as a key or "" for all of the store. ConfigError when it can be neither."""
+    """Return a path as people type it as a key, or "" for all of the store. ConfigError when it can be neither."""
+    if not path.strip():
+        raise ConfigError("an empty path names nothing", hint="Is a variable of the shell empty? The top is /.")
     trimmed = path.strip("/")
+    while trimmed.startswith("./"):
+        trimmed = trimmed[2:].lstrip("/")
     if trimmed in ("", "."):
         return ""
     try:
@@ -55,58 +61,126 @@ def clean(path: str) -> str:
         raise ConfigError(f"{path}: {error.message}", hint="Paths are below the central path.") from None
 
 
+def named(path: str) -> str:
+    """As `clean`, for what is taken out of the store: that has a name, and is never the whole store by mistake."""
+    if key := clean(path):
+        return key
+    raise ConfigError(
+        f"{path} is all of the central store, and that is not taken by this name",
+        hint="Name what you want. '*' stands for everything at the top.",
+    )
+
+
+def has_wildcard(path: str) -> bool:
+    """Whether a path stands for others, if nothing is called so itself."""
+    return any(sign in path for sign in "*?[")
+
+
+def _matching(store: Store, path: str) -> Iterator[StoredObject | str]:
+    """Yield the objects and the directories (with a slash behind) that a pattern stands for, each once.
+
+    Upper and lower case differ. `*` and `?` match within one part of a path; a part `**` stands for any number of
+    directories. Names that begin with a dot are names as others.
+    """
+    told = set[str]()
+    for found in _below(store, "", [part for part, _ in groupby(path.split("/"))]):
+        name = found if isinstance(found, str) else found.key
+        if name not in told:
+            told.add(name)
+            yield found
+
+
+def _below(store: Store, directory: str, parts: Sequence[str]) -> Iterator[StoredObject | str]:
+    part, rest = parts[0], parts[1:]
+    if part == "**" and rest:
+        yield from _below(store, directory, rest)
+    lead = f"{directory}/" if directory else ""
+    if part != "**" and not has_wildcard(part) and rest:
+        yield from _below(store, f"{lead}{part}", rest)
+        return
+    for found in sorted(store.browse(directory), key=lambda each: each if isinstance(each, str) else each.key):
+        name = (found.rstrip("/") if isinstance(found, str) else found.key).removeprefix(lead)
+        # A service may hold keys with empty parts, which no pattern stands for.
+        if not name:
+            continue
+        if part == "**":
+            if isinstance(found, str):
+                yield from _below(store, f"{lead}{name}", parts)
+            elif not rest:
+                yield found
+        elif fnmatchcase(name, part):
+            if not rest:
+                yield found
+            elif isinstance(found, str):
+                yield from _below(store, f"{lead}{name}", rest)
+
+
+def is_directory(store: Store, path: str) -> bool:
+    """Whether anything lies below this key."""
+    return any(True for _ in store.browse(path))
+
+
+def _standing_for(store: Store, path: str) -> Iterator[StoredObject | str]:
+    """Yield the object and the directory (with a slash behind) of this path or, if there is neither, of its pattern.
+
+    Raises ObjectNotFound when there is none.
+    """
+    found = False
+    if path and (stored := store.stat(path)) is not None:
+        found = True
+        yield stored
+    if not path or is_directory(store, path):
+        found = True
+        yield f"{path}/"
+    if not found and has_wildcard(path):
+        for each in _matching(store, path):
+            found = True
+            yield each
+    if not found:
+        what = f"nothing matches {path}" if has_wildcard(path) else f"there is nothing at {path}"
+        raise ObjectNotFound(f"{what} in {store.url}", hint="`remote list` shows what there is.")
+
+
 def entries(store: Store, paths: Iterable[str], *, recursive: bool) -> Iterator[RemoteEntry]:
     """What is at these paths and, of directories, directly below; `recursive`, everything below.
 
-    Raises ObjectNotFound for a path at which nothing is.
+    A path may be a pattern. Raises ObjectNotFound for a path at which nothing is, but for the top.
     """
-    for path in map(clean, paths):
-        found = False
-        if path and (stored := store.stat(path)) is not None:
-            found = True
-            yield _entry(stored)
-        if recursive:
-            listed: Iterable[RemoteEntry] = map(_entry, store.scan(f"{path}/" if path else ""))
-        else:
-            below = store.browse(path)
-            listed = [RemoteEntry(each) if isinstance(each, str) else _entry(each) for each in below]
-            listed.sort(key=lambda entry: entry.key)
-        for each in listed:
-            found = True
-            yield each
-        if not found and path:
-            raise _nothing_at(store, path)
+    for path in list(map(clean, paths)):
+        for found in _standing_for(store, path):
+            if not isinstance(found, str):
+                yield _entry(found)
+            elif recursive:
+                yield from map(_entry, store.scan(found.lstrip("/")))
+            else:
+                below = store.browse(found.rstrip("/"))
+                listed = [RemoteEntry(each) if isinstance(each, str) else _entry(each) for each in below]
+                yield from sorted(listed, key=lambda entry: entry.key)
 
 
 def _entry(stored: StoredObject) -> RemoteEntry:
     return RemoteEntry(stored.key, stored.size, stored.time_us)
 
 
-def _nothing_at(store: Store, path: str) -> ObjectNotFound:
-    return ObjectNotFound(f"there is nothing at {path} in {store.url}", hint="`remote list` shows what there is.")
+def objects(store: Store, paths: Iterable[str], *, recursive: bool, emit: Emit) -> Iterator[Found]:
+    """Every object that these paths or patterns stand for.
 
-
-def objects(store: Store, paths: Iterable[str], *, recursive: bool) -> Iterator[Found]:
-    """Every object that these paths stand for.
-
-    Raises ObjectNotFound for a path at which nothing is, and ConfigError for a directory without `recursive`.
+    Without `recursive` the directories that a pattern matches are left out, and told. Raises ObjectNotFound for a path
+    at which nothing is, and ConfigError for all of the store and, without `recursive`, for a directory.
     """
-    for path in map(clean, paths):
-        parent = posixpath.dirname(path)
-        lead = len(parent) + 1 if parent else 0
-        found = False
-        if path and (stored := store.stat(path)) is not None:
-            found = True
-            yield Found(path[lead:], stored)
-            if not recursive:
-                continue
-        for stored in store.scan(f"{path}/" if path else ""):
-            if not recursive:
-                raise ConfigError(f"{path or '/'} is a directory", hint="-r takes all that is below it.")
-            found = True
-            yield Found(stored.key[lead:], stored)
-        if not found and path:
-            raise _nothing_at(store, path)
+    for path in list(map(named, paths)):
+        at_path = list(_standing_for(store, path))
+        if not recursive and all(isinstance(found, str) for found in at_path):
+            raise ConfigError(f"{str(at_path[0]).rstrip('/')} is a directory", hint="-r takes all that is below it.")
+        for found in at_path:
+            if not isinstance(found, str):
+                yield Found(posixpath.basename(found.key), found)
+            elif recursive:
+                parent = posixpath.dirname(found.rstrip("/"))
+                for stored in store.scan(found):
+                    yield Found(stored.key.removeprefix(f"{parent}/") if parent else stored.key, stored)
+            else:
+                emit(Notice(f"left out: {found} is a directory; -r takes all that is below it", Level.WARNING))
 
 
 def require_not_the_journal(settings: Settings, keys: Iterable[str]) -> None:
@@ -138,9 +212,10 @@ def doomed(store: Store, settings: Settings, paths: Iterable[str], *, recursive:
     """
     chosen: dict[str, StoredObject] = {}
     missing: list[ObjectNotFound] = []
-    for path in paths:
+    for path in list(map(named, paths)):
         try:
-            chosen |= {each.stored.key: each.stored for each in objects(store, [path], recursive=recursive)}
+            found = objects(store, [path], recursive=recursive, emit=emit)
+            chosen |= {each.stored.key: each.stored for each in found}
         except ObjectNotFound as error:
             missing.append(error)
     if missing and not chosen:

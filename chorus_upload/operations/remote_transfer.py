@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 
+from chorus_upload.config.local_paths import expanded
 from chorus_upload.config.own_files import OwnFiles, own_files
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ConfigError
+from chorus_upload.errors import ConfigError, StorageError
 from chorus_upload.events import (
     DownloadFinished,
     Emit,
@@ -28,13 +31,20 @@ from chorus_upload.events import (
 from chorus_upload.model import Delivered, FailureKind, Outcome, Retrieval, Transfer
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.receiving import Receiving
-from chorus_upload.operations.remote import central_store, clean, objects, require_not_the_journal
+from chorus_upload.operations.remote import (
+    central_store,
+    clean,
+    has_wildcard,
+    is_directory,
+    objects,
+    require_not_the_journal,
+)
 from chorus_upload.storage.bandwidth import Throttle
 from chorus_upload.storage.keys import join_key
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_directory, open_store, require_supported
 from chorus_upload.storage.source import Source
-from chorus_upload.storage.store import ComputedBy, StoredObject
+from chorus_upload.storage.store import ComputedBy, Store, StoredObject
 from chorus_upload.storage.target import Target
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
@@ -56,18 +66,19 @@ class Options:
 
 
 def upload(
-    settings: Settings, paths: Sequence[Path], *, to: str, options: Options, emit: Emit, stop: threading.Event
+    settings: Settings, paths: Sequence[str], *, to: str, options: Options, emit: Emit, stop: threading.Event
 ) -> RemoteUploaded:
-    """Put files and (`recursive`) directories below `to`, each under its own name, and prove that they arrived.
+    """Put files and (`recursive`) directories to `to`, and prove that they arrived. A path may be a pattern.
 
-    Trouble with single files is told. Raises ConfigError for what cannot be sent at all, StorageError when nothing
-    can be delivered, KeyboardInterrupt when `stop` is set meanwhile.
+    Each keeps its own name below `to`; a single file gets the name `to` itself, if that ends in no slash and is no
+    directory of the store. Trouble with single files is told. Raises ConfigError for what cannot be sent at all,
+    StorageError when nothing can be delivered, KeyboardInterrupt when `stop` is set meanwhile.
     """
     begun = time.monotonic()
     require_supported(settings)
+    place = clean(to)
     with ExitStack() as stack:
-        sources, work = _work(stack, paths, own_files(settings), to=clean(to), recursive=options.recursive, emit=emit)
-        require_not_the_journal(settings, (transfer.key for transfer in work))
+        sources, local = _local_files(stack, paths, own_files(settings), recursive=options.recursive, emit=emit)
         traffic = Traffic(
             settings.num_threads,
             throttle=Throttle(settings.bandwidth_limit, stop=stop),
@@ -78,6 +89,12 @@ def upload(
             open_store(settings.central.location, Network.of(settings), traffic=traffic, stop=stop)
         )
         store.probe()
+        is_name = place and len(local) == 1 and local[0].is_single and not to.endswith("/")
+        if is_name and not is_directory(store, place):
+            local[0] = replace(local[0], name=posixpath.basename(place))
+            place = posixpath.dirname(place)
+        work = _work(local, to=place)
+        require_not_the_journal(settings, (transfer.key for transfer in work))
         meter = Meter()
         terms = Terms(accept_size=settings.accept_size_evidence, replace=options.overwrite, tier=settings.central.tier)
         sender = Sender(sources, store, terms, meter=meter, traffic=traffic, stop=stop)
@@ -97,35 +114,83 @@ def upload(
     return RemoteUploaded(store.url, counts.sent, counts.there, sum(counts.failures.values()), time.monotonic() - begun)
 
 
-def _work(
-    stack: ExitStack, paths: Sequence[Path], own: OwnFiles, *, to: str, recursive: bool, emit: Emit
-) -> tuple[dict[str, Source], list[Transfer]]:
+@dataclass(frozen=True, slots=True)
+class _LocalFile:
+    """A file that is to be sent: `path` is below `root`, `name` is what it is called below the target.
+
+    `is_single` says that it was named itself, and is not in a directory that was.
+    """
+
+    root: str
+    path: str
+    name: str
+    size: int
+    mtime_us: int
+    is_single: bool
+
+
+def _local_files(
+    stack: ExitStack, paths: Sequence[str], own: OwnFiles, *, recursive: bool, emit: Emit
+) -> tuple[dict[str, Source], list[_LocalFile]]:
     """The sources by their roots, and what is to be sent of them."""
     sources: dict[str, Source] = {}
-    work: dict[str, Transfer] = {}
-    for path in paths:
+    files: list[_LocalFile] = []
+    for path, is_matched in _paths(paths):
         # Not resolved: what is typed as a link keeps the name of the link.
         full = Path(os.path.abspath(path))  # noqa: PTH100
+        problem, hint = None, None
         if not full.exists():
-            raise ConfigError(f"there is no file {path}")
-        if own.covers(full):
-            raise ConfigError(f"{path} is the program's own, or holds credentials: it is not sent")
-        if full.is_dir() and not recursive:
-            raise ConfigError(f"{path} is a directory", hint="-r takes all that is below it.")
+            problem = f"there is no file {path}"
+        elif own.covers(full):
+            problem = f"{path} is the program's own, or holds credentials: it is not sent"
+        elif full.is_dir() and not recursive:
+            problem, hint = f"{path} is a directory", "-r takes all that is below it."
+        elif not full.name:
+            problem, hint = f"{path} is all of this machine, and that is not sent", "Name what is to be sent."
+        if problem is not None:
+            if not is_matched:
+                raise ConfigError(problem, hint=hint)
+            emit(Notice(f"left out: {problem}", Level.WARNING))
+            continue
         root = full if full.is_dir() else full.parent
         if str(root) not in sources:
             sources[str(root)] = stack.enter_context(open_directory(root, own=own))
         source = sources[str(root)]
-        lead = join_key(to, full.name) if full.is_dir() and full.name else to
         found = _below(source, emit=emit) if full.is_dir() else _one(source, full.name)
-        for name, size, mtime_us in found:
-            key = join_key(lead, name)
-            if key in work:
-                raise ConfigError(
-                    f"two files would become {key}", hint="Send them one by one, each --to a place of its own."
-                )
-            work[key] = Transfer(len(work), str(root), name, key, size, mtime_us)
-    return sources, sorted(work.values(), key=lambda transfer: -transfer.size)
+        lead = full.name if full.is_dir() else ""
+        files += [
+            _LocalFile(str(root), name, join_key(lead, name), size, mtime_us, is_single=not full.is_dir())
+            for name, size, mtime_us in found
+        ]
+    return sources, files
+
+
+def _paths(typed: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the paths that were typed and, where one is a pattern that no shell has expanded, what it stands for.
+
+    The second value says that a pattern stands for it. ConfigError for a pattern that stands for nothing.
+    """
+    for path in typed:
+        if not path.strip():
+            raise ConfigError("an empty path names nothing", hint="Is a variable of the shell empty?")
+        if os.path.lexists(path) or not has_wildcard(path):
+            yield path, False
+            continue
+        matching = sorted(glob(path, recursive=True))  # noqa: PTH207 - a path may be relative, absolute or a share
+        if not matching:
+            raise ConfigError(f"there is no file that matches {path}")
+        yield from ((each, True) for each in matching)
+
+
+def _work(files: Sequence[_LocalFile], *, to: str) -> list[Transfer]:
+    """What is sent, the largest first. ConfigError when two files would have one key."""
+    work: dict[str, Transfer] = {}
+    for file in files:
+        key = join_key(to, file.name)
+        if key in work:
+            raise ConfigError(f"two files would become {key}", hint="Send them one by one, each to a place of its own.")
+        work[key] = Transfer(len(work), file.root, file.path, key, file.size, file.mtime_us)
+    return sorted(work.values(), key=lambda transfer: -transfer.size)
 
 
 def _one(source: Source, name: str) -> Iterator[tuple[str, int, int]]:
@@ -180,20 +245,38 @@ class _Counts:
             )
 
 
+_SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
+
 # --- download ----------------------------------------------------------------------------------------------------
 
 
 def download(
-    settings: Settings, paths: Sequence[str], *, to: Path, options: Options, emit: Emit, stop: threading.Event
+    settings: Settings, paths: Sequence[str], *, to: str, options: Options, emit: Emit, stop: threading.Event
 ) -> DownloadFinished:
-    """Bring objects and (`recursive`) what is below directories to `to`, each under its own name.
+    """Bring objects and (`recursive`) what is below directories to `to`. A path may be a pattern.
 
-    As `file download`, but what they ought to be is only what the store says of them.
+    Each keeps its own name below the directory `to`; a single object gets the name `to` itself, if that ends in no
+    slash and is no directory. As `file download`, but what they ought to be is only what the store says of them.
     """
     begun = time.monotonic()
+    if not to.strip():
+        raise ConfigError("an empty path names no place", hint="Is a variable of the shell empty? Here is a dot: .")
+    at = expanded(to)
     with central_store(settings, stop=stop) as store:
-        found = {each.name: each.stored for each in objects(store, paths, recursive=options.recursive)}
-        target = Target(to)
+        if not to.endswith(_SEPARATORS):
+            _require_of_this_machine(store, to)
+        found: dict[str, StoredObject] = {}
+        for each in objects(store, paths, recursive=options.recursive, emit=emit):
+            if found.setdefault(each.name, each.stored).key != each.stored.key:
+                raise ConfigError(
+                    f"{found[each.name].key} and {each.stored.key} would both become {each.name}",
+                    hint="Fetch them one by one, each to a place of its own.",
+                )
+        is_single = len(found) == 1 and all("/" not in name for name in found)
+        if is_single and not to.endswith(_SEPARATORS) and at.name and not at.is_dir():
+            ((_, stored),) = found.items()
+            at, found = at.parent, {at.name: stored}
+        target = Target(at)
         wanted = Tally(len(found), sum(stored.size for stored in found.values()))
         run = Receiving(wanted, store, emit)
         receiver = Receiver(store, target, overwrite=options.overwrite, reread=False, stop=stop, on_bytes=run.under_way)
@@ -203,6 +286,21 @@ def download(
         finally:
             target.close(is_done=run.is_done)
         return run.finished(version=None, origin=store.url, target=str(target), seconds=time.monotonic() - begun)
+
+
+def _require_of_this_machine(store: Store, to: str) -> None:
+    """Raise ConfigError when an object of the store is called so, and nothing here: then the place was forgotten."""
+    if to.startswith(".") or Path(to).is_absolute() or Path(to).exists():
+        return
+    try:
+        stored = store.stat(clean(to))
+    except (ConfigError, StorageError):
+        return
+    if stored is not None:
+        raise ConfigError(
+            f"{to} is in the central store, and the last argument is where to on this machine",
+            hint="Add the place: a dot is here. For a file that is to be called so: ./ in front of it.",
+        )
 
 
 def _retrieval(name: str, stored: StoredObject) -> Retrieval:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_list(site: Site) -> None:
     assert entry["time"].startswith("20")
     assert "2.93 KiB" in site.run("remote", "list", "--long", "spring/OMOP").out
     assert "nothing at" in site.run("remote", "list", "summer", exit_code=23).err
+    assert site.run("remote", "list", "s*/OMOP/*.csv", "spring/[01]*/").lines == [
+        "spring/OMOP/person.csv",
+        "spring/1001/Images/",
+    ]
+    assert site.run("remote", "list", "spring/**/*.dcm").lines == ["spring/1001/Images/a b/scan äö.dcm"]
+    assert "nothing matches *.txt" in site.run("remote", "list", "*.txt", exit_code=23).err
+    for top in ("/", ".", "./"):
+        assert site.run("remote", "list", top).lines == ["spring/"]
+    assert "an empty path names nothing" in site.run("remote", "list", "", exit_code=2).err
     assert "Paths are below the central path." in site.run("remote", "list", "../journal", exit_code=2).err
 
 
@@ -53,7 +63,7 @@ def test_upload(tmp_path: Path, site: Site) -> None:
         site.home, {"notes/a.txt": "1", "notes/deep/b.txt": Bytes(9_000_001), "c.txt": "3", "notes/link": Link("/etc")}
     )
     before = central(site)
-    assert "-r takes" in site.run("remote", "upload", "notes", exit_code=2).err
+    assert "-r takes" in site.run("remote", "upload", "notes", "/", exit_code=2).err
     ran = site.run("remote", "upload", "-r", "notes", "c.txt", "--to", "from us/here")
     assert "left out: link" in ran.err
     new = {
@@ -76,12 +86,123 @@ def test_upload(tmp_path: Path, site: Site) -> None:
 def test_what_is_not_uploaded(tmp_path: Path, site: Site) -> None:
     build(site.home, {"a/x.txt": "1", "b/x.txt": "2"})
     before = site.cloud.objects()
-    assert "there is no file nothing" in site.run("remote", "upload", "nothing", exit_code=2).err
-    assert "two files would become x.txt" in site.run("remote", "upload", "a/x.txt", "b/x.txt", exit_code=2).err
-    assert "credentials" in site.run("remote", "upload", "config.toml", exit_code=2).err
+    assert "there is no file nothing" in site.run("remote", "upload", "nothing", "/", exit_code=2).err
+    assert "two files would become x.txt" in site.run("remote", "upload", "a/x.txt", "b/x.txt", "/", exit_code=2).err
+    assert "credentials" in site.run("remote", "upload", "config.toml", "/", exit_code=2).err
+    assert "no file that matches *.nothing" in site.run("remote", "upload", "*.nothing", "/", exit_code=2).err
+    for empty in ("", " ", "/"):
+        assert "hint:" in site.run("remote", "upload", "-r", empty, "notes/", exit_code=2).err
+    assert "an empty path" in site.run("remote", "upload", "a/x.txt", "", exit_code=2).err
+    assert "an empty path" in site.run("remote", "upload", "a/x.txt", "--to", "", exit_code=2).err
     assert site.cloud.objects() == before
     assert "left out: config.toml" in site.run("remote", "upload", "-r", ".", "--to", "copy").err
     assert site.cloud.objects().keys() - before == {"data/copy/home/a/x.txt", "data/copy/home/b/x.txt"}
+
+
+def test_the_last_argument_of_an_upload_is_where_to(site: Site) -> None:
+    """Sites type it so. A directory of theirs that is called as the one in the store was sent, with what is in it."""
+    build(site.home, {"notes.md": "notes", "docs/secret.txt": "do not send", "a.csv": "1", "b.csv": "2", ".c.csv": "3"})
+    before = central(site)
+    site.run("remote", "upload", "-r", "notes.md", "docs/")
+    assert central(site) == before | {"docs/notes.md": b"notes"}
+
+    # As in a shell: into a directory that is there; else a single file is called so, and several make a directory.
+    site.run("remote", "upload", "a.csv", "docs")
+    site.run("remote", "upload", "a.csv", "./docs/first.csv")
+    site.run("remote", "upload", "a.csv", "b.csv", "tables")
+    site.run("remote", "upload", "*.csv", "matched/")
+    site.run("remote", "upload", "notes.md")
+    site.run("remote", "upload", "b.csv", "/")
+    assert central(site) == before | {
+        "docs/notes.md": b"notes",
+        "docs/a.csv": b"1",
+        "docs/first.csv": b"1",
+        "tables/a.csv": b"1",
+        "tables/b.csv": b"2",
+        "matched/a.csv": b"1",
+        "matched/b.csv": b"2",
+        "notes.md": b"notes",
+        "b.csv": b"2",
+    }
+
+
+def test_a_place_that_was_forgotten(site: Site) -> None:
+    build(site.home, {"docs/secret.txt": "do not send", "a.csv": "1", "b.csv": "2", "c.csv": "3"})
+    before = site.cloud.objects()
+    for words in (
+        ("-r", "docs/"),
+        ("-r", "docs"),
+        ("*.csv",),
+        ("a.csv", "b.csv"),
+        ("a.csv", "b.csv", "c.csv"),
+    ):
+        assert (
+            "Where to in the central store? Add it at the end" in site.run("remote", "upload", *words, exit_code=2).err
+        )
+    assert site.cloud.objects() == before
+
+
+def test_a_pattern_leaves_out_what_is_never_sent(site: Site) -> None:
+    build(site.home, {"a.txt": "1", "notes/b.txt": "2"})
+    before = central(site)
+    ran = site.run("remote", "upload", "*", "copy/")
+    assert "left out: config.toml is the program's own" in ran.err
+    assert "left out: notes is a directory" in ran.err
+    assert central(site) == before | {"copy/a.txt": b"1"}
+
+
+def test_the_last_argument_of_a_download_is_where_to(tmp_path: Path, site: Site) -> None:
+    """What sites type fetched the whole store."""
+    site.run("journal", "update", "--version", "20250630080000")
+    build(site.source, {"OMOP/person.csv": "new", "OMOP/visit.csv": "visit"})
+    site.run("journal", "update", "--amend")
+    site.run("file", "upload")
+    inbox = build(tmp_path / "inbox", {})
+    site = replace(site, home=inbox, program=(*MODULE, "-c", str(site.config)))
+
+    site.run("remote", "download", "-r", "20250630080000/OMOP/", "./")
+    assert contents(inbox) == {"OMOP/person.csv": b"new", "OMOP/visit.csv": b"visit"}
+
+    site.run("remote", "download", "20250630080000/OMOP/visit.csv", "mine.csv")
+    site.run("remote", "download", "20250630080000/OMOP/visit.csv")
+    site.run("remote", "download", "20250630080000/OMOP/visit.csv", "20250630080000/OMOP/person.csv", "both")
+    site.run("remote", "download", "2025*/OMOP/v*.csv", "tables/")
+    assert contents(inbox) == {
+        "OMOP/person.csv": b"new",
+        "OMOP/visit.csv": b"visit",
+        "mine.csv": b"visit",
+        "visit.csv": b"visit",
+        "both/visit.csv": b"visit",
+        "both/person.csv": b"new",
+        "tables/visit.csv": b"visit",
+    }
+
+
+def test_nothing_is_read_from_the_root_by_an_empty_argument(tmp_path: Path, site: Site) -> None:
+    to = tmp_path / "to"
+    before = site.cloud.objects()
+    for top in ("", ".", "./", "/", "//"):
+        assert "hint:" in site.run("remote", "download", "-r", top, str(to), exit_code=2).err
+        assert "hint:" in site.run("remote", "download", "-r", top, "--to", str(to), exit_code=2).err
+        assert "hint:" in site.run("remote", "delete", "-r", "--yes", top, exit_code=2).err
+        assert "hint:" in site.run("remote", "delete", "-r", "--yes", "spring", top, exit_code=2).err
+    assert "an empty path" in site.run("remote", "download", "spring/OMOP/person.csv", "", exit_code=2).err
+    assert "an empty path" in site.run("remote", "download", "spring/OMOP/person.csv", "--to", "", exit_code=2).err
+    assert not to.exists()
+    assert site.cloud.objects() == before
+
+
+def test_a_download_whose_names_or_place_cannot_be_meant(tmp_path: Path, site: Site) -> None:
+    site.cloud.put("data/summer/OMOP/person.csv", b"other")
+    to = str(tmp_path / "to")
+    ran = site.run("remote", "download", "s*/OMOP/person.csv", to, exit_code=2)
+    assert "spring/OMOP/person.csv and summer/OMOP/person.csv would both become person.csv" in ran.err
+    ran = site.run("remote", "download", "spring/OMOP/person.csv", "summer/OMOP/person.csv", exit_code=2)
+    assert "summer/OMOP/person.csv is in the central store" in ran.err
+    assert not (site.home / "summer").exists()
+    ran = site.run("remote", "download", "spring/*", to)
+    assert "left out: spring/OMOP/ is a directory; -r takes all that is below it" in ran.err
+    assert "spring/OMOP is a directory" in site.run("remote", "download", "spring/OM*", to, exit_code=2).err
 
 
 def test_download(tmp_path: Path, site: Site) -> None:
@@ -96,7 +217,7 @@ def test_download(tmp_path: Path, site: Site) -> None:
     site.run("remote", "download", "spring/OMOP/person.csv", "--to", str(to), "--overwrite")
     assert contents(to)["person.csv"] == (site.source / "OMOP/person.csv").read_bytes()
     everything = tmp_path / "everything"
-    site.run("remote", "download", "-r", "/", "--to", str(everything))
+    site.run("remote", "download", "-r", "*", "--to", str(everything))
     assert contents(everything) == central(site)
     assert "nothing at" in site.run("remote", "download", "summer", "--to", str(to), exit_code=23).err
 
@@ -116,6 +237,13 @@ def test_delete(site: Site) -> None:
     assert "1 file, 1 B, deleted" in site.run("remote", "delete", "-r", "--yes", "notes").out
     assert not [key for key in central(site) if key.startswith("notes")]
     assert "nothing at" in site.run("remote", "delete", "--yes", "notes", exit_code=23).err
+
+    site.cloud.put("data/notes/a.csv", b"1")
+    site.cloud.put("data/notes/b.txt", b"2")
+    site.run("remote", "delete", "--yes", "notes/*.csv")
+    assert [key for key in central(site) if key.startswith("notes")] == ["notes/b.txt"]
+    assert "nothing matches notes/*.csv" in site.run("remote", "delete", "--yes", "notes/*.csv", exit_code=23).err
+    site.run("remote", "delete", "--yes", "notes/b.txt")
 
     # An interrupted one is typed again: what is gone already keeps nobody.
     site.cloud.put("data/notes/a.txt", b"1")
@@ -159,8 +287,11 @@ def test_the_journal_is_left_alone(tmp_path: Path) -> None:
     for words in (
         ("delete", "--yes", "journal/journal.db"),
         ("delete", "--yes", "-r", "journal"),
-        ("delete", "--yes", "-r", "/"),
-        ("upload", "-r", "journal", "--overwrite"),
+        ("delete", "--yes", "-r", "*"),
+        ("delete", "--yes", "journal/j*.db"),
+        ("upload", "-r", "journal", "/", "--overwrite"),
+        ("upload", "journal/journal.db", "journal/", "--overwrite"),
+        ("upload", "--overwrite", "journal/journal.db", "journal/journal.db.locked"),
     ):
         assert "is the journal, or belongs to it" in site.run("remote", *words, exit_code=2).err
     assert disk.objects() == before

@@ -109,7 +109,7 @@ def test_keys_that_lead_elsewhere(tmp_path: Path, bucket: Bucket, figures: Figur
     assert len(there - {*GOOD}) > 40
     around = surroundings(tmp_path, but=(site.home,))
 
-    ended = typed(site.home, "remote", "download", "-r", "/", "--to", "back", figures=figures)
+    ended = typed(site.home, "remote", "download", "-r", "*", "--to", "back", figures=figures)
     listed = typed(site.home, "--json", "remote", "list", "-r", figures=figures)
 
     assert ended.exit_code == 3

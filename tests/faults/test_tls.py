@@ -92,7 +92,7 @@ def test_an_impostor_in_the_place_of_the_central_store(
     for context in impostors.values():
         with Wire(port, tls=context) as wire:
             site = settled(tmp_path, behind(cloud, port, wire), f'path = "{tmp_path}/source"', authority.bundle)
-            for command in ("journal update", "file upload", "file verify", "remote list", "remote upload home"):
+            for command in ("journal update", "file upload", "file verify", "remote list", "remote upload home notes/"):
                 arguments = command.replace("home", f"-r {tmp_path}/source").split()
                 ran = site.run(*arguments, exit_code=TlsError.exit_code)
                 figures.count("commands refused")

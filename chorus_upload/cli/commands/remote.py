@@ -17,21 +17,27 @@ from chorus_upload.cli.render.formats import local_time, size
 from chorus_upload.cli.render.records import fields_of, json_line
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.text import printable
-from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
+from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 
 group = make_group(
     "Plain file operations on the central store.",
     name="remote",
     epilog=examples(
         ("What is in the folder of a version?", "remote list 20260301120000"),
-        ("A note for the receiver", "remote upload README.txt --to notes"),
-        ("Fetch a manifest", "remote download 20260301120000/manifest-20260301130000.csv"),
+        ("A note for the receiver, into the directory notes", "remote upload README.txt notes/"),
+        ("Fetch the manifests, to here", "remote download '20260301120000/manifest-*.csv' ."),
     ),
 )
 
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="With all that is below directories.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there and has other content.")]
-Keys = Annotated[list[str], typer.Argument(metavar="PATH...", help="Objects or directories, below the central path.")]
+Keys = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...",
+        help="Objects or directories, below the central path, or patterns such as '*.csv'; never all of the store.",
+    ),
+]
 
 
 @group.command(
@@ -39,12 +45,17 @@ Keys = Annotated[list[str], typer.Argument(metavar="PATH...", help="Objects or d
     epilog=examples(
         ("What is at the top?", "remote list"),
         ("Everything of one version, with sizes and times", "remote list -r --long 20260301120000"),
+        ("The tables of all versions", "remote list '*/OMOP/*.csv'"),
     ),
 )
 def list_(
     context: typer.Context,
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATH...]", help="Directories or objects, below the central path.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH...]",
+            help="Directories or objects, below the central path, or patterns such as '*.csv'. Default: the top.",
+        ),
     ] = None,
     *,
     recursive: Recursive = False,
@@ -59,7 +70,7 @@ def list_(
     run = current(context)
     out = Stream(sys.stdout)
     with central_store(run.settings) as store, interrupted_at_once(""):
-        for entry in entries(store, paths or [""], recursive=recursive):
+        for entry in entries(store, paths or ["/"], recursive=recursive):
             if run.options.json:
                 out.write(json_line("remote-entry", fields_of(entry)) + "\n")
             elif long:
@@ -77,61 +88,107 @@ def list_(
 @group.command(
     "upload",
     epilog=examples(
-        ("One file, to the top", "remote upload README.txt"),
-        ("A directory with all that is in it", "remote upload -r documents --to 20260301120000"),
+        ("One file, into the directory notes", "remote upload README.txt notes/"),
+        ("Under another name", "remote upload README.txt notes/about-march.txt"),
+        ("A directory with all that is in it, and some tables, to the top", "remote upload -r documents '*.csv' /"),
     ),
 )
 def upload(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files or directories of this machine.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="LOCAL... REMOTE",
+            help="Files, directories or patterns such as '*.csv' of this machine, and at the end where to, below the"
+            " central path: notes/ is a directory, / is the top.",
+        ),
+    ],
     *,
-    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Where to, below the central path.")] = "",
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DIR", help="Where to: then all arguments are of this machine."),
+    ] = None,
     recursive: Recursive = False,
     overwrite: Overwrite = False,
 ) -> int:
     """Put files into the central store.
 
-    Each keeps its own name, and is proven to have arrived; the journal learns nothing of it. Ends with 3 when a file
-    could not be delivered, or something else is in its place.
+    The last argument is where to. Each file keeps its own name; a single one gets the name REMOTE, if that ends in no
+    slash and is no directory there. A file without a REMOTE goes to the top. Each is proven to have arrived; the
+    journal learns nothing of it. Ends with 3 when a file could not be delivered, or something else is in its place.
     """
     from chorus_upload.operations.remote_transfer import Options
     from chorus_upload.operations.remote_transfer import upload as run_upload
 
     run = current(context)
+    local, place = _local_and_remote(paths) if to is None else (paths, _as_directory(to))
     options = Options(recursive=recursive, overwrite=overwrite)
     with stopped_by_signals() as stop:
-        finished = run_upload(run.settings, paths, to=to, options=options, emit=run.emit, stop=stop)
+        finished = run_upload(run.settings, local, to=place, options=options, emit=run.emit, stop=stop)
     run.emit(finished)
     return EXIT_PARTIAL if finished.failed else EXIT_OK
+
+
+def _local_and_remote(paths: list[str]) -> tuple[list[str], str]:
+    """Tell what is sent from where to. ConfigError where the place was forgotten, or seems so."""
+    *local, place = paths
+    forgotten = "Where to in the central store? Add it at the end: notes/ for a directory, / for the top."
+    if not local:
+        if not Path(place).is_file():
+            raise ConfigError(f"{place} is the only argument, and no file", hint=forgotten)
+        return paths, "/"
+    if Path(place).is_file() and (len(local) > 1 or Path(local[0]).name != Path(place).name):
+        raise ConfigError(f"{place}, the last argument, is where to, and is a file of this machine", hint=forgotten)
+    return local, place
+
+
+def _as_directory(place: str) -> str:
+    return f"{place.rstrip('/')}/" if place.strip() else place
 
 
 @group.command(
     "download",
     epilog=examples(
-        ("One object, to here", "remote download 20260301120000/OMOP/person.csv"),
-        ("The folder of a patient", "remote download -r 20260301120000/1001 --to inbox"),
+        ("One object, to here", "remote download 20260301120000/OMOP/person.csv ."),
+        ("The folder of a patient", "remote download -r 20260301120000/1001 inbox/"),
+        ("Tables, into the directory tables", "remote download '20260301120000/OMOP/*.csv' tables/"),
     ),
 )
 def download(
     context: typer.Context,
-    paths: Keys,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REMOTE... LOCAL",
+            help="Objects, directories or patterns such as '*.csv', below the central path, and at the end where to on"
+            " this machine: inbox/ is a directory, a dot is here.",
+        ),
+    ],
     *,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where to. Default: here.")] = Path(),
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DIR", help="Where to: then all arguments are of the central store."),
+    ] = None,
     recursive: Recursive = False,
     overwrite: Overwrite = False,
 ) -> int:
     """Fetch objects from the central store.
 
-    Each keeps its own name. 'file download' brings back a version, and holds every file against the journal. Ends
-    with 3 when something could not be fetched, or something else is in its place.
+    The last argument is where to; a single argument is fetched to here. Each object keeps its own name; a single one
+    gets the name LOCAL, if that ends in no slash and is no directory. 'file download' brings back a version, and holds
+    every file against the journal. Ends with 3 when something could not be fetched, or something else is in its place.
     """
     from chorus_upload.operations.remote_transfer import Options
     from chorus_upload.operations.remote_transfer import download as run_download
 
     run = current(context)
+    if to is not None:
+        remote, place = paths, _as_directory(to)
+    else:
+        remote, place = (paths[:-1], paths[-1]) if len(paths) > 1 else (paths, "./")
     options = Options(recursive=recursive, overwrite=overwrite)
     with stopped_by_signals() as stop:
-        finished = run_download(run.settings, paths, to=to, options=options, emit=run.emit, stop=stop)
+        finished = run_download(run.settings, remote, to=place, options=options, emit=run.emit, stop=stop)
     run.emit(finished)
     return EXIT_PARTIAL if finished.failed else EXIT_OK
 
