@@ -175,6 +175,10 @@ def test_what_the_older_tool_delivered_can_be_verified(tmp_path: Path, container
     told = site.run("--json", "file", "verify", "--version", "20240101000000", exit_code=3)
 
     found = {each["key"].partition("/")[2]: (each["result"], each["evidence"]) for each in told.events("file-verified")}
+    # What the older tool sent and a later version replaced is looked at, too: this store never had it.
+    kept = {path for version, path in uploaded(V2) if version == "20240101000000"}
+    superseded = {key: found.pop(key) for key in found.keys() - kept}
+    assert (len(superseded), set(superseded.values())) == (8, {("missing", None)})
     assert len(found) == 20
     assert found.pop("OMOP/visit_occurrence.csv") == ("matched", "readback")
     assert found.pop("OMOP/person.csv") == ("checksum-differs", None)
