@@ -207,7 +207,8 @@ def default_pattern(modality: str, *, omop_per_patient: bool, versioned: bool = 
 def central_key(*, modality: str, version: str, parts: Parts, patient_first: bool) -> str:
     """The key of a file relative to the central path.
 
-    `version` is the one in which the content entered the journal; a version in the path itself wins over it.
+    `version` is the one in which the content entered the journal; a version in the path itself wins over it, but
+    only in the key: the journal has the file in the version of the update that saw it.
     Raises LayoutError when the name could not be stored everywhere: empty, `.` or `..` parts, more than
     1,024 bytes of UTF-8 or 254 parts, or a name that is not valid Unicode.
     """

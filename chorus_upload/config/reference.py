@@ -144,7 +144,7 @@ the whole path of a file, with `/` between directories; upper and lower case are
 |---|---|
 | `{patient_id:w}` | the patient: up to 200 ASCII letters, digits and underscores |
 | `{patient_id:d}` | the patient: digits only |
-| `{version:w}`, `{version:d}` | the version of the file, instead of the journal's |
+| `{version:w}`, `{version:d}` | the version whose folder the file goes to, instead of the journal's |
 | `{filepath}` | the rest, slashes included; every pattern has it once |
 
 `{patient_id}` means `{patient_id:w}`, and `{version}` means `{version:w}`. Examples:

@@ -239,7 +239,7 @@ class SiteSettings(_Frozen):
     location: Location
     pattern: str
     versioned: bool = False
-    """Whether `pattern` finds a version in the path, which then is the version of the file."""
+    """Whether `pattern` finds a version in the path, which then is the folder of the file's key."""
     omop_per_patient: bool = False
     follow_links: bool = False
 

@@ -146,8 +146,12 @@ _RULES = (
 _REMARKS = (
     _Rule(
         "version-open",
-        "version {} was not finished: `journal update` goes on with it",
-        "SELECT label FROM version WHERE completed_us IS NULL ORDER BY id",
+        "version {} was not finished: {}",
+        """
+        SELECT label, iif(id = (SELECT max(id) FROM version), '`journal update` goes on with it',
+            'a later one was begun instead')
+        FROM version WHERE completed_us IS NULL ORDER BY id
+        """,
     ),
     _Rule(
         "submission-open",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import TextClause, select, text
 
 from chorus_upload.events import Tally
+from chorus_upload.journal.database import driver
 from chorus_upload.journal.diff import CLOCK_GRAIN_US
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.planning import fill
@@ -70,10 +71,15 @@ class KnownFile(NamedTuple):
 
 _PATH = "CASE k.path WHEN '' THEN f.name ELSE k.path || '/' || f.name END"
 
-SELECTED = """(:version IS NULL OR v.label = :version)
+_FOLDER = "folder_of(m.name, (SELECT path FROM directory WHERE id = f.directory_id), f.name)"
+
+SELECTED = f"""(:version IS NULL OR v.label = :version OR {_FOLDER} = :version)
         AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
         AND (:patients IS NULL OR f.patient IN (SELECT value FROM json_each(:patients)))"""
-"""The condition that a `Selection` is: files `f` with their version `v` and modality `m`."""
+"""The condition that a `Selection` is: files `f` with their version `v` and modality `m`.
+
+A version is that of an update, or the one that a path names, as far as that was made known (`define_folders`).
+"""
 
 STANDING = """(f.retired_by IS NULL OR NOT EXISTS (
         SELECT 1 FROM delivery later
@@ -113,6 +119,33 @@ def destination_id(journal: Journal, url: str) -> int:
     with journal.transaction() as connection:
         found = connection.execute(select(destination.c.id).where(destination.c.url == url)).scalar_one_or_none()
     return int(found or 0)
+
+
+def define_folders(journal: Journal, folder: Callable[[str, str], str | None]) -> None:
+    """Have selections know the version that the path of a file names: `folder` is asked for modality and path."""
+
+    def folder_of(modality: str, directory: str, name: str) -> str | None:
+        return folder(modality, f"{directory}/{name}" if directory else name)
+
+    with journal.transaction() as connection:
+        driver(connection).create_function("folder_of", 3, folder_of, deterministic=True)
+
+
+def has_folder(journal: Journal, label: str) -> bool:
+    """Return whether the path of any file names that version."""
+    statement = text(f"SELECT 1 FROM file f JOIN modality m ON m.id = f.modality_id WHERE {_FOLDER} = :label LIMIT 1")
+    with journal.transaction() as connection:
+        return connection.execute(statement, {"label": label}).first() is not None
+
+
+def is_folder_of_keys(journal: Journal, label: str) -> bool:
+    """Return whether anything was delivered below that name."""
+    statement = text("""
+        SELECT 1 FROM delivery WHERE destination_id IN (SELECT id FROM destination)
+            AND key > :first AND key < :end LIMIT 1
+    """)
+    with journal.transaction() as connection:
+        return connection.execute(statement, {"first": f"{label}/", "end": f"{label}0"}).first() is not None
 
 
 def known(journal: Journal, ids: Sequence[int], *, url: str) -> list[KnownFile]:
@@ -206,11 +239,13 @@ def delivered(
     yield from _by_key(journal, where=where, parameters=parameters)
 
 
-def of_submission(journal: Journal, submission_: Submission, *, version: str) -> Iterator[DeliveryRecord]:
-    """Yield what a submission delivered into the folder of a version, ordered by key."""
-    parameters: dict[str, object] = {"destination": submission_.destination_id}
-    parameters |= {"submission": submission_.id, "version": version}
-    yield from _by_key(journal, where="AND d.submission_id = :submission AND v.label = :version", parameters=parameters)
+def of_submission(journal: Journal, submission_: Submission, *, folder: str) -> Iterator[DeliveryRecord]:
+    """Yield what a submission delivered into a version folder, ordered by key."""
+    parameters: dict[str, object] = {"destination": submission_.destination_id, "submission": submission_.id}
+    # The character after the slash ends the keys of the folder.
+    parameters |= {"first": f"{folder}/", "end": f"{folder}0"}
+    where = "AND d.submission_id = :submission AND d.key > :first AND d.key < :end"
+    yield from _by_key(journal, where=where, parameters=parameters)
 
 
 def _by_key(journal: Journal, *, where: str, parameters: dict[str, object]) -> Iterator[DeliveryRecord]:

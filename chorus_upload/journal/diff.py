@@ -36,7 +36,7 @@ class Candidate(NamedTuple):
 TABLES = (
     """CREATE TEMP TABLE observed_directory (
         id INTEGER PRIMARY KEY, modality_id INTEGER, path TEXT, patient TEXT, version TEXT, central TEXT,
-        directory_id INTEGER, version_id INTEGER)""",
+        directory_id INTEGER)""",
     """CREATE TEMP TABLE observed (
         directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, claim BLOB, hashed INTEGER)""",
     "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
@@ -52,7 +52,7 @@ TABLES = (
     # claims of a file that is not read is compared with what we have read of it, and never recorded.
     """CREATE TEMP VIEW judged AS
         SELECT r.id, r.size, r.mtime_us, r.fingerprint, r.md5, r.renamed_from, x.file_id,
-            d.modality_id, d.directory_id, d.patient, d.version_id, o.name, o.size AS observed_size,
+            d.modality_id, d.directory_id, d.patient, o.name, o.size AS observed_size,
             CASE
                 WHEN x.file_id IS NULL THEN iif(r.renamed_from IS NULL, 'added', 'renamed')
                 WHEN r.size <> f.size THEN 'modified'
@@ -190,7 +190,7 @@ OF_THAT_CONTENT = """
 
 # The old row has to leave before the new one enters: a path has one active row.
 RETIRE_CHANGED = """
-    UPDATE main.file SET retired_by = coalesce(j.version_id, :version), retirement = j.change
+    UPDATE main.file SET retired_by = :version, retirement = j.change
     FROM judged j
     WHERE j.change IN ('modified', 'renamed') AND main.file.id = coalesce(j.file_id, j.renamed_from)
 """
@@ -201,7 +201,7 @@ ENTER = """
     INSERT INTO main.file (modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5, unsettled,
         change, introduced_by, renamed_from)
     SELECT modality_id, directory_id, name, patient, size, mtime_us, fingerprint, md5,
-        fingerprint IS NOT NULL AND mtime_us >= :settled, change, coalesce(version_id, :version), renamed_from
+        fingerprint IS NOT NULL AND mtime_us >= :settled, change, :version, renamed_from
     FROM judged WHERE change <> 'same' ORDER BY id
 """
 # Last, for it makes the two times equal by which TOUCHED was told from SAME.

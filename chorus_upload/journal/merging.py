@@ -57,10 +57,13 @@ _OURS = """
     FROM main.file
 """
 
+# Where the path names the version of the key, a delivery of the same path is the same whatever update recorded it.
 # The other journal's deliveries, with its words for version, directory and so on as our numbers for them.
 _THEIRS = """
     CREATE TEMP TABLE theirs AS
     SELECT d.*, u.url, f.name, f.size, f.fingerprint,
+        substr(d.key, 1, instr(d.key, '/') - 1) <> v.label AND instr(
+            k.path || '/' || f.name, substr(d.key, 1, instr(d.key, '/') - 1)) > 0 AS has_own_folder,
         ov.id AS our_version, om.id AS our_modality, ok.id AS our_directory
     FROM other.delivery d
     JOIN other.destination u ON u.id = d.destination_id
@@ -74,7 +77,8 @@ _THEIRS = """
 """
 
 _PLACE = (
-    "o.directory_id = t.our_directory AND o.name = t.name AND o.introduced_by = t.our_version"
+    "o.directory_id = t.our_directory AND o.name = t.name"
+    " AND (o.introduced_by = t.our_version OR t.has_own_folder)"
     " AND o.modality_id = t.our_modality"
 )
 _COMPARABLE = "(o.fingerprint IS NOT NULL AND t.fingerprint IS NOT NULL OR o.md5 IS NOT NULL)"
@@ -92,7 +96,7 @@ _MATCHED = f"""
 
 _REFUSED = f"""
     SELECT t.key, CASE
-        WHEN t.our_version IS NULL THEN 'unknown-version'
+        WHEN t.our_version IS NULL AND NOT t.has_own_folder THEN 'unknown-version'
         WHEN NOT EXISTS (SELECT 1 FROM ours o WHERE {_PLACE}) THEN 'unknown-file'
         WHEN EXISTS (SELECT 1 FROM ours o WHERE {_PLACE} AND o.size = t.size AND NOT {_COMPARABLE})
             THEN 'unknown-content'

@@ -22,12 +22,11 @@ from typing import NamedTuple, Self
 from sqlalchemy import Connection, text
 
 from chorus_upload.events import Tally
-from chorus_upload.journal import diff, versions
+from chorus_upload.journal import diff
 from chorus_upload.journal.database import driver
 from chorus_upload.journal.diff import Candidate
 from chorus_upload.journal.journal import Journal
-from chorus_upload.journal.who import Who
-from chorus_upload.model import JournalingMode, Reading, Retirement
+from chorus_upload.model import Reading, Retirement
 
 BUFFERED_ROWS = 20_000
 PAGE = 5_000
@@ -203,10 +202,10 @@ class Observation:
             left_out.append(SameKey(modality, path, kept_path))
         return left_out
 
-    def begin(self, version_id: int, *, mode: JournalingMode) -> None:
+    def begin(self, version_id: int) -> None:
         """Prepare to apply: from now on the journal is written to, under that version.
 
-        A file belongs to the version in its path, if its pattern has one, else to `version_id`.
+        A version in a path names the folder of a key, and nothing here: what an update saw is what it introduces.
         """
         self._version_id = version_id
         with self._journal.transaction() as connection:
@@ -217,14 +216,6 @@ class Observation:
             connection.exec_driver_sql(diff.MAP_DIRECTORIES)
             # What was found again is found once more, to be recorded.
             connection.exec_driver_sql("UPDATE gone SET taken = 0 WHERE taken")
-            labels = connection.exec_driver_sql(
-                "SELECT DISTINCT version FROM observed_directory WHERE version IS NOT NULL"
-            ).scalars()
-            for label in labels.all():
-                connection.exec_driver_sql(
-                    "UPDATE observed_directory SET version_id = ? WHERE version = ?",
-                    (versions.ensure(connection, label, mode=mode, who=Who.here()), label),
-                )
 
     def candidates(self) -> Iterator[list[Candidate]]:
         """Yield what is NEW or SUSPECT in pages, in the order in which it was seen."""

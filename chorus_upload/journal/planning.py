@@ -110,22 +110,24 @@ def superseded_etags(journal: Journal, *, destination: int, keys: Sequence[str])
         return {row.key: row.etag for row in connection.execute(statement, parameters)}
 
 
-def superseded_content(journal: Journal) -> dict[int, tuple[bytes, ...]]:
-    """By planned file: fingerprints of earlier states of it that belonged to the same version.
+def superseded_content(journal: Journal, *, with_own_folders: Sequence[str] = ()) -> dict[int, tuple[bytes, ...]]:
+    """By planned file: fingerprints of earlier states of it that had the same key.
 
-    An MD5 takes the place of a fingerprint where an older tool left only that.
+    Those are the states of the same version; and all of them in modalities `with_own_folders`, whose paths name the
+    version that their keys begin with. An MD5 takes the place of a fingerprint where an older tool left only that.
     """
     statement = """
         SELECT p.file_id, coalesce(old.fingerprint, old.md5)
         FROM file old
         JOIN file f ON f.retired_by IS NULL AND f.directory_id = old.directory_id AND f.name = old.name
-            AND f.modality_id = old.modality_id AND f.introduced_by = old.introduced_by
+            AND f.modality_id = old.modality_id AND (f.introduced_by = old.introduced_by OR f.modality_id IN (
+                SELECT id FROM modality WHERE name IN (SELECT value FROM json_each(?))))
         JOIN planned p ON p.file_id = f.id
         WHERE old.retired_by IS NOT NULL AND coalesce(old.fingerprint, old.md5) IS NOT NULL
     """
     found: dict[int, tuple[bytes, ...]] = {}
     with journal.transaction() as connection:
         connection.exec_driver_sql("CREATE INDEX IF NOT EXISTS temp.planned_file ON planned (file_id)")
-        for file_id, fingerprint in connection.exec_driver_sql(statement):
+        for file_id, fingerprint in connection.exec_driver_sql(statement, (json.dumps(list(with_own_folders)),)):
             found[file_id] = (*found.get(file_id, ()), fingerprint)
     return found

@@ -65,11 +65,11 @@ def _ensure_destination(connection: Connection, url: str) -> int:
     return int(connection.execute(select(destination.c.id).where(destination.c.url == url)).scalar_one())
 
 
-def versions_written(journal: Journal, submission_: Submission) -> list[str]:
-    """The labels of the version folders that a submission wrote to."""
+def folders_written(journal: Journal, submission_: Submission) -> list[str]:
+    """Return the version folders that a submission wrote to: called after a version, or after that in a path."""
     statement = text("""
-        SELECT DISTINCT v.label FROM delivery d JOIN file f ON f.id = d.file_id
-        JOIN version v ON v.id = f.introduced_by WHERE d.submission_id = :submission ORDER BY v.label
+        SELECT DISTINCT substr(d.key, 1, instr(d.key, '/') - 1) AS folder FROM delivery d
+        WHERE d.submission_id = :submission ORDER BY folder
     """)
     with journal.transaction() as connection:
         return list(connection.execute(statement, {"submission": submission_.id}).scalars())

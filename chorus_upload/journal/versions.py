@@ -70,16 +70,8 @@ def ordered(journal: Journal) -> list[Version]:
 
 
 def last(journal: Journal) -> Version | None:
-    """The version that was begun last."""
+    """The version that was begun last, whatever its label: the only one that may be added to."""
     query = select(version).order_by(version.c.id.desc()).limit(1)
-    with journal.transaction() as connection:
-        row = connection.execute(query).mappings().one_or_none()
-    return _from_row(row) if row else None
-
-
-def unfinished(journal: Journal) -> Version | None:
-    """The version that an interrupted update left open, the latest if there are several."""
-    query = select(version).where(version.c.completed_us.is_(None)).order_by(version.c.id.desc()).limit(1)
     with journal.transaction() as connection:
         row = connection.execute(query).mappings().one_or_none()
     return _from_row(row) if row else None

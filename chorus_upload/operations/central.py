@@ -42,6 +42,17 @@ class Keys:
         self._patterns = {name: Pattern.parse(site.pattern) for name, site in settings.sites.items()}
         self._patient_first = settings.central.patient_first
 
+    @property
+    def with_own_folders(self) -> tuple[str, ...]:
+        """The modalities whose paths name the version that their keys begin with."""
+        return tuple(name for name, pattern in self._patterns.items() if "version" in pattern.fields)
+
+    def folder(self, modality: str, path: str) -> str | None:
+        """Return the version that a path names; None where its pattern has none, or does not match."""
+        pattern = self._patterns.get(modality)
+        parts = pattern.match(path) if pattern else None
+        return parts.version if parts else None
+
     def key(self, *, modality: str, path: str, version: str) -> str:
         """The key of a file; LayoutError when it has none."""
         parts = self._patterns[modality].match(path)

@@ -12,7 +12,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Change, CommandRecord, ListedFile, VersionSummary
 from chorus_upload.operations.central import Keys, destination_url
-from chorus_upload.operations.selecting import chosen_patients, chosen_version, known_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_label, chosen_patients, known_version, selected_modalities
 
 
 def list_files(
@@ -29,7 +29,7 @@ def list_files(
 
     A file that cannot have a central key is listed with an empty one.
     """
-    chosen_version(journal, version)
+    chosen_label(journal, settings, version)
     selection = Selection(
         version=version,
         modalities=selected_modalities(settings, modalities),

@@ -19,6 +19,7 @@ from chorus_upload.model import Delivered, Failed, Transfer
 from chorus_upload.operations.central import Keys, destination_url, transfer_of
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
+from chorus_upload.operations.selecting import require_not_older
 from chorus_upload.scripting.work import RESULTS_TITLE
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import is_sequential, open_store
@@ -154,8 +155,8 @@ def _mark(
         finally:
             deliveries.record(journal, submission, proven)
         if leaving_proof and marked:
-            for version in submissions.versions_written(journal, submission):
-                leave_proof(journal, settings, submission, store, version=version)
+            for folder in submissions.folders_written(journal, submission):
+                leave_proof(journal, settings, submission, store, folder=folder)
     submissions.complete(journal, submission)
     return FilesMarked(what="uploaded", marked=marked, refused=refused)
 
@@ -165,10 +166,11 @@ def mark_as_deleted(
 ) -> FilesMarked:
     """Retire files by their paths, in every modality; how deletion works in append mode.
 
-    `version` is the one that retires them: new, or None for the last one.
+    `version` is the one that retires them: new, or the last one, which None means. ConfigError for an older one.
     """
     if version is not None:
         check_version_label(version)
+        require_not_older(journal, version)
     last = versions.last(journal)
     label = version or (last.label if last else None)
     if label is None:

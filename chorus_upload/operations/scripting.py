@@ -30,7 +30,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind
 from chorus_upload.operations.central import Keys, destination_url, is_cloud_journal
-from chorus_upload.operations.selecting import chosen_patients, chosen_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities
 from chorus_upload.scripting.work import Place, Root, ScriptFile, Shell, Tool, Work, Writer
 from chorus_upload.scripting.writers import WRITERS
 from chorus_upload.storage.names import refused_by_azure
@@ -66,7 +66,7 @@ def write_scripts(journal: Journal, settings: Settings, request: ScriptRequest, 
 
     Raises ConfigError where the configuration asks for what such scripts cannot do.
     """
-    chosen_version(journal, request.version)
+    chosen_label(journal, settings, request.version)
     modalities = selected_modalities(settings, request.modalities)
     writer = WRITERS.get(Shell(request.shell))
     if writer is None:

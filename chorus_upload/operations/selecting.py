@@ -6,19 +6,40 @@ from difflib import get_close_matches
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError
-from chorus_upload.journal import files, versions
+from chorus_upload.journal import deliveries, files, versions
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.versions import Version
+from chorus_upload.operations.central import Keys
 
 
 def known_version(journal: Journal, label: str) -> Version:
     """The version of that label; ConfigError that names those whose labels are like it."""
     known = {each.label: each for each in versions.ordered(journal)}
     if label not in known:
+        if deliveries.is_folder_of_keys(journal, label):
+            raise ConfigError(
+                f"there is no version {label} in the journal",
+                hint=f"{label} is a folder that paths name. `journal list` shows the versions, which are the updates.",
+            )
         like = get_close_matches(label, known, n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(like)}?" if like else "`journal list` shows them."
         raise ConfigError(f"there is no version {label} in the journal", hint=hint)
     return known[label]
+
+
+def require_not_older(journal: Journal, label: str) -> None:
+    """Raise ConfigError for the label of a version after which another one was begun.
+
+    Only the newest version can be amended: what is recorded in an older one would change what all newer ones say.
+    """
+    known = versions.ordered(journal)
+    if any(each.label == label for each in known[:-1]):
+        raise ConfigError(
+            f"version {label} is older than {known[-1].label}: what is recorded in it now would change what the newer"
+            " versions say",
+            hint=f"Leave --version out, or give a new name. Only the newest version, {known[-1].label}, can be"
+            " amended.",
+        )
 
 
 def chosen_version(journal: Journal, label: str | None) -> Version:
@@ -36,6 +57,20 @@ def chosen_version(journal: Journal, label: str | None) -> Version:
             hint="`journal update` makes the first one. Or is this not the journal that you mean?",
         )
     return last
+
+
+def chosen_label(journal: Journal, settings: Settings, label: str | None) -> str | None:
+    """The label as it was given: that of a version, or the version that paths name, where their patterns have one.
+
+    ConfigError for any other, and, also without a label, as long as there is no version.
+    """
+    keys = Keys(settings)
+    if keys.with_own_folders:
+        deliveries.define_folders(journal, keys.folder)
+        if label is not None and not versions.find(journal, label) and deliveries.has_folder(journal, label):
+            return label
+    chosen_version(journal, label)
+    return label
 
 
 def selected_modalities(settings: Settings, names: tuple[str, ...] | None) -> tuple[str, ...]:

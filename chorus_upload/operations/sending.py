@@ -66,7 +66,7 @@ class Run:
 
         Raises what concerns every file (see `Sender.send`), when what was under way is recorded.
         """
-        self._earlier = planning.superseded_content(self._journal)
+        self._earlier = planning.superseded_content(self._journal, with_own_folders=self._keys.with_own_folders)
         for waiting in (False, True):
             if self._stop.is_set():
                 return

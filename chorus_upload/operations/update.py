@@ -43,7 +43,7 @@ from chorus_upload.model import FingerprintTime, JournalingMode, Problem, Proble
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
-from chorus_upload.operations.selecting import selected_modalities
+from chorus_upload.operations.selecting import require_not_older, selected_modalities
 from chorus_upload.storage.source import FileStat, Source
 from chorus_upload.transfer.pool import AdaptivePool, Pool
 from chorus_upload.transfer.reader import read_file
@@ -73,8 +73,8 @@ def update(
 ) -> UpdateFinished:
     """Bring the journal up to date with the sources.
 
-    Raises ConfigError for an unknown modality or a bad label, and DeletionRefused when a source is missing,
-    empty or has lost more than `deletion_limit` of a modality (nothing is recorded then).
+    Raises ConfigError for an unknown modality, a bad label and that of an older version, and DeletionRefused when a
+    source is missing, empty or has lost more than `deletion_limit` of a modality (nothing is recorded then).
     """
     begun = time.monotonic()
     begun_us = now_us()
@@ -119,7 +119,7 @@ def update(
                     " --confirm-deletions (for some modalities only: --modalities).",
                 )
         version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
-        observation.begin(version_id, mode=settings.mode)
+        observation.begin(version_id)
         application = _Application(settings, observation, sources, emit=emit)
         stop = application.stop
         application.run(pool or AdaptivePool(settings.num_threads, is_long=_is_long, stop=stop))
@@ -159,16 +159,15 @@ def _choose_version(journal: Journal, request: UpdateRequest) -> tuple[str, bool
     """The label to record under, and whether that goes on with an update that was interrupted."""
     if request.version is not None:
         check_version_label(request.version)
-        known = versions.find(journal, request.version)
-        return request.version, known is not None and known.completed_us is None
-    unfinished = versions.unfinished(journal)
-    if unfinished is not None:
-        return unfinished.label, True
+        require_not_older(journal, request.version)
+    last = versions.last(journal)
+    is_open = last is not None and last.completed_us is None
+    if request.version is not None:
+        return request.version, is_open and last is not None and last.label == request.version
+    if last is not None and (is_open or request.amend):
+        return last.label, is_open
     if request.amend:
-        last = versions.last(journal)
-        if last is None:
-            raise ConfigError("--amend: the journal has no version yet", hint="Leave it out: this update makes one.")
-        return last.label, False
+        raise ConfigError("--amend: the journal has no version yet", hint="Leave it out: this update makes one.")
     moment = datetime.now().astimezone()
     while versions.find(journal, new_version_label(moment)):
         moment += timedelta(seconds=1)

@@ -32,7 +32,7 @@ from chorus_upload.operations.central import Keys, destination_url
 from chorus_upload.operations.outcomes import Outcomes
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
-from chorus_upload.operations.selecting import chosen_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_label, selected_modalities
 from chorus_upload.operations.sending import Run
 from chorus_upload.storage.bandwidth import Throttle
 from chorus_upload.storage.network import Network
@@ -73,7 +73,7 @@ def upload(
     stop = stop or threading.Event()
     begun = time.monotonic()
     modalities = selected_modalities(settings, request.modalities)
-    chosen_version(journal, request.version)
+    chosen_label(journal, settings, request.version)
     selection = Selection(version=request.version, modalities=modalities)
     central = settings.central
     url = destination_url(central.location)
@@ -115,8 +115,8 @@ def upload(
         if stop.is_set():
             raise KeyboardInterrupt
         manifests = [
-            leave_proof(journal, settings, submission, store, version=version)
-            for version in submissions.versions_written(journal, submission)
+            leave_proof(journal, settings, submission, store, folder=folder)
+            for folder in submissions.folders_written(journal, submission)
         ]
     submissions.complete(journal, submission)
     if not deliveries.pending_tally(journal, url=url, selection=Selection(modalities=settings.modalities)).files:

@@ -33,11 +33,12 @@ from chorus_upload.journal import deliveries
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.listing import Compared, ListedObject, Listing
+from chorus_upload.journal.versions import find
 from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.sampling import Sample
-from chorus_upload.operations.selecting import chosen_patients, chosen_version, selected_modalities
+from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities
 from chorus_upload.operations.verifying import BackReader, Reading, from_listing, from_reading, unexplained
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
@@ -93,14 +94,16 @@ def verify(
     stop = stop or threading.Event()
     begun = time.monotonic()
     url = destination_url(settings.central.location)
-    chosen_version(journal, request.version)
+    chosen_label(journal, settings, request.version)
     # Without names everything is meant, also of modalities that are not configured any more.
     named = None if request.modalities is None else selected_modalities(settings, request.modalities)
     patients = chosen_patients(journal, request.patients)
     whole = Selection(modalities=named, patients=patients)
     known = deliveries.versions_delivered(journal, url=url, selection=whole)
     chosen = known if request.all_versions else [request.version] if request.version else known[-1:]
-    versions = [label for label in known if label in chosen]
+    # A version that paths name is none of an update.
+    is_known = request.version is None or find(journal, request.version) is not None
+    versions = [label for label in known if label in chosen] if is_known else chosen
     selection = replace(whole, version=None if request.all_versions else next(iter(chosen), None))
     check = _Check(emit=emit, stop=stop)
     if versions:

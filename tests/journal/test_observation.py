@@ -64,7 +64,7 @@ def update(
                 seen.unreadable(modality, place)
         assert seen.compare(complete=complete) == []
         version_id = versions.reopen(journal, label, mode=JournalingMode.FULL, who=ME)
-        seen.begin(version_id, mode=JournalingMode.FULL)
+        seen.begin(version_id)
         for page in seen.candidates():
             for applied in seen.apply([(candidate, read(tree, candidate)) for candidate in page]):
                 counts[applied.change] += applied.read.files
@@ -212,7 +212,7 @@ def test_work_is_counted_and_paged(tmp_path: Path) -> None:
             number = seen.directory("Images", "", patient=None, version=None, central="")
             seen.files("Images", number, [(f"{n}", 2, LONG_AGO) for n in range(12_000)])
             seen.compare(complete=True)
-            seen.begin(versions.reopen(journal, "1", mode=JournalingMode.FULL, who=ME), mode=JournalingMode.FULL)
+            seen.begin(versions.reopen(journal, "1", mode=JournalingMode.FULL, who=ME))
 
             pages = [len(page) for page in seen.candidates()]
 
@@ -229,7 +229,7 @@ def test_what_was_read_after_the_clock_was_set_back_is_read_again(tmp_path: Path
             number = seen.directory("OMOP", "OMOP", patient=None, version=None, central=None)
             seen.files("OMOP", number, [("x", 3, LONG_AGO)])
             seen.compare(complete=True)
-            seen.begin(versions.reopen(journal, "1", mode=JournalingMode.FULL, who=ME), mode=JournalingMode.FULL)
+            seen.begin(versions.reopen(journal, "1", mode=JournalingMode.FULL, who=ME))
             seen.clock_says(LONG_AGO + 1)
             for page in seen.candidates():
                 seen.apply([(candidate, read(tree, candidate)) for candidate in page])

@@ -14,6 +14,7 @@ from chorus_upload.config.settings import CentralSettings, JournalSettings, Loca
 from chorus_upload.events import Event, UpdateFinished, UploadFinished
 from chorus_upload.journal.journal import Journal
 from chorus_upload.layout import default_pattern
+from chorus_upload.model import JournalingMode
 from chorus_upload.operations.custody import journal_session
 from chorus_upload.operations.update import UpdateRequest, update
 from chorus_upload.operations.upload import UploadRequest, upload
@@ -94,6 +95,7 @@ def new_site(home: Path) -> Site:
         journal=JournalSettings(
             local_path=home / "journal.db", cloud=Location(path=str(home / "cloud" / "journal.db"))
         ),
+        mode=JournalingMode.FULL,
         central=CentralSettings(location=Location(path=str(home / "central"))),
         sites={
             name: SiteSettings(modality=name, location=source, pattern=default_pattern(name, omop_per_patient=False))

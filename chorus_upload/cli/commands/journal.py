@@ -49,7 +49,8 @@ def update(
         typer.Option(
             "--version",
             metavar="V",
-            help="The label of the version; an existing one is added to. Default: now, YYYYMMDDHHMMSS.",
+            help="The label of the version; the newest one is added to, older ones are refused. Default: now,"
+            " YYYYMMDDHHMMSS.",
         ),
     ] = None,
     amend: Annotated[
