@@ -22,7 +22,7 @@ from chorus_upload.cli.helping import help_page
 from chorus_upload.cli.interruption import ended_by_signals, interrupted_by_signals, was_interrupted
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
 from chorus_upload.cli.limits import open_as_many_files_as_allowed
-from chorus_upload.cli.render.stream import Stream, make_tolerant
+from chorus_upload.cli.render.stream import Stream, make_tolerant, open_standard_streams
 from chorus_upload.errors import EXIT_OK, ChorusError, StoppedAtOnce
 
 _COMPLETE = "_CHORUS_UPLOAD_COMPLETE"
@@ -50,12 +50,6 @@ history.add_to(app)
 usage.add_to(app)
 
 
-def _show_version(value: bool) -> None:  # noqa: FBT001 - typer calls it
-    if value:
-        Stream(sys.stdout).line(f"{PROGRAM} {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def _global_options(
     context: typer.Context,
@@ -73,13 +67,13 @@ def _global_options(
         bool, typer.Option("--json", help="Write every event and result as one line of JSON to standard output.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings, errors and what was asked for.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    context.ensure_object(Invocation).configure(
-        GlobalOptions(config=config_file, verbose=verbose, json=json, quiet=quiet)
-    )
+    run = context.ensure_object(Invocation)
+    run.configure(GlobalOptions(config=config_file, verbose=verbose, json=json, quiet=quiet))
+    if version:
+        run.show_page("version", f"{PROGRAM} {__version__}\n")
+        raise typer.Exit
     require_command(context)
 
 
@@ -87,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return its exit code."""
     # Work on millions of files makes millions of short-lived tuples and hardly a cycle: look for those less often.
     gc.set_threshold(50_000, 20, 20)
+    open_standard_streams()
     open_as_many_files_as_allowed()
     for stream in (sys.stdout, sys.stderr):
         make_tolerant(stream)
@@ -98,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = failure_of(
             error, verbose=invocation.options.verbose, redact=invocation.redact, interrupted=was_interrupted()
         )
-        invocation.sink.failure(failure)
+        # Where nothing can be written (a full disk), the exit code is all that is left to tell it.
+        with suppress(ChorusError):
+            invocation.sink.failure(failure)
         if isinstance(what_ended(error), StoppedAtOnce):
             invocation.close()
             _end_without_waiting(failure.exit_code)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,12 @@ import typer
 from chorus_upload.cli.groups import PROGRAM
 from chorus_upload.cli.logs import set_up_logging
 from chorus_upload.cli.render.choose import choose_sink
+from chorus_upload.cli.render.records import json_line
 from chorus_upload.cli.render.sink import Sink
+from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.secrets import Redactor, secrets_in
-from chorus_upload.events import Event, FileFailed, FileNotDownloaded, Level, Notice, ProblemFound
+from chorus_upload.errors import ChorusError
+from chorus_upload.events import Event, FileFailed, FileNotDownloaded, FilesMarked, Level, Notice, ProblemFound
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
@@ -65,7 +69,14 @@ class Invocation:
     def close(self) -> None:
         """Leave the terminal as it was."""
         if "sink" in vars(self):
-            self.sink.close()
+            with suppress(ChorusError):
+                self.sink.close()
+
+    def show_page(self, name: str, text: str) -> None:
+        """Show a text that was asked for: as it is, or as one line of JSON."""
+        out = Stream(sys.stdout)
+        out.write(json_line(name, {"text": text}) + "\n" if self.options.json else text)
+        out.flush()
 
     @cached_property
     def settings(self) -> Settings:
@@ -92,6 +103,10 @@ class Invocation:
                 return replace(event, text=self.redact(event.text))
             case FileFailed() | FileNotDownloaded():
                 return replace(event, detail=self.redact(event.detail))
+            case FilesMarked():
+                # An address may have been given in the place of a path.
+                refused = {self.redact(path): self.redact(why) for path, why in event.refused.items()}
+                return replace(event, refused=refused)
             case _:
                 return event
 

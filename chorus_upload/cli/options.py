@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+LARGEST = 2**63 - 1
+"""No larger number goes into a question to the journal."""
+
 Modalities = Annotated[
     str | None,
     typer.Option(
@@ -25,7 +28,9 @@ Patients = Annotated[
 
 MaxFiles = Annotated[
     int | None,
-    typer.Option("--max-num-files", metavar="N", min=1, help="At most N files, counted over all modalities."),
+    typer.Option(
+        "--max-num-files", metavar="N", min=1, max=LARGEST, help="At most N files, counted over all modalities."
+    ),
 ]
 
 LocalJournal = Annotated[

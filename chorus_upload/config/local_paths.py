@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 _LONGEST_NAME = 255
@@ -15,6 +17,21 @@ def expanded(text: str) -> Path:
     """A local path, `~` expanded. `~somebody`, whom this machine does not know, stays, and so is not found."""
     # The method of Path raises for somebody who is not known.
     return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
+def read_regular(path: Path, *, most: int = -1) -> bytes:
+    """Return the content of a regular file, of a longer one `most` bytes.
+
+    OSError for anything else: a pipe would be waited for without end.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read(most)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def check_length(path: Path, *, is_journal: bool = False) -> None:

@@ -14,6 +14,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from chorus_upload.config.generations import SECTIONS, find_section, is_above_a_section
 from chorus_upload.config.keys import Key, Section
+from chorus_upload.config.local_paths import read_regular
 from chorus_upload.errors import ConfigError
 
 _LONGEST_FILE = 1 << 20
@@ -67,7 +68,7 @@ def read_document(file: Path) -> dict[str, Any]:
     """The tables of a TOML file. ConfigError when it is not there, not readable or not TOML."""
     try:
         # Windows editors put a byte order mark in front, which TOML does not know.
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_regular(file).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             f"{file}: there is no such configuration file",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from chorus_upload.config.addresses import archive_kind
 from chorus_upload.config.bandwidth import BandwidthLimit
-from chorus_upload.config.local_paths import expanded
+from chorus_upload.config.local_paths import expanded, read_regular
 from chorus_upload.config.sas import (
     KEEPING_THE_JOURNAL,
     READING,
@@ -149,7 +149,7 @@ def _check_place(subject: str, location: Location, *, needs: str, now: datetime)
 
 def _check_credentials_file(subject: str, file: str) -> Finding:
     try:
-        is_empty = not expanded(file).read_bytes().strip()
+        is_empty = not read_regular(expanded(file)).strip()
     except OSError as error:
         return Finding(Level.ERROR, subject, f"the credentials file {file} cannot be read: {error.strerror}")
     if is_empty:

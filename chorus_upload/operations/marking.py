@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -98,6 +99,10 @@ def mark_results(
     )
 
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""What a file can have as its number in a journal."""
+
+
 def _read_results(path: Path, url: str) -> Iterator[tuple[int, str]]:
     """The numbers of files in a results file, with their keys."""
     try:
@@ -108,7 +113,7 @@ def _read_results(path: Path, url: str) -> Iterator[tuple[int, str]]:
             for line in lines:
                 number, _, key = line.rstrip("\n").partition(" ")
                 # A kill may have cut a line short.
-                if key and number.isdecimal():
+                if key and _NUMBER.fullmatch(number):
                     yield int(number), key
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error

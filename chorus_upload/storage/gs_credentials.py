@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from chorus_upload.config.local_paths import read_regular
 from chorus_upload.errors import AccessDenied, ConfigError, CredentialsExpired, StorageError, TransientError
 from chorus_upload.storage.answers import no_answer
 from chorus_upload.storage.curl import HttpClient, NoAnswer
@@ -106,8 +107,7 @@ class TokenFile:
     def close(self) -> None: ...
 
     def _read(self) -> str:
-        with self.path.open("rb") as file:
-            token = file.read(_LONGEST_TOKEN).strip()
+        token = read_regular(self.path, most=_LONGEST_TOKEN).strip()
         if not token or not token.isascii() or len(token.split()) != 1:
             raise ValueError("it is to hold one token and nothing else")
         return token.decode()
@@ -183,7 +183,7 @@ class GoogleLogin:
         found: Credentials
         reason = ""
         try:
-            info = json.loads(path.read_bytes())
+            info = json.loads(read_regular(path))
             _require_encrypted(info, path)
             with warnings.catch_warnings():
                 # That such a file should be one's own: it is the one that the configuration names.

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from chorus_upload.cli.app import main
 from chorus_upload.cli.arguments import parse_file_list
+from chorus_upload.scripting.work import RESULTS_TITLE
 
 CONFIGURATION = """\
 [journal]
@@ -431,3 +434,68 @@ def test_marking_as_uploaded_what_another_tool_has_sent(site: Site) -> None:
     assert refused.code == 3
     assert "OMOP/person.csv" in refused.out
     assert "1001/Images/scan.dcm" not in site.type("file", "list").out
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_no_command(site: Site, closed: str) -> None:
+    """As cron jobs and daemons are started: the journal must not become standard output either."""
+    script = f"{sys.executable} -m chorus_upload journal update --version v1 {closed}"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, "Traceback" in ran.stderr) == (0, False)
+    assert site.type("journal", "unlock").err == "The journal is not locked.\n"
+    assert "The journal is sound" in site.type("journal", "check").out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["--json journal update", "journal list", "--json journal list", "--version"])
+def test_a_full_device_is_an_error_in_words(site: Site, command: str) -> None:
+    site.type("journal", "update", "--version", "v1")
+    ran = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m chorus_upload {command} >/dev/full"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 1
+    assert ("cannot write the output: No space left on device" in ran.stderr, "Traceback" in ran.stderr) == (
+        True,
+        False,
+    )
+
+
+@pytest.mark.parametrize("command", ["remote list", "usage", "config-help", "config template", "--version"])
+def test_json_is_written_by_every_command(site: Site, command: str) -> None:
+    assert len(site.type("--json", *command.split()).events) == 1
+
+
+def test_a_pipe_is_no_configuration(site: Site) -> None:
+    os.mkfifo(site.root / "pipe.toml")
+
+    refused = site.type("-c", "pipe.toml", "journal", "list")
+
+    assert refused.code == 2
+    assert "pipe.toml: cannot be read: it is not a regular file" in refused.err
+
+
+def test_an_address_in_the_place_of_a_path_keeps_its_secret(site: Site) -> None:
+    site.type("journal", "update")
+    address = "https://acct.blob.core.windows.net/c/a.csv?sv=1&sig=kJ8sZz0aXwkJ8sZz0aXw"
+
+    for command in (["file", "mark-as-deleted"], ["--json", "file", "mark-as-deleted"]):
+        refused = site.type(*command, "--file", address)
+        assert refused.code == 3
+        assert "kJ8sZz0aXw" not in refused.out + refused.err
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 5_000])
+def test_numbers_that_no_journal_holds(site: Site, number: str) -> None:
+    site.type("journal", "update", "--version", "v1")
+    for command in (["file", "list", "--max-num-files"], ["history", "--limit"], ["journal", "prune", "--keep"]):
+        assert site.type(*command, number).code == 2
+
+    results = site.root / "upload.results"
+    results.write_text(f"{RESULTS_TITLE} {site.root / 'central'}\n{number} v1/OMOP/person.csv\n", encoding="utf-8")
+    marked = site.type("file", "mark-as-uploaded", "--results", str(results))
+    assert (marked.code, "unexpected" in marked.err) == (0, False), marked.err

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chorus_upload.cli.groups import examples, make_group
+from chorus_upload.cli.groups import PROGRAM, examples, make_group
 from chorus_upload.cli.invocation import current
 from chorus_upload.cli.render.formats import counted
-from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Column, Report, Row, Table
 from chorus_upload.errors import EXIT_OK, ConfigError
 from chorus_upload.events import Level, Notice
@@ -125,6 +124,7 @@ def _verdict(wrong: int, *, online: bool) -> str:
     ),
 )
 def template(
+    context: typer.Context,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Where to; it must not exist. Default: standard output.")
     ] = None,
@@ -135,10 +135,9 @@ def template(
     """
     from chorus_upload.config.reference import template as template_text
 
+    run = current(context)
     if file is None:
-        out = Stream(sys.stdout)
-        out.write(template_text())
-        out.flush()
+        run.show_page("template", template_text())
         return EXIT_OK
     try:
         # Credentials will stand in it: nobody else reads it, not even for a moment.
@@ -148,16 +147,15 @@ def template(
         raise ConfigError(f"{file} exists, and is left as it is", hint="Name another file.") from None
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+    run.emit(Notice(f"{file} is to be filled in, and then: {PROGRAM} -c {shlex.quote(str(file))} config check"))
     return EXIT_OK
 
 
-def config_help() -> int:
+def config_help(context: typer.Context) -> int:
     """Explain every key of the configuration file."""
     from chorus_upload.config.reference import help_text
 
-    out = Stream(sys.stdout)
-    out.write(help_text(width=min(shutil.get_terminal_size().columns, 100)))
-    out.flush()
+    current(context).show_page("config-help", help_text(width=min(shutil.get_terminal_size().columns, 100)))
     return EXIT_OK
 
 

@@ -9,6 +9,7 @@ import typer
 from chorus_upload.cli.commands.insight import GivenJournal, reading
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import current
+from chorus_upload.cli.options import LARGEST
 from chorus_upload.cli.render.listings import history_report
 from chorus_upload.errors import EXIT_OK
 
@@ -30,7 +31,8 @@ def history(
     context: typer.Context,
     *,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the last N commands. Default: all.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, max=LARGEST, help="Only the last N commands. Default: all."),
     ] = None,
     local_journal: GivenJournal = None,
 ) -> int:

@@ -15,7 +15,7 @@ from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.asking import require_agreement, require_somebody
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import Modalities
+from chorus_upload.cli.options import LARGEST, Modalities
 from chorus_upload.cli.render.listings import check_report, difference_line, differences_report, prune_report
 from chorus_upload.cli.render.lives import life_report
 from chorus_upload.cli.render.records import csv_line, fields_of, json_line
@@ -239,7 +239,8 @@ def prune(
     context: typer.Context,
     *,
     keep: Annotated[
-        int | None, typer.Option("--keep", metavar="N", min=1, help="Keep the last N versions as they are.")
+        int | None,
+        typer.Option("--keep", metavar="N", min=1, max=LARGEST, help="Keep the last N versions as they are."),
     ] = None,
     older_than: Annotated[
         str | None,

@@ -69,6 +69,7 @@ def list_(
 
     run = current(context)
     out = Stream(sys.stdout)
+    listed = 0
     with central_store(run.settings) as store, interrupted_at_once(""):
         for entry in entries(store, paths or ["/"], recursive=recursive):
             if run.options.json:
@@ -79,8 +80,11 @@ def list_(
                 out.write(f"{volume:>10}  {moment:26}  {printable(entry.key)}\n")
             else:
                 out.write(printable(entry.key) + "\n")
+            listed += 1
             if out.gone:
                 break
+    if run.options.json:
+        out.write(json_line("remote-list-finished", {"entries": listed}) + "\n")
     out.flush()
     return EXIT_OK
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from chorus_upload.cli.groups import examples
-from chorus_upload.cli.render.stream import Stream
+from chorus_upload.cli.invocation import current
 from chorus_upload.errors import EXIT_OK
 
 TEXT = """\
@@ -65,9 +63,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("usage", epilog=examples(("Read it page by page", "usage | more")))(usage)
 
 
-def usage() -> int:
+def usage(context: typer.Context) -> int:
     """Show the common ways of working."""
-    out = Stream(sys.stdout)
-    out.write(TEXT)
-    out.flush()
+    current(context).show_page("usage", TEXT)
     return EXIT_OK

@@ -116,6 +116,21 @@ def _is_broken_pipe(error: OSError) -> bool:
     return error.errno == errno.EPIPE or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
+def open_standard_streams() -> None:
+    """Open the standard streams that this process was started without (`>&-`, cron, daemons); they lead nowhere.
+
+    Without that the next file that is opened, a journal even, would be standard output to every library.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # It gets the lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
 def make_tolerant(stream: TextIO) -> None:
     """Let a standard stream escape what it cannot encode, for libraries that write to it by themselves."""
     reconfigure = getattr(stream, "reconfigure", None)
