@@ -27,6 +27,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.emulators import EmulatorMissing
+from tests.wire import Alter, Request
 
 _SECONDS_TO_START = 30
 _GRANULE = 256 << 10
@@ -42,6 +43,25 @@ finally:
     service.kill()
     service.wait()
 """
+
+
+MARK = ("X-GUploader-UploadID", "AAwnv3Jx")
+"""What the service gives to all that it says."""
+
+
+def with_mark(request: Request) -> Alter:
+    """The answer of an emulator as the service gives it: with its mark, and the generation of content."""
+    generation = parse_qs(urlsplit(request.target).query).get("ifGenerationMatch", [""])[0]
+    is_content = "alt=media" in request.target
+
+    def alter(head: bytes, body: bytes) -> bytes:
+        if request.method == "DELETE":
+            head = head.replace(b" 200 ", b" 204 ", 1)
+        more = [MARK, *([("X-Goog-Generation", generation)] if is_content else [])]
+        lines = "".join(f"{name}: {value}\r\n" for name, value in more)
+        return head.removesuffix(b"\r\n") + lines.encode() + b"\r\n" + body
+
+    return Alter(alter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,11 +377,15 @@ def running_front(service: Service) -> Iterator[tuple[Front, Service]]:
                 self.close_connection = True
                 return
             answer = front.answer(self.command, self.path, headers, body)
+            if self.command == "DELETE" and answer.status == 200:
+                answer = Answer(204, {}, b"")
             self.send_response(answer.status)
+            self.send_header(*MARK)
             for name, value in answer.headers.items():
                 if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
                     self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
+            if answer.status != 204:
+                self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             self.wfile.write(answer.body)
             self.wfile.flush()

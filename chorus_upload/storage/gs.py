@@ -4,9 +4,10 @@ What the service proves, and how it is used here:
 
 | what it says | what it proves | what becomes of it |
 |---|---|---|
-| it makes an object of a body that came with an MD5 | it compared that with all that arrived | `transit_checked` |
+| any response but JSON of the right kind, or with its mark | nothing: somebody else gave it | it is asked again |
+| it makes an object of a body that came with an MD5 | nothing: that may have been taken out on the way | |
 | the `md5Hash` of an object, in any answer | it is the MD5 that the service computed | an MD5 by the service |
-| an object without `md5Hash` | nothing: it was composed, or came in parts by the XML API | no checksum |
+| an object without `md5Hash` | nothing: it was composed, or came in parts by the XML API | it has to be read back |
 | the `generation` of an object | it changes with every write of the content | the etag |
 
 No client can write an `md5Hash`: one that comes with a body is compared, and later it cannot be changed. So what a
@@ -34,7 +35,7 @@ from chorus_upload.errors import (
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off
 from chorus_upload.storage.bodies import whole
-from chorus_upload.storage.gs_client import ENDPOINT, OBJECT, Bucket, connect, document
+from chorus_upload.storage.gs_client import ENDPOINT, OBJECT, Bucket, connect, of_kind
 from chorus_upload.storage.gs_credentials import Access
 from chorus_upload.storage.gs_download import Download, media_url, read_range
 from chorus_upload.storage.gs_errors import Refused
@@ -43,6 +44,7 @@ from chorus_upload.storage.gs_upload import FIELDS, LARGEST, Upload, describe, h
 from chorus_upload.storage.names import refused_by_gs
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.service_mark import Unmarked
 from chorus_upload.storage.service_store import ServiceStore
 from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
@@ -52,6 +54,7 @@ _MIB = 1 << 20
 _WORTH_COPYING = _MIB
 _GRANULE = 256 << 10
 """The chunks of a resumable upload are a multiple of this."""
+_OBJECTS = "storage#objects"
 _GENERATION = re.compile(r"[1-9][0-9]*")
 
 
@@ -110,7 +113,7 @@ class GsStore(ServiceStore):
         return Capabilities(
             atomic_create=True,
             service_checksum=True,
-            transit_checksum=True,
+            transit_checksum=False,
             one_request_limit=self._chunk_size,
             own_checksums=True,
         )
@@ -192,16 +195,16 @@ class GsStore(ServiceStore):
         def remove() -> None:
             attempted()
             try:
-                answer = self._requests.ask("DELETE", url)
+                self._requests.ask("DELETE", url, judge=of_kind(None, 204))
+            except Unmarked as error:
+                # There is nothing else in it by which the service's could be told from another one: look.
+                if error.status != 204 or self._find(key, name) is not None:
+                    raise
             except Refused as error:
                 if not self._is_absent(error, name):
                     raise
                 if if_match is not None:
                     raise PreconditionFailed(f"{key} is gone") from None
-                return
-            # Any other success may be somebody else's page (a proxy asks for a log-in).
-            if answer.status != 204 and self._find(key, name) is not None:
-                raise broken_off()
 
         self._requests.run(f"deleting {key}", remove)
 
@@ -226,8 +229,8 @@ class GsStore(ServiceStore):
         return None
 
     def _look(self, key: str, name: str) -> StoredObject:
-        answer = self._requests.ask("GET", self._bucket.at(name, {"fields": FIELDS}))
-        return describe(key, document(answer, OBJECT))
+        url = self._bucket.at(name, {"fields": FIELDS})
+        return describe(key, self._requests.ask("GET", url, judge=of_kind(OBJECT)))
 
     def _is_absent(self, error: Refused, name: str) -> bool:
         """Whether it is the object that is missing. Raises Refused when it is the bucket."""
@@ -237,7 +240,7 @@ class GsStore(ServiceStore):
             return True
         # It may be somebody else who says so. An object of just this name would be the first that is listed.
         parameters = {"prefix": name, "maxResults": 1, "fields": "kind,items(name)"}
-        page = document(self._requests.ask("GET", self._bucket.listing(parameters)), "storage#objects")
+        page = self._requests.ask("GET", self._bucket.listing(parameters), judge=of_kind(_OBJECTS))
         if any(each.get("name") == name for each in page.get("items") or []):
             raise broken_off()
         return True
@@ -288,7 +291,7 @@ class GsStore(ServiceStore):
         )
 
         def fetch() -> tuple[dict[str, Any], str | None]:
-            page = document(self._requests.ask("GET", url), "storage#objects")
+            page = self._requests.ask("GET", url, judge=of_kind(_OBJECTS))
             return page, page.get("nextPageToken") or None
 
         return self._requests.run(f"listing {self._url}", fetch)

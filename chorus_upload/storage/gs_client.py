@@ -5,7 +5,6 @@ The service speaks the JSON API of Google Cloud Storage, version 1.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,15 +12,18 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from chorus_upload.errors import ConfigError, IntegrityError
-from chorus_upload.storage.answers import broken_off, no_answer
+from chorus_upload.storage.answers import no_answer, seconds_to_wait
 from chorus_upload.storage.curl import SILENCE, Answer, HttpClient, NoAnswer, TimedOut
 from chorus_upload.storage.gs_credentials import Access
 from chorus_upload.storage.gs_errors import Refused, refused
 from chorus_upload.storage.network import Network, is_this_machine
 from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.service_mark import Unmarked, require_json
 from chorus_upload.storage.traffic import Traffic
 
 T = TypeVar("T")
+Judge = Callable[[Answer], dict[str, Any]]
+"""Gives the JSON of an answer; raises NoAnswer when that is not the service's."""
 
 ENDPOINT = "https://storage.googleapis.com"
 OBJECT = "storage#object"
@@ -81,7 +83,8 @@ class Bucket:
         except ValueError:
             return None
         address = f"{self.endpoint}{parts.path}?{parts.query}"
-        return address if parts.path.startswith("/") and _PRINTABLE.fullmatch(address) else None
+        is_one = parts.path.startswith("/") and "upload_id=" in parts.query
+        return address if is_one and _PRINTABLE.fullmatch(address) else None
 
     def path_of(self, name: str) -> str:
         """Where an object is, below the address of the service."""
@@ -120,43 +123,63 @@ class Requests:
         """The same, given up after so many seconds."""
         return replace(self, retry=replace(self.retry, patience=min(patience, self.retry.patience)))
 
-    def ask(self, method: str, url: str, headers: Sequence[str] = (), body: bytes = b"") -> Answer:
-        """One request that carries no content, once. Raises NoAnswer, and Refused for an answer that is no success."""
-        answer = self._exchange(method, url, headers, body, SILENCE)
+    def ask(
+        self, method: str, url: str, headers: Sequence[str] = (), body: bytes = b"", *, judge: Judge
+    ) -> dict[str, Any]:
+        """The JSON of the service's answer to one request that carries no content, once.
+
+        Raises NoAnswer, which what is not the service's is too, and Refused for an answer that is no success.
+        """
+        return self.get(method, url, headers, body, judge=judge)[1]
+
+    def get(
+        self, method: str, url: str, headers: Sequence[str] = (), body: bytes = b"", *, judge: Judge
+    ) -> tuple[Answer, dict[str, Any]]:
+        """The same, with the answer."""
+        answer, found = self._exchange(method, url, headers, body, SILENCE, judge)
         if answer.status >= 300:
             raise Refused(answer)
-        return answer
+        return answer, found
 
-    def put(self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview) -> Answer:
-        """One request that carries content, once. As `ask`; `RESUME` is a success as well."""
+    def put(
+        self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview, *, judge: Judge
+    ) -> tuple[Answer, dict[str, Any]]:
+        """One request that carries content, once. As `get`; `RESUME` is a success as well."""
         with self.traffic.request(len(body)):
             try:
-                answer = self._exchange(method, url, headers, body, self.traffic.silence(len(body)))
+                answer, found = self._exchange(method, url, headers, body, self.traffic.silence(len(body)), judge)
             except TimedOut:
                 self.traffic.fell_silent()
+                raise
+            except Unmarked as foreign:
+                # What distributes requests among the machines of a service may say so in its place.
+                if foreign.status in (429, 503):
+                    self.traffic.overloaded(seconds_to_wait(foreign.asked))
                 raise
             if answer.status >= 300 and answer.status != RESUME:
                 failure = Refused(answer)
                 if failure.refusal.is_overload:
                     self.traffic.overloaded(failure.refusal.retry_after)
                 raise failure
-            return answer
+            return answer, found
 
     def close(self) -> None:
         self.http.close()
         self.access.close()
 
     def _exchange(
-        self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview, silence: float
-    ) -> Answer:
+        self, method: str, url: str, headers: Sequence[str], body: bytes | memoryview, silence: float, judge: Judge
+    ) -> tuple[Answer, dict[str, Any]]:
         who = self.access.headers()
         # libcurl would add a type, and wait for an answer before it sends a larger body.
         lines = ["Expect:", *(() if any(_is_type(each) for each in headers) else ("Content-Type:",)), *headers]
         answer = self.http.request(method, url, [*lines, *who], body, silence=silence)
+        found = judge(answer)
         if answer.status == 401 and self.access.renew(who):
             # It ended sooner than was known here, or somebody has put a new one into its file.
             answer = self.http.request(method, url, [*lines, *self.access.headers()], body, silence=silence)
-        return answer
+            found = judge(answer)
+        return answer, found
 
     def _attempt(self, doing: str, action: Callable[[], T]) -> T:
         try:
@@ -181,18 +204,16 @@ def connect(
     return Requests(http, access, traffic, retry)
 
 
-def document(answer: Answer, kind: str) -> dict[str, Any]:
-    """What an answer says, which has to be of that kind ("storage#object").
+def of_kind(kind: str | None, *expected: int) -> Judge:
+    """What finds the JSON in an answer, which has to be of that kind ("storage#object"), or of none.
 
-    TransientError when it is not: it broke off, or somebody else answered (a proxy asks for a log-in).
+    A success has one of the `expected` statuses, or 200. Raises NoAnswer for what is not the service's.
     """
-    try:
-        found = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        raise broken_off() from None
-    if not isinstance(found, dict) or found.get("kind") != kind:
-        raise broken_off()
-    return found
+
+    def judge(answer: Answer) -> dict[str, Any]:
+        return require_json(answer.status, answer.headers, answer.body, expected=expected or (200,), kind=kind)
+
+    return judge
 
 
 def _is_type(line: str) -> bool:

@@ -8,9 +8,9 @@ import re
 from typing import TYPE_CHECKING
 
 from chorus_upload.errors import PreconditionFailed, TransientError
-from chorus_upload.storage.answers import broken_off, md5_in, size_in
+from chorus_upload.storage.answers import broken_off, md5_in, must_be_complete, size_in
 from chorus_upload.storage.curl import Answer
-from chorus_upload.storage.gs_client import Bucket, Requests
+from chorus_upload.storage.gs_client import Bucket, Requests, of_kind
 from chorus_upload.storage.store import StoredObject
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ def read_range(requests: Requests, url: str, *, offset: int, length: int, etag: 
     # What was stored compressed is given as it is stored only to who says that he takes it; else it would be
     # uncompressed on the way, and have another size than the service says.
     headers = [f"Range: bytes={offset}-{offset + length - 1}", "Accept-Encoding: gzip"]
-    answer = requests.ask("GET", url, headers)
-    if answer.headers.get("x-goog-generation", etag) != etag:
+    answer, _ = requests.get("GET", url, headers, judge=of_kind(None, 200, 206))
+    must_be_complete(answer.headers.get("x-goog-generation"))
+    if answer.headers["x-goog-generation"] != etag:
         raise PreconditionFailed("it was replaced while it was read")
     # Without a range it is all of the object, which has to be what was asked for.
     if offset or "content-range" in answer.headers:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from chorus_upload.errors import IntegrityError, PreconditionFailed, TransientError
 from chorus_upload.storage.answers import broken_off
 from chorus_upload.storage.curl import Answer
-from chorus_upload.storage.gs_client import OBJECT, RESUME, Requests, document
+from chorus_upload.storage.gs_client import OBJECT, RESUME, Requests
 from chorus_upload.storage.gs_errors import Refused
 from chorus_upload.storage.gs_sessions import Sessions, Task
+from chorus_upload.storage.service_mark import require_json
 from chorus_upload.storage.traffic import Buffer
+
+# More digits than the largest object needs are no number of bytes.
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
 
 
 class SessionLost(Exception):
@@ -92,7 +98,10 @@ class Session:
         self._is_unsure = True
         more = () if md5 is None else (f"X-Goog-Hash: md5={b64encode(md5).decode()}",)
         while self.committed < end or md5 is not None:
+            if self.committed < offset and (found := self.ask()):
+                return found
             if self.committed < offset:
+                # It has said so twice.
                 raise SessionLost
             begin = self.committed
             what = f"{begin}-{end - 1}" if begin < end else "*"
@@ -105,25 +114,43 @@ class Session:
         return None
 
     def _exchange(self, content_range: str, more: Sequence[str], body: bytes | memoryview) -> dict[str, Any] | None:
+        """What is said of the object once there is one. Raises SessionLost when the service has said that twice."""
+        with suppress(SessionLost):
+            return self._exchanged(content_range, more, body)
+        return self._exchanged(f"bytes */{self.task.size}", (), b"")
+
+    def _exchanged(self, content_range: str, more: Sequence[str], body: bytes | memoryview) -> dict[str, Any] | None:
+        headers = (f"Content-Range: {content_range}", *more)
         try:
-            answer = self.requests.put("PUT", self.address, (f"Content-Range: {content_range}", *more), body)
+            answer, found = self.requests.put("PUT", self.address, headers, body, judge=_judged)
         except Refused as error:
             if error.refusal.status in (404, 410):
                 raise SessionLost from None
             raise
-        if answer.status != RESUME:
-            if not answer.body and body:
-                # Nobody says what has become of it: ask.
-                raise broken_off()
-            if not answer.body:
-                # The object was made before, and is not described again: whoever looks finds it.
-                raise SessionLost
-            return document(answer, OBJECT)
-        self.committed = _committed_in(answer)
-        return None
+        if answer.status == RESUME:
+            self.committed = _committed_in(answer)
+            return None
+        if not answer.body and body:
+            # Nobody says what has become of it: ask.
+            raise broken_off()
+        if not answer.body:
+            # The object was made before, and is not described again: whoever looks finds it.
+            raise SessionLost
+        return found
+
+
+def _judged(answer: Answer) -> dict[str, Any]:
+    """What is said of the object, once there is one. Raises NoAnswer for what is not the service's.
+
+    By `RESUME` others say that something is elsewhere: the service's has its mark, or says what it has.
+    """
+    if answer.status == RESUME and _RANGE.fullmatch(answer.headers.get("range", "")):
+        return {}
+    kind = OBJECT if answer.body and answer.status != RESUME else None
+    return require_json(answer.status, answer.headers, answer.body, expected=(200, 201, RESUME), kind=kind)
 
 
 def _committed_in(answer: Answer) -> int:
     """How many bytes the service has: it says which the last one is, and nothing when it has none."""
-    _, dash, last = answer.headers.get("range", "").partition("-")
-    return int(last) + 1 if dash and last.isdecimal() else 0
+    said = _RANGE.fullmatch(answer.headers.get("range", ""))
+    return int(said[1]) + 1 if said else 0

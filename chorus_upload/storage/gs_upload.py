@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from chorus_upload.errors import IntegrityError, ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.gs_client import OBJECT, Bucket, Requests, document
+from chorus_upload.storage.gs_client import OBJECT, Bucket, Requests, of_kind
 from chorus_upload.storage.gs_resumable import Session, SessionLost
 from chorus_upload.storage.gs_sessions import Sessions, Task
 from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
@@ -75,10 +75,11 @@ class Upload:
         message = b"".join((lead.encode(), body, f"\r\n--{boundary}--\r\n".encode()))
         url = self.bucket.upload({"uploadType": "multipart", "name": self.name, "fields": FIELDS, **self._conditions})
         headers = (f"Content-Type: multipart/related; boundary={boundary}",)
-        stored = self.requests.send(
-            self.doing, lambda: self._stored(document(self.requests.put("POST", url, headers, message), OBJECT))
-        )
-        return self._judged(stored, md5)
+
+        def send() -> StoredObject:
+            return self._stored(self.requests.put("POST", url, headers, message, judge=of_kind(OBJECT))[1])
+
+        return self._judged(self.requests.send(self.doing, send), md5)
 
     def in_chunks(self, body: BinaryIO, *, size: int, chunk: int, executor: Executor) -> StoredObject:
         """Send `body` in chunks, reading one while another is sent; nothing is visible before the last one.
@@ -119,7 +120,7 @@ class Upload:
 
         def go_on() -> dict[str, Any]:
             url = self.bucket.rewrite(source, self.name, {**parameters, **self._conditions, "rewriteToken": token})
-            return document(self.requests.ask("POST", url, headers, beside), "storage#rewriteResponse")
+            return self.requests.ask("POST", url, headers, beside, judge=of_kind("storage#rewriteResponse"))
 
         try:
             while True:
@@ -179,7 +180,8 @@ class Upload:
             f"X-Upload-Content-Length: {size}",
         )
         # Of what is said of an object only what is known before its body was read.
-        answer = self.requests.ask("POST", url, headers, json.dumps({"contentType": _TYPE}).encode())
+        said = json.dumps({"contentType": _TYPE}).encode()
+        answer, _ = self.requests.get("POST", url, headers, said, judge=of_kind(None))
         address = self.bucket.session(answer.headers.get("location", ""))
         if address is None:
             raise broken_off()
@@ -201,13 +203,15 @@ class Upload:
             # It compares itself before there is an object; this is for a service that does not.
             url = self.bucket.at(self.name, {"ifGenerationMatch": stored.etag})
             with suppress(StorageError):
-                self.requests.less_patient(_LOOK_PATIENCE).run(self.doing, lambda: self.requests.ask("DELETE", url))
+                self.requests.less_patient(_LOOK_PATIENCE).run(
+                    self.doing, lambda: self.requests.ask("DELETE", url, judge=of_kind(None, 204))
+                )
             raise IntegrityError(f"{self.doing}: the service reports a checksum that is not the body's")
         return stored
 
     def _stored(self, answer: dict[str, Any], *, spared: int = 0) -> StoredObject:
         """An object as the answer to a write describes it."""
-        return replace(describe(self.key, answer), transit_checked=True, spared=spared)
+        return replace(describe(self.key, answer), spared=spared)
 
 
 def describe(key: str, found: dict[str, Any]) -> StoredObject:

@@ -4,17 +4,20 @@ What the service proves, and how it is used here:
 
 | what it says | what it proves | what becomes of it |
 |---|---|---|
-| it takes a request with a Content-MD5 | it compared that with the bytes that arrived | `transit_checked` |
+| any response without its mark (service_mark.py) | nothing: somebody else gave it | the request is repeated |
+| it takes a request with a Content-MD5 | nothing: that may have been taken off on the way | |
 | the etag of a PUT, of 32 hexadecimal digits | it is the MD5 that the service computed | an MD5 by the service |
-| the same, encrypted with a key of KMS or of ours | nothing: it is no MD5 then | only `transit_checked` |
-| the etag of a part | as that of a PUT, for the part | not sent again, or taken as copied, if it is our MD5 |
+| the same, encrypted with a key of KMS or of ours | nothing: it is no MD5 then | it is asked for a SHA-256 |
+| `x-amz-checksum-sha256` of a PUT or a part | the service computed it over what it received | `transit_checked` |
+| the etag of a part | as that of a PUT, for the part | `transit_checked`, if it is our MD5 |
 | the etag of an object in parts (`…-12`) | nothing: it is made of those of the parts | compared with other etags only |
 | an etag in a listing or a HEAD | nothing: nobody says how it came about | the same |
 
-A body up to `one_request_limit` is one PUT, a larger one a multipart upload of which every part is checked. Of the
-latter the service takes metadata and storage class only at its beginning, when the body was not read: it has none.
-A session that was interrupted stays, so that the next try goes on there; buckets should have a lifecycle rule that
-ends forgotten ones after some days (AbortIncompleteMultipartUpload).
+A body up to `one_request_limit` is one PUT, a larger one a multipart upload of which every part is checked; where the
+service says of one part no checksum at all, the object has to be read back. Of an upload in parts the service takes
+metadata and storage class only at its beginning, when the body was not read: it has none. A session that was
+interrupted stays, so that the next try goes on there; buckets should have a lifecycle rule that ends forgotten ones
+after some days (AbortIncompleteMultipartUpload).
 
 Conditions are the service's (If-None-Match, If-Match), also for deleting. An etag here follows from the content, so
 `if_match` tells contents apart and not writes. When the answer to a write is lost, the request is repeated, and may
@@ -189,13 +192,10 @@ class S3Store(ServiceStore):
             attempted()
             try:
                 if if_match is None:
-                    answer = await call("delete_object", **at)
+                    await call("delete_object", **at)
                 else:
                     await call("head_object", *HEAD, **at, IfMatch=quoted(if_match))
-                    answer = await call("delete_object", **at, IfMatch=quoted(if_match))
-                # There is nothing in the service's answer by which a page of somebody else could be told from it.
-                if answer["ResponseMetadata"]["HTTPStatusCode"] != 204 and not await _is_absent(call, at):
-                    raise broken_off()
+                    await call("delete_object", **at, IfMatch=quoted(if_match))
             except ClientError as error:
                 if if_match is not None and status_of(error) == 404 and await _is_absent(call, at):
                     raise PreconditionFailed(f"{key} is gone") from None
@@ -245,7 +245,6 @@ class S3Store(ServiceStore):
         what |= {"Delimiter": delimiter} if delimiter else {}
 
         async def fetch(call: Call) -> tuple[dict[str, Any], str | None]:
-            # A page of somebody else (a proxy asks for a log-in), which has none of that, looks like an empty bucket.
             page = await call("list_objects_v2", "Name", "IsTruncated", **self._bucket, **what)
             if not page["IsTruncated"]:
                 return page, None

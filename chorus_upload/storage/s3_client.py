@@ -22,11 +22,14 @@ from s3fs import S3FileSystem
 from chorus_upload.errors import ConfigError
 from chorus_upload.storage.network import Network, is_this_machine
 from chorus_upload.storage.s3_errors import LedAway, must_be_complete
+from chorus_upload.storage.service_mark import S3, require
 
 _CONNECT_SECONDS = 60
 _READ_SECONDS = 900
 _CLOSE_SECONDS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SUCCESSES = {"DeleteObject": (204,), "AbortMultipartUpload": (204,), "GetObject": (200, 206)}
+"""The statuses of a success, where it is not 200."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,10 @@ class Connection:
         self._client: Any = None
 
     async def call(self, operation: str, *required: str, **parameters: object) -> dict[str, Any]:
-        """Ask for one operation, by the library's name of it. Raises TransientError when the answer is not whole."""
+        """Ask for one operation, by the library's name of it. Raises TransientError when the answer is not whole.
+
+        What is not the service's raises NoAnswer, whatever its status.
+        """
         client = await self._ready()
         answer: dict[str, Any] = await getattr(client, operation)(**parameters)
         must_be_complete(answer, *required)
@@ -107,6 +113,8 @@ class Connection:
             _refuse_plain_http(client.meta.endpoint_url)
             # Some proxies never answer an "Expect: 100-continue", for which the library would wait.
             client.meta.events.unregister("before-call.s3", add_expect_header)
+            # Before the library makes anything of it: it would ask again in another region, say.
+            client.meta.events.register_first("before-parse.s3", _require_the_service)
             self._client = client
         return self._client
 
@@ -148,16 +156,22 @@ class _Http(AIOHTTPSession):  # type: ignore[misc]  # the library is not typed
 async def _not_led_away(
     request: Callable[..., Awaitable[aiohttp.ClientResponse]], *arguments: object, **options: object
 ) -> aiohttp.ClientResponse:
-    """The answer to a request, if it leads nowhere.
+    """The answer to a request: the HTTP client would follow to any host, with session tokens, and believe that."""
+    return await request(*arguments, allow_redirects=False, **options)
 
-    The HTTP client would follow to any host, with session tokens, and believe what is said there. To Amazon's "it is in
-    another region" the library itself has an answer; without a region it would ask for that again and again.
+
+def _require_the_service(response_dict: dict[str, Any], **_: object) -> None:
+    """Raise NoAnswer when a response is not the service's, and LedAway when the service leads to another place.
+
+    To Amazon's "it is in another region" the library itself has an answer; without a region it would ask for that
+    again and again.
     """
-    answer = await request(*arguments, allow_redirects=False, **options)
-    if answer.status in _REDIRECTS and "x-amz-bucket-region" not in answer.headers:
-        answer.close()
-        raise LedAway(f"it leads to another place ({answer.status})")
-    return answer
+    status, headers, body = (response_dict[each] for each in ("status_code", "headers", "body"))
+    expected = _SUCCESSES.get(response_dict["context"]["operation_name"], (200,))
+    # The content of an object is still to come, and no mark.
+    require(S3, status, headers, body if isinstance(body, bytes) else b"", expected=expected)
+    if status in _REDIRECTS and "x-amz-bucket-region" not in headers:
+        raise LedAway(f"it leads to another place ({status})")
 
 
 @cache

@@ -24,6 +24,7 @@ from fsspec.asyn import get_loop
 from chorus_upload.storage.curl import SILENCE, Answer, HttpClient
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.s3_client import Connection
+from chorus_upload.storage.service_mark import S3, require
 from chorus_upload.storage.traffic import Traffic
 
 # Temporary credentials are renewed by the library, a quarter of an hour before they end.
@@ -77,19 +78,23 @@ class Direct:
         parameters: Mapping[str, str] | None = None,
         content: bytes | memoryview = b"",
         silence: float = SILENCE,
+        expected: int,
     ) -> Answer:
-        """One request for an object, once. Raises NoAnswer, and what the library raises of credentials."""
+        """One request for an object, once: the answer of the service, a success only with its `expected` status.
+
+        Raises NoAnswer, which what is not the service's is too, and what the library raises of credentials.
+        """
         query = f"?{urlencode(parameters, quote_via=quote)}" if parameters else ""
         path = f"/{quote(name, safe='/~')}{query}"
         headers = {**self._headers, **headers}
         entrance = self._entered()
-        answer = _exchange(entrance, method, path, headers, content, silence)
+        answer = _exchange(entrance, method, path, headers, content, silence, expected)
         region = answer.headers.get("x-amz-bucket-region")
         # It becomes part of an address: whatever is no name of a region would lead anywhere.
         if answer.status < 300 or region == entrance.region or not _REGION.fullmatch(region or ""):
             return answer
         # The bucket is elsewhere, and the service says where.
-        return _exchange(self._moved(entrance, str(region)), method, path, headers, content, silence)
+        return _exchange(self._moved(entrance, str(region)), method, path, headers, content, silence, expected)
 
     def close(self) -> None:
         """Close all connections; no thread may be using them any more."""
@@ -133,6 +138,7 @@ def _exchange(
     headers: Mapping[str, str],
     content: bytes | memoryview,
     silence: float,
+    expected: int,
 ) -> Answer:
     url = f"{entrance.address}{path}"
     request = AWSRequest(method=method, url=url, headers=dict(headers))
@@ -141,7 +147,9 @@ def _exchange(
         request.context["payload"] = _UNSIGNED if is_protected else hashlib.sha256(content).hexdigest()
         _Signer(entrance.credentials, "s3", entrance.region).add_auth(request)
     lines = ["Expect:", *(f"{key}: {value}" for key, value in request.headers.items())]
-    return entrance.http.request(method, url, lines, content, silence=silence)
+    answer = entrance.http.request(method, url, lines, content, silence=silence)
+    require(S3, answer.status, answer.headers, answer.body, expected=(expected,))
+    return answer
 
 
 def in_region(address: str, region: str) -> str:

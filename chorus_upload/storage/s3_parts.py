@@ -8,6 +8,7 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,19 +21,41 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Part(NamedTuple):
-    """One part that the service has; `spared` when it had not to be sent."""
+    """One part that the service has; `spared` when it had not to be sent.
+
+    `sha256` is what the service was told of it, in base64, and `is_proven` whether it says the checksum of what it has.
+    """
 
     number: int
     etag: str
     size: int
-    spared: bool
+    spared: bool = False
+    sha256: str | None = None
+    is_proven: bool = True
+
+
+@dataclass(slots=True)
+class Checksums:
+    """Which checksum of what it receives the service says: its etag, or, where that is no MD5, a SHA-256 that is sent.
+
+    It is asked for that only then (`are_asked`): many services that are like Amazon's do not know it.
+    """
+
+    are_asked: bool = False
+
+
+SHA256 = "x-amz-checksum-sha256"
+
+
+def is_encrypted(answer: Mapping[str, Any]) -> bool:
+    """Whether it is about an object whose etag is no MD5, because a key of KMS, or of ours, encrypts it."""
+    return str(answer.get("ServerSideEncryption") or "").startswith("aws:") or "SSECustomerAlgorithm" in answer
 
 
 def computed_md5(answer: Mapping[str, Any]) -> bytes | None:
     """The MD5 that the service computed over what one request brought; None if its etag is something else."""
     etag = bare(str(answer.get("ETag") or ""))
-    is_encrypted = str(answer.get("ServerSideEncryption") or "").startswith("aws:") or "SSECustomerAlgorithm" in answer
-    return bytes.fromhex(etag) if _MD5.fullmatch(etag) and not is_encrypted else None
+    return bytes.fromhex(etag) if _MD5.fullmatch(etag) and not is_encrypted(answer) else None
 
 
 def computed_md5_in(answer: Answer) -> bytes | None:
@@ -82,6 +105,11 @@ def md5_of(content: bytes | memoryview) -> bytes:
     return hashlib.md5(content, usedforsecurity=False).digest()
 
 
-def base64_of(md5: bytes) -> str:
-    """As a Content-MD5."""
-    return b64encode(md5).decode()
+def sha256_of(content: bytes | memoryview) -> str:
+    """The SHA-256, as the service says it."""
+    return base64_of(hashlib.sha256(content).digest())
+
+
+def base64_of(checksum: bytes) -> str:
+    """As headers have it."""
+    return b64encode(checksum).decode()

@@ -12,17 +12,19 @@ import asyncio
 import concurrent.futures
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from fsspec.asyn import get_loop
 
 from chorus_upload.errors import IntegrityError
+from chorus_upload.storage.answers import seconds_to_wait
 from chorus_upload.storage.curl import SILENCE, Answer, TimedOut
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_direct import Direct, refused
 from chorus_upload.storage.s3_errors import FOREIGN, Silent, retry_after, status_of, translate
-from chorus_upload.storage.s3_parts import etag_in
+from chorus_upload.storage.s3_parts import Checksums, etag_in
+from chorus_upload.storage.service_mark import Unmarked
 from chorus_upload.storage.traffic import Traffic
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ class Requests:
     direct: Direct
     retry: Retry
     traffic: Traffic
+    checksums: Checksums = field(default_factory=Checksums)
 
     def run(self, doing: str, ask: Callable[[Call], Awaitable[T]], *, silence: float = SILENCE) -> T:
         """The result of `ask`, which may be called repeatedly; only our own errors leave."""
@@ -50,7 +53,7 @@ class Requests:
     def get(self, doing: str, name: str, headers: Mapping[str, str], judge: Callable[[Answer], T]) -> T:
         """What `judge` makes of a GET of an object, whatever the status of the answer is; both may be repeated."""
         return self.retry.call(
-            lambda: self._attempt(doing, lambda: judge(self.direct.request("GET", name, headers=headers)))
+            lambda: self._attempt(doing, lambda: judge(self.direct.request("GET", name, headers=headers, expected=206)))
         )
 
     def put(
@@ -88,16 +91,21 @@ class Requests:
                     parameters=parameters,
                     content=content,
                     silence=self.traffic.silence(len(content)),
+                    expected=200,
                 )
             except TimedOut:
                 self.traffic.fell_silent()
+                raise
+            except Unmarked as foreign:
+                # What distributes requests among the machines of a service may say so in its place.
+                if foreign.status in _OVERLOADED:
+                    self.traffic.overloaded(seconds_to_wait(foreign.asked))
                 raise
             if answer.status >= 300:
                 error = refused(answer)
                 if status_of(error) in _OVERLOADED:
                     self.traffic.overloaded(retry_after(error))
                 raise error
-            # A page of somebody else (a proxy asks for a log-in) has none.
             etag_in(answer)
             return answer
 

@@ -8,22 +8,27 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from chorus_upload.errors import AccessDenied, IntegrityError, ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
 from chorus_upload.storage.s3_errors import SessionLost, must_be_complete
 from chorus_upload.storage.s3_parts import (
+    SHA256,
     Part,
     base64_of,
     computed_md5,
     computed_md5_in,
     etag_in,
     etag_of,
+    is_encrypted,
     md5_of,
     moment_of,
+    sha256_of,
     time_in,
 )
 from chorus_upload.storage.s3_requests import Call, Requests
@@ -47,11 +52,15 @@ _STORAGE_CLASS = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 class _Session(NamedTuple):
-    """A multipart upload, the etags and sizes of the parts that it has, and other ones of the same key."""
+    """A multipart upload, the etags and sizes of the parts that it has, and other ones of the same key.
+
+    `has_sha256`: the service says the SHA-256 of each part.
+    """
 
     upload_id: str
     held: Mapping[int, tuple[str, int]]
     others: list[str]
+    has_sha256: bool = False
 
 
 _NO_SESSION = _Session("", {}, [])
@@ -100,14 +109,13 @@ class Upload:
         properties = self.properties()
         md5 = md5_of(body)
         headers = {
-            "Content-Type": _TYPE,
-            "Content-MD5": base64_of(md5),
             **{f"x-amz-meta-{name}": value for name, value in properties.metadata.items()},
             **self._condition_headers,
         }
         if properties.tier and _STORAGE_CLASS.fullmatch(properties.tier):
             headers["x-amz-storage-class"] = properties.tier
-        answer = self.requests.put(self.doing, self.name, body, headers=headers)
+        sha256 = sha256_of(body) if self.requests.checksums.are_asked else None
+        answer, is_said = self.sent(body, md5, headers=headers, sha256=sha256)
         # Whether it is the body's is for the caller to judge: if it is not, something else is there now.
         computed = computed_md5_in(answer)
         return StoredObject(
@@ -116,8 +124,28 @@ class Upload:
             etag=etag_in(answer),
             time_us=time_in(answer),
             checksum=None if computed is None else Checksum(computed, ComputedBy.SERVICE),
-            transit_checked=True,
+            transit_checked=is_said,
         )
+
+    def sent(
+        self,
+        content: bytes | memoryview,
+        md5: bytes,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        parameters: Mapping[str, str] | None = None,
+        sha256: str | None,
+    ) -> tuple[Answer, bool]:
+        """The answer to a PUT of `content`, and whether it says a checksum of what was received, which is ours.
+
+        The service compares the MD5 with what arrives; the SHA-256, if there is one, it compares and says.
+        """
+        said = {"Content-Type": _TYPE, "Content-MD5": base64_of(md5), **({SHA256: sha256} if sha256 else {})}
+        answer = self.requests.put(self.doing, self.name, content, headers={**said, **headers}, parameters=parameters)
+        computed = computed_md5_in(answer)
+        if computed is None:
+            self.requests.checksums.are_asked = True
+        return answer, computed == md5 or (sha256 is not None and answer.headers.get(SHA256) == sha256)
 
     def in_parts(
         self, body: BinaryIO, *, size: int, part_size: int, executor: Executor, twin: tuple[str, Twin] | None
@@ -168,7 +196,7 @@ class Upload:
             etag=bare(answer["ETag"]),
             time_us=self._time(answer),
             checksum=Checksum(properties.md5, ComputedBy.UNKNOWN) if properties.md5 else None,
-            transit_checked=True,
+            transit_checked=all(part.is_proven for part in parts),
             spared=sum(part.size for part in parts if part.spared),
         )
 
@@ -219,10 +247,17 @@ class Upload:
         return self._begun(others)
 
     def _begun(self, others: list[str]) -> _Session:
+        checksums = self.requests.checksums
+        more = {"ChecksumAlgorithm": "SHA256"} if checksums.are_asked else {}
         answer = self.requests.run(
-            self.doing, lambda call: call("create_multipart_upload", "UploadId", **self.at, ContentType=_TYPE)
+            self.doing, lambda call: call("create_multipart_upload", "UploadId", **self.at, ContentType=_TYPE, **more)
         )
-        return _Session(str(answer["UploadId"]), {}, others)
+        if is_encrypted(answer) and not more:
+            # What its parts are to have beside them has to be said at the beginning.
+            checksums.are_asked = True
+            self._abort(str(answer["UploadId"]))
+            return self._begun(others)
+        return _Session(str(answer["UploadId"]), {}, others, answer.get("ChecksumAlgorithm") == "SHA256")
 
     def _sessions(self) -> list[str]:
         """The sessions for exactly this key."""
@@ -260,7 +295,11 @@ class Upload:
             )
 
     def _complete(self, session: _Session, parts: list[Part]) -> dict[str, Any]:
-        listed = [{"PartNumber": part.number, "ETag": quoted(part.etag)} for part in parts]
+        listed: list[dict[str, Any]] = [
+            {"PartNumber": part.number, "ETag": quoted(part.etag)}
+            | ({"ChecksumSHA256": part.sha256} if part.sha256 else {})
+            for part in parts
+        ]
         what = {"UploadId": session.upload_id, "MultipartUpload": {"Parts": listed}}
         try:
             answer = self.requests.run(
@@ -339,21 +378,16 @@ class _Staging:
         # A part's etag is the MD5 that the service computed, unless it encrypts with a key of a customer: then it
         # equals none, and the part is sent.
         spared = self.session.held.get(number) == (md5.hex(), len(block)) or self._copied(number, offset, block, md5)
-        etag = md5.hex() if spared else self._send(number, block, md5)
-        return Part(number, etag, len(block), spared)
+        return Part(number, md5.hex(), len(block), spared) if spared else self._sent(number, block, md5)
 
-    def _send(self, number: int, block: memoryview, md5: bytes) -> str:
-        upload = self.upload
-        answer = upload.requests.put(
-            upload.doing,
-            upload.name,
-            block,
-            headers={"Content-Type": _TYPE, "Content-MD5": base64_of(md5)},
-            parameters={"partNumber": str(number), "uploadId": self.session.upload_id},
-        )
-        if computed_md5_in(answer) not in (None, md5):
+    def _sent(self, number: int, block: memoryview, md5: bytes) -> Part:
+        upload, session = self.upload, self.session
+        sha256 = sha256_of(block) if session.has_sha256 else None
+        parameters = {"partNumber": str(number), "uploadId": session.upload_id}
+        answer, is_said = upload.sent(block, md5, parameters=parameters, sha256=sha256)
+        if computed_md5_in(answer) not in (None, md5) or (sha256 and answer.headers.get(SHA256, sha256) != sha256):
             raise IntegrityError(f"{upload.doing}: the service reports a checksum that is not the part's")
-        return etag_in(answer)
+        return Part(number, etag_in(answer), len(block), sha256=sha256, is_proven=is_said)
 
     def _copied(self, number: int, offset: int, block: memoryview, md5: bytes) -> bool:
         """Whether the service has copied this part: what it then says of it has to be our MD5."""

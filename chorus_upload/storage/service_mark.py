@@ -106,13 +106,16 @@ def require_json(
 ) -> dict[str, Any]:
     """Return the JSON of a response of Google's: of this `kind` when it is a success, else an `error` with its status.
 
+    A refusal may have the mark instead.
+
     `kind` None: the response has neither a kind nor perhaps a body, and its headers have to carry the mark; what is
     returned is empty then. A refusal that passes is for the caller to judge. Raises Unmarked and WrongStatus.
     """
     found = _object_in(body)
     if status >= 300 and status not in expected:
         error = found.get("error")
-        if isinstance(error, dict) and str(error.get("code")) == str(status):
+        # Where content is asked for, and of uploads that it has forgotten, it may speak in plain text.
+        if (isinstance(error, dict) and str(error.get("code")) == str(status)) or GOOGLE.is_on(headers):
             return found
         raise Unmarked(status, "the JSON of an error", headers.get("retry-after"))
     if kind is None:

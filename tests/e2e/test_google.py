@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.clouds import JOURNAL, LOCK, Disk, files_of, manifest_for, manifest_of
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site, wait_until
-from tests.gs import Bucket, Service
+from tests.gs import MARK, Bucket, Service
 from tests.trees import Bytes, build, bytes_of, contents
 from tests.wire import Answer, CutAnswer, Delay, Wire
 
@@ -100,7 +100,7 @@ def test_a_token_that_ends_while_files_are_sent(gs_site: Site, bucket: Bucket, g
     with gs_site.running("file", "upload"):
         gs_wire.script(Delay(60), method="PUT", containing="upload_id")
         wait_until(lambda: gs_wire.count("PUT", "upload_id"))
-    gs_wire.script(Answer(401), method="PUT", containing="upload_id")
+    gs_wire.script(Answer(401, (MARK,)), method="PUT", containing="upload_id")
     refused = gs_site.run("file", "upload", exit_code=22)
     assert str(token_file) in refused.err
 
@@ -112,14 +112,11 @@ def test_a_token_that_ends_while_files_are_sent(gs_site: Site, bucket: Bucket, g
     assert gs_site.pending() == set()
 
 
-def test_killed_in_the_middle_of_a_large_file(
-    tmp_path: Path, gcs: Service, gs_bucket: str, gcp_emulator: Service, token_file: Path
-) -> None:
-    """The files go to gcp-storage-emulator, which keeps what it has of a file by itself; it cannot keep a journal."""
+def test_killed_in_the_middle_of_a_large_file(tmp_path: Path, gcs: Service, gs_bucket: str, token_file: Path) -> None:
     size = 40 * MIB + 5
-    name = gcp_emulator.create_bucket()
-    with Wire(gcp_emulator.port) as wire:
-        bucket = Bucket(gcs, gs_bucket, token_file, central=(gcp_emulator, name, wire.port))
+    name = gcs.create_bucket()
+    with Wire(gcs.port) as wire:
+        bucket = Bucket(gcs, gs_bucket, token_file, central=(gcs, name, wire.port))
         source = build(tmp_path / "source", {"1001/Waveforms/large.h5": Bytes(size)})
         site = settle(tmp_path / "home", source, bucket)
         site.run("journal", "update", "--version", "spring")
@@ -131,7 +128,7 @@ def test_killed_in_the_middle_of_a_large_file(
             wait_until(lambda: wire.count("PUT", "upload_id") == 4)
             sessions = site.home / "journal.db.sessions"
             assert sessions.exists()
-        assert gcp_emulator.objects(name) == {}
+        assert gcs.objects(name) == {}
         assert stat.S_IMODE(sessions.stat().st_mode) == 0o600
 
         wire.requests.clear()

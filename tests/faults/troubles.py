@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ from tests.wire import Alter, Answer, CutAnswer, CutRequest, DropAnswer, Fault, 
 
 PORTAL = b"<html><head><title>Hospital network</title></head><body>Please log in.</body></html>"
 _PAGE = (("Content-Type", "text/html"),)
+_OF_NGINX = (
+    *_PAGE,
+    ("ETag", f'"{hashlib.md5(PORTAL, usedforsecurity=False).hexdigest()}"'),
+    ("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT"),
+    ("Location", "https://portal.hospital.example/login"),
+)
 _A_LOT = 64 << 20
 
 
@@ -30,6 +37,11 @@ class Trouble:
     survived: bool = True
     is_slow: bool = False
     services: tuple[str, ...] = SERVICES
+
+
+def portal(status: int) -> Answer:
+    """A log-in page, as a web server gives it: with an ETag, and what else passes for an answer."""
+    return Answer(status, _OF_NGINX, b"" if status in (204, 304) else PORTAL)
 
 
 def _has_body(request: Request) -> bool:
@@ -188,6 +200,10 @@ TROUBLES = [
     Trouble("nothing after the work, and called a success", _always(Alter(_instead("200 OK")))),
     Trouble("other XML", _always(Answer(200, (("Content-Type", "application/xml"),), b"<?xml version='1.0'?><a/>"))),
     Trouble("other JSON", _always(Answer(200, (("Content-Type", "application/json"),), b"{}"))),
+    *(
+        Trouble(f"a portal's {status}", _always(portal(status)))
+        for status in (200, 204, 206, 302, 308, 401, 403, 404, 409, 412, 416)
+    ),
     Trouble("a page and 403", _always(Answer(403, _PAGE, PORTAL)), survived=False),
     Trouble("a page and 404", _always(Answer(404, _PAGE, PORTAL)), survived=False),
     Trouble("a page and 407", _always(Answer(407, _PAGE, PORTAL)), survived=False),

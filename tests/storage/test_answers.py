@@ -4,77 +4,35 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from chorus_upload.errors import StorageError, TransientError
 from chorus_upload.storage.answers import md5_in, moment_in, size_in
-from chorus_upload.storage.azure import AzureStore
-from chorus_upload.storage.azure_credentials import SasToken
 from chorus_upload.storage.cloud_source import CloudSource
 from chorus_upload.storage.gs import GsStore
-from chorus_upload.storage.gs_credentials import Anonymous
 from chorus_upload.storage.retry import Retry
-from chorus_upload.storage.s3 import S3Store
-from chorus_upload.storage.s3_client import S3Access
-from chorus_upload.storage.store import RangedStore
-from tests.emulators import Azurite
 from tests.faults.troubles import PORTAL, another_range, flip_body, flip_header, redirect
-from tests.gs import Service
-from tests.s3 import SeaweedFS
+from tests.storage.places import PART, Place, opened_place
 from tests.trees import Bytes, bytes_of
 from tests.wire import Alter, Answer, Wire
 
 RETRY = Retry(patience=10, first=0.01, longest=0.05)
-PART = 5 << 20
-"""S3 takes no smaller parts."""
 SMALL = bytes_of("small", Bytes(3_000))
 LARGE = bytes_of("large", Bytes(PART + 300_000))
 PAGE = Answer(200, (("Content-Type", "text/html"),), PORTAL)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A store on a wire."""
-
-    store: RangedStore
-    wire: Wire
-
-    @property
-    def for_content(self) -> str:
-        """What is in the target of a request for content, and of no other GET."""
-        return "alt=media" if isinstance(self.store, GsStore) else ""
-
-    @property
-    def sends_with(self) -> str:
-        """The method by which a small object is sent."""
-        return "POST" if isinstance(self.store, GsStore) else "PUT"
-
-
-@pytest.fixture(params=["azure", "s3", "gs"])
+@pytest.fixture(params=["azure", "s3", "google"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    of = request.getfixturevalue
-    if request.param == "azure":
-        azurite: Azurite = of("azurite")
-        name = of("azure_container")
-        with Wire(azurite.port) as wire:
-            credential = SasToken(azurite.sas(name))
-            url = azurite.url_at(wire.port)
-            with AzureStore(url, name, credential=credential, retry=RETRY, block_size=PART) as azure:
-                yield Place(azure, wire)
-    elif request.param == "s3":
-        weed: SeaweedFS = of("seaweedfs")
-        with Wire(weed.port) as wire:
-            access, url = S3Access(key_id=weed.key_id, secret=weed.secret), weed.url_at(wire.port)
-            with S3Store(of("s3_bucket"), access=access, endpoint_url=url, retry=RETRY, part_size=PART) as s3:
-                yield Place(s3, wire)
-    else:
-        gcs: Service = of("gcs")
-        with Wire(gcs.port) as wire:
-            url = gcs.url_at(wire.port)
-            with GsStore(of("gs_bucket"), access=Anonymous(), endpoint=url, retry=RETRY, chunk_size=PART) as gs:
-                yield Place(gs, wire)
+    with opened_place(request.param, request.getfixturevalue, retry=RETRY) as place:
+        yield place
+
+
+@pytest.fixture(params=["azure", "s3", "google"])
+def place_of_the_impatient(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with opened_place(request.param, request.getfixturevalue, retry=Retry(patience=0)) as place:
+        yield place
 
 
 def content_of(place: Place, key: str) -> bytes:
@@ -127,7 +85,8 @@ def test_an_answer_that_is_garbled_is_no_defect_of_ours(header: str, place: Plac
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_nobody_is_followed_to_another_place(status: int, place: Place) -> None:
+def test_nobody_is_followed_to_another_place(status: int, place_of_the_impatient: Place) -> None:
+    place = place_of_the_impatient
     place.store.put("a", SMALL, size=len(SMALL))
     with Wire(place.wire.upstream) as elsewhere:
         place.wire.chance = redirect(status, elsewhere.port).happen

@@ -20,7 +20,7 @@ from chorus_upload.storage.gs_credentials import GoogleLogin
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from tests.emulators import Authority
-from tests.gs import Service
+from tests.gs import MARK, Service
 from tests.relay import Relay
 from tests.wire import Answer, Wire
 
@@ -173,9 +173,9 @@ def test_a_token_that_is_refused_is_renewed_once(
     gs_bucket: str, wire: Wire, write: Write, authority: Authority
 ) -> None:
     with open_gs(gs_bucket, wire, write(), authority) as store:
-        wire.script(Answer(401), method="POST")
+        wire.script(Answer(401, (MARK,)), method="POST")
         store.put("a", b"1", size=1)
-        wire.script(Answer(401), method="POST", times=2)
+        wire.script(Answer(401, (MARK,)), method="POST", times=2)
         with pytest.raises(CredentialsExpired):
             store.put("b", b"1", size=1)
     assert said_by(wire) == [f"Bearer SECRET-{number}" for number in (1, 2, 2, 3)]

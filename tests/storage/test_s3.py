@@ -11,6 +11,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -49,7 +50,7 @@ from tests.e2e.racing import race
 from tests.emulators import Authority
 from tests.s3 import Bucket, SeaweedFS
 from tests.trees import Content, build
-from tests.wire import Answer, CutAnswer, Delay, DropAnswer, Garble, Request, Wire
+from tests.wire import Alter, Answer, CutAnswer, Delay, DropAnswer, Garble, Request, Wire
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -57,6 +58,8 @@ PART = 5 * MIB
 PATIENT = Retry(patience=20, first=0.001, longest=0.01)
 NOT_PATIENT = Retry(patience=0, first=0.001)
 CHECKOUT = Path(__file__).parents[2]
+MARK = ("x-amz-request-id", "18ECBEC76EC21B6E")
+"""What the service gives to all that it says."""
 
 
 @pytest.fixture
@@ -116,6 +119,20 @@ def refusal(status: int, code: str, message: str = "No.") -> Answer:
     return Answer(status, (("Content-Type", "application/xml"),), body.encode())
 
 
+def said_to_be_encrypted(head: bytes, body: bytes) -> bytes:
+    """As Amazon says it of a bucket whose objects a key of KMS encrypts. (The emulator computes SHA-256s itself.)"""
+    return head.removesuffix(b"\r\n") + b"x-amz-server-side-encryption: aws:kms\r\n\r\n" + body
+
+
+def said_to_be_encrypted_and_no_more(head: bytes, body: bytes) -> bytes:
+    """As a service says it that takes a SHA-256, and says none."""
+    return said_to_be_encrypted(re.sub(rb"(?im)^x-amz-checksum-sha256[^\r\n]*\r\n", b"", head), body)
+
+
+def with_another_sha256(head: bytes, body: bytes) -> bytes:
+    return re.sub(rb"(?im)^(x-amz-checksum-sha256: *)[^\r\n]*", rb"\g<1>" + b"A" * 43 + b"=", head) + body
+
+
 class Veto(io.BytesIO):
     """A file that turns out to be another one after so many bytes."""
 
@@ -152,14 +169,44 @@ class TestEvidence:
         self, wire: Wire, store: S3Store, header: tuple[str, str]
     ) -> None:
         etag = ("ETag", '"0123456789abcdef0123456789abcdef"')
-        wire.script(Answer(200, (etag, header)), method="PUT")
+        wire.script(Answer(200, (MARK, etag, header)), method="PUT")
         stored = store.put("a", b"content", size=7)
         assert stored.checksum is None
-        assert stored.transit_checked
+        # It took our Content-MD5, but who knows whether that arrived: it is asked for a checksum from now on.
+        assert not stored.transit_checked
+
+    @pytest.mark.parametrize("size", [7, PART + 7])
+    def test_it_is_asked_for_a_sha256_then(self, wire: Wire, store: S3Store, size: int) -> None:
+        wire.chance = lambda _: Alter(said_to_be_encrypted)
+        content = os.urandom(size)
+        first, second = put(store, "first", content), put(store, "second", content)
+        assert first.checksum is second.checksum is None
+        # An upload in parts says at its beginning how it is encrypted, an upload at once only when all is there.
+        assert first.transit_checked is (size > PART)
+        assert second.transit_checked
+        assert content_of(store, "second") == content
+        assert wire.requests[-1].method == "GET"
+        sent = [each for each in wire.requests if each.method == "PUT" and "/p/second" in each.target]
+        assert all("x-amz-checksum-sha256" in each.headers for each in sent)
+
+    @pytest.mark.parametrize("size", [7, PART + 7])
+    def test_where_it_says_none_the_object_has_to_be_read_back(self, wire: Wire, store: S3Store, size: int) -> None:
+        wire.chance = lambda _: Alter(said_to_be_encrypted_and_no_more)
+        for key in ("first", "second"):
+            stored = put(store, key, os.urandom(size))
+            assert not stored.transit_checked
+            assert stored.checksum is None
+
+    def test_a_part_of_which_it_says_another_sha256_is_sent_again(self, wire: Wire, store: S3Store) -> None:
+        wire.chance = lambda _: Alter(said_to_be_encrypted)
+        wire.script(Alter(with_another_sha256), method="PUT", containing="partNumber=1")
+        with pytest.raises(IntegrityError):
+            put(store, "a", os.urandom(PART + 7))
+        assert store.stat("a") is None
 
     def test_encryption_with_the_keys_of_the_service_changes_nothing(self, wire: Wire, store: S3Store) -> None:
         md5 = hashlib.md5(b"content", usedforsecurity=False)
-        headers = (("ETag", f'"{md5.hexdigest()}"'), ("x-amz-server-side-encryption", "AES256"))
+        headers = (("ETag", f'"{md5.hexdigest()}"'), ("x-amz-server-side-encryption", "AES256"), MARK)
         wire.script(Answer(200, headers), method="PUT")
         stored = store.put("a", b"content", size=7)
         assert stored.checksum is not None
@@ -167,7 +214,7 @@ class TestEvidence:
 
     def test_an_md5_of_other_bytes_is_told(self, wire: Wire, store: S3Store) -> None:
         """What is there then is another object, and whoever sent it has to remove that."""
-        wire.script(Answer(200, (("ETag", f'"{"0" * 32}"'),)), method="PUT")
+        wire.script(Answer(200, (("ETag", f'"{"0" * 32}"'), MARK)), method="PUT")
         assert store.put("a", b"content", size=7).checksum == Checksum(bytes(16), ComputedBy.SERVICE)
 
     def test_of_parts_there_is_no_checksum_of_the_whole(self, store: S3Store) -> None:
@@ -470,8 +517,8 @@ class TestTrouble:
         waits: list[float] = []
         retry = Retry(patience=60, first=0.001, sleep=waits.append)
         with connect(seaweedfs, s3_bucket, wire.port, retry=retry) as store:
-            wire.script(Answer(503, (("Retry-After", "7"),)), method="HEAD")
-            wire.script(Answer(503, (("Retry-After", "7"),)), method="GET")
+            wire.script(Answer(503, (("Retry-After", "7"), MARK)), method="HEAD")
+            wire.script(Answer(503, (("Retry-After", "7"), MARK)), method="GET")
             assert store.stat("a") is None
         assert [round(each) for each in waits] == [7]
 
