@@ -88,6 +88,7 @@ class Pattern:
     fields: frozenset[str] = field(compare=False, repr=False)
     _whole: re.Pattern[str] = field(compare=False, repr=False)
     _head: re.Pattern[str] | None = field(compare=False, repr=False)
+    _above: tuple[re.Pattern[str], ...] = field(compare=False, repr=False)
     _tail: re.Pattern[str] = field(compare=False, repr=False)
     _ends_in_filepath: bool = field(compare=False, repr=False)
 
@@ -112,6 +113,9 @@ class Pattern:
             fields=frozenset(names) - {""},
             _whole=_compile("".join(pieces)),
             _head=head,
+            _above=tuple(
+                _compile("".join(_tokenise(part)[1])) for part in text.partition("{filepath}")[0].split("/")[:-1]
+            ),
             _tail=_compile("" if names[-1] else pieces[-1]),
             _ends_in_filepath=is_last and not rest,
         )
@@ -128,6 +132,10 @@ class Pattern:
         groups = found.groupdict()
         filepath = groups["filepath"] if cut else path[found.start("filepath") :]
         return Parts(groups.get("version"), groups.get("patient_id"), filepath)
+
+    def may_match_below(self, directory: str) -> bool:
+        """Whether files at or below this path could belong, as far as the names that are known can tell."""
+        return all(above.match(name) for above, name in zip(self._above, directory.split("/"), strict=False))
 
     def matcher(self, directory: str) -> DirectoryMatcher | None:
         """What the pattern says of the files directly in `directory` ("" is the root); None: of none of them."""

@@ -77,7 +77,17 @@ class ProblemKind(StrEnum):
     UNREADABLE_FILE = "unreadable-file"
     NOT_A_FILE = "not-a-file"
     LINK_TO_DIRECTORY = "link-to-directory"
+    SKIPPED_LINK = "skipped-link"
+    """A link to a directory, where the configuration says that they are not followed."""
     LINK_LOOP = "link-loop"
+    LINK_TO_OUTSIDE = "link-to-outside"
+    """A link to a file that is not in the source."""
+    NOT_MOUNTED = "not-mounted"
+    """A directory on which something was mounted, and is not now: what is missing below it does not count as gone."""
+    MOVED_OUTSIDE = "moved-outside"
+    """An active file that is now under a name that no pattern matches; it stays active until that is confirmed."""
+    OUTSIDE_PATTERNS = "outside-patterns"
+    """So much of a source matches no pattern that one of them may be wrong."""
     INVALID_NAME = "invalid-name"
     SAME_KEY = "same-key"
     NAMES_DIFFER_ONLY_IN_CASE = "names-differ-only-in-case"
@@ -90,7 +100,7 @@ class ProblemKind(StrEnum):
     def needs_attention(self) -> bool:
         """Whether a file that ought to be in the journal may be missing from it (then the run ends with 3)."""
         return self not in (
-            ProblemKind.LINK_TO_DIRECTORY,
+            ProblemKind.SKIPPED_LINK,
             ProblemKind.NAMES_DIFFER_ONLY_IN_CASE,
             ProblemKind.OWN_FILE,
         )

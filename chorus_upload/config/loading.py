@@ -43,6 +43,7 @@ _PLAIN_SLOTS = (
     "page_size",
     "fingerprint",
     "deletion_limit",
+    "outside_limit",
     "accept_size_evidence",
     "retry_seconds",
     "bandwidth_limit",
@@ -201,7 +202,7 @@ class _Loader:
             pattern=text,
             versioned=has_version,
             omop_per_patient=omop_per_patient,
-            follow_links=follow_links is True,
+            follow_links=follow_links,
         )
 
     def _location(self, slot: str, *, where: str, modality: str = "") -> Location:

@@ -79,6 +79,28 @@ permit no more than to read that one blob. Nothing is unpacked to a disk, and no
   key than the known one. SMB messages are signed; without a user, Kerberos is used.
 """
 
+_LINKS = """\
+In a source that is a directory of this machine (with SFTP the first three hold, too):
+
+- *A link to a file of the same source* counts as that file. One to a file outside of the source is refused, unless
+  `follow_links = true`: `link-to-outside` names it.
+- *A link to a directory* is followed with `follow_links = true`, but never on a share. Until the configuration says
+  `true` or `false`, `journal update` names each one that could hold files of a modality (`link-to-directory`) and ends
+  with 3; with `false` it names them, and that is all.
+- *What lies behind a link that is not followed, or whose target is away,* does not count as deleted.
+- *A mount point* in a source, or behind a link, is remembered by the journal. When nothing is mounted there any more, or
+  what is mounted is empty, nothing below it counts as deleted, whatever the limits: `not-mounted` names it, and
+  `journal update --forget-mount PATH` is for one that is to be none any more. If the source itself is the mount point,
+  the update is refused (exit code 5). What is mounted is seen by its device: a bind mount within one device is not.
+- *A file that is swapped for a link*, or whose directory is, between the scan and the reading, is not read (where
+  `follow_links` is not `true`).
+
+Files that match no pattern are counted by every update, which names the first; `--list-outside` names all. A recorded
+file that is now under such a name stays in the journal (`moved-outside`) until `--confirm-deletions`, and so does
+whatever is missing from a source of which more than `outside_limit` matches no pattern (`outside-patterns`). Both end
+with 3.
+"""
+
 _CREDENTIALS = """\
 The same keys may stand in each section that ends in `.auth`. Credentials are for the `path` of their own section and
 are never used for another one; only a modality without a `path` takes those of `[site_path.default]`, together with
@@ -164,6 +186,7 @@ are without effect, and then each is warned of:
 def markdown() -> str:
     """The reference as a Markdown document."""
     parts = ["# Configuration", _INTRODUCTION, "## Paths", _PLACES, "### Sources of other kinds", _SOURCES]
+    parts += ["### Links and mounts", _LINKS]
     for section in SECTIONS:
         if not section.name.endswith(".auth"):
             parts += [f"## `[{_written(section.name)}]`", section.text, _table(_current(section.keys))]

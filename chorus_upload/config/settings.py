@@ -241,7 +241,8 @@ class SiteSettings(_Frozen):
     versioned: bool = False
     """Whether `pattern` finds a version in the path, which then is the folder of the file's key."""
     omop_per_patient: bool = False
-    follow_links: bool = False
+    follow_links: bool | None = None
+    """Whether links to directories, and those that lead out of the source, are followed; None: nobody has said."""
 
 
 class Settings(_Frozen):
@@ -258,6 +259,8 @@ class Settings(_Frozen):
     page_size: PageSize = 1_000
     fingerprint: FingerprintTime = FingerprintTime.ON_UPDATE
     deletion_limit: Share = 0.2
+    outside_limit: Share = 0.5
+    """The share of a source's files that may match no pattern without a person being asked to look."""
     accept_size_evidence: bool = False
     retry_seconds: Seconds = 900.0
     bandwidth_limit: BandwidthLimit | None = None

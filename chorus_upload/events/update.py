@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chorus_upload.events.common import Tally
 from chorus_upload.model import JournalingMode, Problem
@@ -68,7 +68,8 @@ class ModalityUpdate:
 class UpdateFinished:
     """The result of `journal update`.
 
-    `outside` counts, by source root, files that no pattern matches; `pending` is what there is to upload now.
+    `outside` counts, by source root, files that no pattern matches, and `outside_examples` names the first of them;
+    `pending` is what there is to upload now.
     """
 
     version: str
@@ -79,6 +80,7 @@ class UpdateFinished:
     problems: int
     pending: Tally
     seconds: float
+    outside_examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def total(self) -> ModalityUpdate:

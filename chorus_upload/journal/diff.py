@@ -40,6 +40,7 @@ TABLES = (
     """CREATE TEMP TABLE observed (
         directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, claim BLOB, hashed INTEGER)""",
     "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
+    "CREATE TEMP TABLE outside (path TEXT, size INTEGER, mtime_us INTEGER)",
     "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
     """CREATE TEMP TABLE gone (
         file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, fingerprint BLOB, md5 BLOB,
@@ -74,7 +75,7 @@ DROP_TABLES = (
     "DROP VIEW IF EXISTS temp.judged",
     *(
         f"DROP TABLE IF EXISTS temp.{table}"
-        for table in ("observed_directory", "observed", "unreadable", "difference", "gone", "reading")
+        for table in ("observed_directory", "observed", "unreadable", "outside", "difference", "gone", "reading")
     ),
 )
 
@@ -119,6 +120,25 @@ GONE = """
         AND NOT EXISTS (
             SELECT 1 FROM unreadable u JOIN main.directory k ON k.path = u.directory
             WHERE u.name = f.name AND k.id = f.directory_id AND u.modality_id = f.modality_id)
+"""
+
+# What of GONE is in a directory or below it.
+HELD_BELOW = """
+    SELECT g.file_id FROM gone g JOIN main.file f ON f.id = g.file_id JOIN main.directory k ON k.id = f.directory_id
+    WHERE NOT g.taken AND g.modality_id IN (SELECT value FROM json_each(:modalities))
+        AND (:path = '' OR k.path = :path OR substr(k.path, 1, length(:path) + 1) = :path || '/')
+"""
+# What of GONE is now under a name that no pattern matches: to be moved leaves size and time as they were.
+HELD_OUTSIDE = """
+    SELECT g.file_id FROM gone g JOIN main.file f ON f.id = g.file_id
+    WHERE NOT g.taken AND EXISTS (SELECT 1 FROM outside o WHERE o.size = g.size AND o.mtime_us = f.mtime_us)
+"""
+INDEX_OUTSIDE = "CREATE INDEX IF NOT EXISTS temp.outside_state ON outside (size, mtime_us)"
+MOVED_OUTSIDE = """
+    SELECT g.modality_id, k.path, count(DISTINCT g.file_id), min(o.path)
+    FROM gone g JOIN main.file f ON f.id = g.file_id JOIN main.directory k ON k.id = f.directory_id
+    JOIN outside o ON o.size = g.size AND o.mtime_us = f.mtime_us
+    WHERE NOT g.taken GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 # Files of which several have one central key: the one that is journaled already comes first, then by path.

@@ -16,7 +16,7 @@ flat however large the tree is, and an interrupted update leaves nothing behind 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 from sqlalchemy import Connection, text
@@ -32,7 +32,7 @@ BUFFERED_ROWS = 20_000
 PAGE = 5_000
 
 _COUNT_ACTIVE = "SELECT modality_id, count(*) FROM main.file WHERE retired_by IS NULL GROUP BY 1"
-_COUNT_GONE = "SELECT modality_id, count(*), sum(size) FROM gone GROUP BY 1"
+_COUNT_GONE = "SELECT modality_id, count(*), sum(size) FROM gone"
 
 
 class SameKey(NamedTuple):
@@ -41,6 +41,15 @@ class SameKey(NamedTuple):
     modality: str
     path: str
     kept: str
+
+
+class MovedOutside(NamedTuple):
+    """So many GONE files of a directory are now under names that no pattern matches; one of those is `example`."""
+
+    modality: str
+    directory: str
+    files: int
+    example: str
 
 
 class Applied(NamedTuple):
@@ -68,6 +77,7 @@ class Observation:
         self._directories: list[tuple[int, int, str, str | None, str | None, str | None]] = []
         self._files: list[tuple[int, str, int, int]] = []
         self._claimed: list[tuple[int, str, int, int, bytes | None, bool]] = []
+        self._outside: list[tuple[str, int, int]] = []
         self._directory_count = 0
         self._version_id = 0
         self._any_gone = False
@@ -131,6 +141,12 @@ class Observation:
                 "INSERT INTO unreadable VALUES (?, ?, ?)", (self.modalities[modality], directory, name)
             )
 
+    def outside(self, path: str, size: int, mtime_us: int) -> None:
+        """Announce a file that belongs to no modality: a GONE one may have become that."""
+        self._outside.append((path, size, mtime_us))
+        if len(self._outside) >= BUFFERED_ROWS:
+            self._flush()
+
     def _flush(self) -> None:
         with self._journal.transaction() as connection:
             if self._directories:
@@ -143,6 +159,9 @@ class Observation:
                 connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, NULL, 0)", self._files)
             if self._claimed:
                 connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, ?, ?)", self._claimed)
+            if self._outside:
+                connection.exec_driver_sql("INSERT INTO outside VALUES (?, ?, ?)", self._outside)
+        self._outside.clear()
         self._directories.clear()
         self._files.clear()
         self._claimed.clear()
@@ -177,9 +196,42 @@ class Observation:
                 connection.execute(text(diff.GONE), {"modalities": modalities})
                 for statement in diff.INDEX_GONE:
                     connection.exec_driver_sql(statement)
-                self._tally(self.gone, connection, _COUNT_GONE)
+                self._tally(self.gone, connection, f"{_COUNT_GONE} GROUP BY 1")
                 self._any_gone = any(tally.files for tally in self.gone.values())
         return left_out
+
+    def hold_below(self, path: str, modalities: Collection[str]) -> dict[str, Tally]:
+        """Take off the list of what is GONE what is in this directory and below; gives how much, by modality."""
+        numbers = json.dumps([self.modalities[modality] for modality in modalities])
+        return self._hold(diff.HELD_BELOW, {"path": path, "modalities": numbers})
+
+    def moved_outside(self) -> list[MovedOutside]:
+        """What of GONE is now under names that no pattern matches, by modality and directory."""
+        if not self._any_gone:
+            return []
+        with self._journal.transaction() as connection:
+            connection.exec_driver_sql(diff.INDEX_OUTSIDE)
+            found = connection.exec_driver_sql(diff.MOVED_OUTSIDE).all()
+        return [MovedOutside(self._names[row[0]], *row[1:]) for row in found]
+
+    def hold_moved_outside(self) -> None:
+        """Take those off the list."""
+        self._hold(diff.HELD_OUTSIDE, {})
+
+    def _hold(self, which: str, parameters: Mapping[str, str]) -> dict[str, Tally]:
+        held: dict[str, Tally] = {}
+        if not self._any_gone:
+            return held
+        with self._journal.transaction() as connection:
+            connection.exec_driver_sql("CREATE TEMP TABLE held (file_id INTEGER PRIMARY KEY)")
+            connection.execute(text(f"INSERT INTO held {which}"), parameters)
+            self._tally(held, connection, f"{_COUNT_GONE} JOIN held USING (file_id) GROUP BY 1")
+            connection.exec_driver_sql("DELETE FROM gone WHERE file_id IN (SELECT file_id FROM held)")
+            connection.exec_driver_sql("DROP TABLE held")
+            self._any_gone = bool(connection.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM gone)").scalar())
+        for modality, tally in held.items():
+            self.gone[modality] += Tally(-tally.files, -tally.bytes)
+        return held
 
     def _tally(self, tallies: dict[str, Tally], connection: Connection, statement: str) -> None:
         for modality_id, files, size in connection.exec_driver_sql(statement):
@@ -299,7 +351,7 @@ class Observation:
         """Retire what is gone and was not found again under another name; gives what was retired."""
         retired = dict.fromkeys(self.modalities, Tally())
         with self._journal.transaction() as connection:
-            self._tally(retired, connection, _COUNT_GONE)
+            self._tally(retired, connection, f"{_COUNT_GONE} GROUP BY 1")
             connection.exec_driver_sql(
                 "UPDATE main.file SET retired_by = ?, retirement = ? WHERE id IN (SELECT file_id FROM gone)",
                 (self._version_id, Retirement.GONE.value),

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from chorus_upload.model import Change, CustodyState, Evidence, JournalingMode, Retirement
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration. A test holds it equal to Alembic's head, so that opening needs no Alembic."""
 
 metadata = MetaData(
@@ -91,6 +91,12 @@ scan = Table(
     Column("renamed", Integer, nullable=False),
     Column("retired", Integer, nullable=False),
     Column("unreadable", Integer, nullable=False),
+)
+
+mount_point = Table(
+    "mount_point",
+    metadata,
+    Column("path", Text, primary_key=True),
 )
 
 file = Table(

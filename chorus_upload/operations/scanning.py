@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from chorus_upload.config.own_files import own_files
 from chorus_upload.config.settings import Settings, SiteSettings
@@ -21,7 +23,17 @@ from chorus_upload.storage.open import open_source
 from chorus_upload.storage.source import Directory, Entry, Source
 
 _HIDES_A_DIRECTORY = frozenset({ProblemKind.UNREADABLE_DIRECTORY, ProblemKind.LINK_LOOP})
-_HIDES_A_FILE = frozenset({ProblemKind.UNREADABLE_FILE, ProblemKind.VANISHED})
+# What may be a file or, behind a link, a directory: which of the two cannot be seen.
+_HIDES_EITHER = frozenset(
+    {
+        ProblemKind.UNREADABLE_FILE,
+        ProblemKind.VANISHED,
+        ProblemKind.LINK_TO_DIRECTORY,
+        ProblemKind.SKIPPED_LINK,
+        ProblemKind.LINK_TO_OUTSIDE,
+    }
+)
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +85,47 @@ class Scan:
         self._patient_first = patient_first
         self._list_outside = list_outside
         self._emit = emit
+        self.files = 0
         self.outside = Tally()
+        self.outside_examples: list[str] = []
+        self.mounted: dict[str, bool] = {}
+        """The directories on which something is mounted, and whether that holds anything."""
         self.problems: dict[str, int] = {}
+
+    @property
+    def root(self) -> str:
+        """Where the tree is; of a directory of this machine the absolute path."""
+        url = self._tree.source.url
+        return url if self._tree.source.is_remote else os.path.abspath(url)  # noqa: PTH100 - links stay what they are
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Those that it is walked for."""
+        return self._tree.asked_for
+
+    @property
+    def mount_points(self) -> set[str]:
+        """Those that hold anything, as absolute paths."""
+        filled = [path for path, is_filled in self.mounted.items() if is_filled]
+        return {str(Path(self.root, path)) for path in filled}
 
     def run(self, *, missing_is_empty: bool) -> None:
         """Walk the whole tree. Raises DeletionRefused when the root is not there, unless that is accepted."""
         root = self._tree.source.url
         pace = Pace(0.2)
-        directories = files = 0
+        directories = 0
         try:
             for directory in self._tree.source.walk():
                 directories += 1
-                files += len(directory.entries)
+                self.files += len(directory.entries)
                 self._take(directory)
                 if pace.is_due():
-                    self._emit(ScanProgressed(root, directories, files))
+                    self._emit(ScanProgressed(root, directories, self.files))
         except DeletionRefused as refusal:
             if not missing_is_empty or directories:
                 raise
             self._emit(Notice(f"{refusal.message}; taken for empty, as confirmed"))
-        self._emit(ScanProgressed(root, directories, files))
+        self._emit(ScanProgressed(root, directories, self.files))
 
     def _take(self, directory: Directory) -> None:
         claimed: set[str] = set()
@@ -117,6 +150,8 @@ class Scan:
             if asked_for:
                 for (version, patient), entries in groups.items():
                     self._observe(modality, directory, Parts(version, patient, ""), entries, same_place=False)
+        if directory.is_mounted:
+            self.mounted[directory.path] = not directory.is_empty
         if len(claimed) < len(directory.entries):
             self._leave_outside(directory, claimed)
         for problem in directory.problems:
@@ -142,11 +177,14 @@ class Scan:
         return key.removeprefix("v/").removesuffix("x")
 
     def _leave_outside(self, directory: Directory, claimed: set[str]) -> None:
-        for name, size, _ in directory.entries:
+        for name, size, mtime_us in directory.entries:
             if name not in claimed:
+                path = posixpath.join(directory.path, name)
                 self.outside += Tally(1, size)
+                self._observation.outside(path, size, mtime_us)
+                if len(self.outside_examples) < _EXAMPLES:
+                    self.outside_examples.append(path)
                 if self._list_outside:
-                    path = posixpath.join(directory.path, name)
                     self._emit(FileOutsidePatterns(path, self._tree.source.url))
 
     def _report(self, problem: Problem, concerned: Sequence[str]) -> None:
@@ -159,9 +197,14 @@ class Scan:
         if problem.kind is ProblemKind.INVALID_NAME and not {"/", "\\"}.isdisjoint(problem.path):
             # Where it belongs cannot be told from a name that can belong nowhere.
             concerned = concerned or [""]
-        if problem.kind in _HIDES_A_FILE:
-            for modality in concerned:
+        if problem.kind in _HIDES_EITHER:
+            patterns = self._tree.patterns
+            asked_for = self._tree.asked_for
+            found = [each for each in patterns if each in asked_for and patterns[each].may_match_below(problem.path)]
+            for modality in found:
                 self._observation.unreadable(modality, *posixpath.split(problem.path))
+                self._observation.unreadable(modality, problem.path)
+            concerned = found if len(found) < 2 else concerned if len(concerned) == 1 else [""]
         for modality in concerned:
             self.problems[modality] = self.problems.get(modality, 0) + problem.kind.needs_attention
         if concerned:

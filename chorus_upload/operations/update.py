@@ -13,6 +13,7 @@ the version open; whatever was applied is the same at the next scan, so the next
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ConfigError, DeletionRefused
+from chorus_upload.errors import ConfigError
 from chorus_upload.events import (
     Emit,
     Level,
@@ -32,7 +33,7 @@ from chorus_upload.events import (
     Tally,
     UpdateFinished,
 )
-from chorus_upload.journal import deliveries, scans, versions
+from chorus_upload.journal import deliveries, mounts, scans, versions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.diff import Candidate
 from chorus_upload.journal.journal import Journal, now_us
@@ -41,6 +42,7 @@ from chorus_upload.journal.who import Who
 from chorus_upload.layout import check_version_label, new_version_label
 from chorus_upload.model import FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
 from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.deletions import Deletions
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
 from chorus_upload.operations.selecting import require_not_older, selected_modalities
@@ -66,6 +68,7 @@ class UpdateRequest:
     modalities: tuple[str, ...] | None = None
     confirm_deletions: bool = False
     list_outside: bool = False
+    forget_mounts: tuple[str, ...] = ()
 
 
 def update(
@@ -84,13 +87,14 @@ def update(
     label, resumed = _choose_version(journal, request)
     if resumed:
         emit(Notice(f"version {label} was not finished: going on with it"))
+    forgotten = _mounts_to_forget(journal, request.forget_mounts)
     ids = scans.modality_ids(journal, modalities)
     with (
         open_sources(settings, modalities) as (trees, sources),
         Observation(journal, ids, begun_us=begun_us) as observation,
     ):
-        outside: dict[str, Tally] = {}
         problems: dict[str, int] = {}
+        walked: list[Scan] = []
         for tree in trees:
             scan = Scan(
                 tree,
@@ -100,31 +104,25 @@ def update(
                 emit=emit,
             )
             scan.run(missing_is_empty=request.confirm_deletions)
-            outside[tree.source.url] = scan.outside
-            for modality, count in scan.problems.items():
-                problems[modality] = problems.get(modality, 0) + count
+            walked.append(scan)
+            _add(problems, scan.problems)
         for same in observation.compare(complete=settings.mode is JournalingMode.FULL):
             detail = f"has the same central key as {same.kept}; only one of them can be uploaded, rename one"
             found = Problem(ProblemKind.SAME_KEY, same.path, detail)
             emit(ProblemFound(found, sources[same.modality].url, same.modality))
-            problems[same.modality] = problems.get(same.modality, 0) + 1
-        if not request.confirm_deletions:
-            if _implausible(observation, settings, sources):
-                # Renamed files are not lost. Reading them now, and once more later, is the price of certainty.
-                _find_again(observation, sources)
-            if refused := _implausible(observation, settings, sources):
-                raise DeletionRefused(
-                    "too many files have disappeared, nothing was recorded: " + "; ".join(refused),
-                    hint="Is the source mounted and complete? If they were deleted on purpose, add"
-                    " --confirm-deletions (for some modalities only: --modalities).",
-                )
+            _add(problems, {same.modality: 1})
+        deletions = Deletions(settings, observation, sources, confirmed=request.confirm_deletions, emit=emit)
+        for scan in walked:
+            deletions.hold_unmounted(scan, mounts.known(journal) - forgotten)
+        deletions.require_plausible()
+        deletions.hold_moved(walked)
+        _add(problems, deletions.problems)
         version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
         observation.begin(version_id)
         application = _Application(settings, observation, sources, emit=emit)
         stop = application.stop
         application.run(pool or AdaptivePool(settings.num_threads, is_long=_is_long, stop=stop))
-        for modality, count in application.problems.items():
-            problems[modality] = problems.get(modality, 0) + count
+        _add(problems, application.problems)
         retired = observation.retire_gone()
         results = {
             modality: ModalityUpdate(
@@ -142,13 +140,18 @@ def update(
         scans.record(
             journal, version_id, results, modality_ids=ids, roots=roots, seen=observation.seen, begun_us=begun_us
         )
+        seen = {point for scan in walked for point in scan.mount_points}
+        mounts.record(journal, seen, forgotten=forgotten)
     versions.complete(journal, version_id)
     return UpdateFinished(
         version=label,
         mode=settings.mode,
         resumed=resumed,
         modalities=results,
-        outside=outside,
+        outside={tree.source.url: scan.outside for tree, scan in zip(trees, walked, strict=True)},
+        outside_examples={
+            tree.source.url: tuple(scan.outside_examples) for tree, scan in zip(trees, walked, strict=True)
+        },
         problems=sum(problems.values()),
         pending=_pending(journal, settings, modalities),
         seconds=time.monotonic() - begun,
@@ -174,39 +177,19 @@ def _choose_version(journal: Journal, request: UpdateRequest) -> tuple[str, bool
     return new_version_label(moment), False
 
 
-def _implausible(observation: Observation, settings: Settings, sources: Mapping[str, Source]) -> list[str]:
-    """Where what is gone looks like an unmounted share rather than like deletions, as sentences."""
-    found = []
-    for modality, gone in observation.gone.items():
-        active = observation.active[modality]
-        if not gone.files:
-            continue
-        if not observation.seen[modality].files:
-            found.append(f"{modality}: no file at all was found in {sources[modality].url}, {active:,} are active")
-        elif gone.files > settings.deletion_limit * active:
-            found.append(f"{modality}: {gone.files:,} of {active:,} active files are gone ({gone.files / active:.0%})")
-    return found
+def _mounts_to_forget(journal: Journal, given: tuple[str, ...]) -> set[str]:
+    """The mount points that are to be none any more; ConfigError for what the journal knows nothing of."""
+    known = mounts.known(journal)
+    forgotten = {os.path.abspath(path) for path in given}  # noqa: PTH100 - links stay what they are
+    for path in sorted(forgotten - known):
+        listed = ", ".join(sorted(known)) or "none"
+        raise ConfigError(f"--forget-mount: {path} was never a mount point of a source", hint=f"Known are: {listed}.")
+    return forgotten
 
 
-def _find_again(observation: Observation, sources: Mapping[str, Source]) -> None:
-    """Tell the observation which new files have the content of gone ones, for as far as they can be read."""
-    by_id = {observation.modalities[modality]: source for modality, source in sources.items()}
-    for page in observation.candidates():
-        read = [
-            (
-                candidate,
-                read_file(by_id[candidate.modality_id], candidate.path, expected=_seen(candidate), with_md5=True),
-            )
-            for candidate in page
-            if candidate.may_be_renamed and not by_id[candidate.modality_id].is_remote
-        ]
-        read += [
-            (candidate, Reading(candidate.size, candidate.mtime_us))
-            for candidate in page
-            if candidate.may_be_renamed and by_id[candidate.modality_id].is_remote
-        ]
-        if found_again := [(candidate, found) for candidate, found in read if isinstance(found, Reading)]:
-            observation.found_again(found_again)
+def _add(problems: dict[str, int], found: Mapping[str, int]) -> None:
+    for modality, count in found.items():
+        problems[modality] = problems.get(modality, 0) + count
 
 
 def _pending(journal: Journal, settings: Settings, modalities: tuple[str, ...]) -> Tally:

@@ -25,6 +25,8 @@ class Found:
     """The device and inode of the files that are entries by a link."""
     identity: tuple[int, int] = (0, 0)
     """The device and inode of the directory."""
+    is_empty: bool = False
+    """Whether there is nothing at all in it."""
 
 
 def read_directory(where: str | int, path: str) -> Found:
@@ -51,6 +53,7 @@ def read_directory(where: str | int, path: str) -> Found:
         lead = f"{path}/" if path else ""
         for entry in odd:
             _look_closer(entry, lead, found)
+    found.is_empty = not (found.entries or found.directories or odd or vanished)
     for name in vanished:
         found.problems.append(Problem(ProblemKind.VANISHED, lead + name, "disappeared while it was listed"))
     _check_names(lead, found)

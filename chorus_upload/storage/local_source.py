@@ -6,8 +6,8 @@ import errno
 import io
 import os
 import stat as modes
-import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -18,29 +18,28 @@ from chorus_upload.errors import ConfigError, DeletionRefused, OutOfResources
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
 from chorus_upload.storage.local_own import Withheld
+from chorus_upload.storage.local_tree import LEADS_OUTSIDE, OPEN_DIRECTORY, LocalTree
 from chorus_upload.storage.source import Directory, FileReplaced, FileStat, SmallFile
 from chorus_upload.storage.store import Origin
 
-_OPEN_FILE = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_NOCTTY", 0)
-    # A file that was swapped for a pipe must not hang the run: opening one waits for a writer.
-    | getattr(os, "O_NONBLOCK", 0)
-)
-# A directory that was swapped for a link since it was listed is not entered.
-_OPEN_DIRECTORY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0)
 _BY_DESCRIPTOR = os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
+_UNDECIDED = (
+    "a link to a directory, not followed: follow_links = true sends what is in it, false leaves it out for good"
+)
+_SKIPPED = "a link to a directory, which is not followed (follow_links = false)"
 
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """A directory still to be listed. `above` identifies its ancestors; kept only where links are followed."""
+    """A directory still to be listed. `above` identifies its ancestors; kept only where links are followed.
+
+    `device` is that of the directory that it is in; None where that is to be found out.
+    """
 
     path: str
     above: tuple[tuple[int, int], ...] = ()
     through_link: bool = False
+    device: int | None = None
 
 
 class _File(io.FileIO):
@@ -58,16 +57,18 @@ class _File(io.FileIO):
 class LocalSource:
     """The tree below `root`. See `Source`.
 
-    Dot files count. A link to a regular file counts as that file. Links to directories are followed only
-    with `follow_links`, and never round in circles. What is the program's `own` is left out, and a problem says so.
+    Dot files count. A link to a regular file of the tree counts as that file. Links that lead out of the tree, and
+    those to directories, are followed only with `follow_links`, and never round in circles; where None, nobody has
+    decided that yet. What is the program's `own` is left out, and a problem says so.
     """
 
-    def __init__(self, root: Path, *, follow_links: bool, own: OwnFiles = OwnFiles()) -> None:
-        self._root = _long_path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve() would follow links
+    def __init__(self, root: Path, *, follow_links: bool | None, own: OwnFiles = OwnFiles()) -> None:
+        # Path.resolve() would follow links.
+        self._tree = LocalTree(_long_path(os.path.abspath(root)), follow_links=bool(follow_links))  # noqa: PTH100
         self._shown = str(root)
-        self._follow_links = follow_links
+        self._follow_links = bool(follow_links)
+        self._is_decided = follow_links is not None
         self._withheld = Withheld(own)
-        self._checked = threading.local()
 
     @property
     def url(self) -> str:
@@ -106,24 +107,28 @@ class LocalSource:
             if self._withheld.is_store(found.identity):
                 yield self._store(branch)
                 continue
+            is_mounted = found.identity[0] != self._device_above(branch)
             self._withheld.take_out(branch.path, found)
             lead = f"{branch.path}/" if branch.path else ""
+            if not self._follow_links:
+                self._take_out_links_to_outside(lead, found)
             above = (*branch.above, found.identity) if self._follow_links else ()
-            pending.extend(_Branch(lead + name, above) for name in found.directories)
+            device = found.identity[0]
+            pending.extend([_Branch(lead + name, above, device=device) for name in found.directories])
             for name in found.linked:
                 target = self._linked(lead + name, above, found.problems)
                 pending.extend(target)
-            yield Directory(branch.path, found.entries, found.problems)
+            yield Directory(branch.path, found.entries, found.problems, is_mounted=is_mounted, is_empty=found.is_empty)
 
     def stat(self, path: str) -> FileStat | None:
         try:
-            status = Path(self._full(path)).stat()
+            status = self._tree.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return FileStat(status.st_size, status.st_mtime_ns // 1000) if modes.S_ISREG(status.st_mode) else None
 
     def read_small(self, path: str, *, size: int) -> SmallFile:
-        descriptor = os.open(self._full(path), _OPEN_FILE)
+        descriptor = self._tree.open(path)
         try:
             data = os.read(descriptor, size + 1)
             while len(data) < size and (more := os.read(descriptor, size + 1 - len(data))):
@@ -140,7 +145,7 @@ class LocalSource:
 
     def open(self, path: str) -> BinaryIO:
         """See `Source.open`. What is not a regular file (any more) is an OSError too, and never waited for."""
-        descriptor = os.open(self._full(path), _OPEN_FILE)
+        descriptor = self._tree.open(path)
         try:
             self._examine(os.fstat(descriptor), path)
         except OSError:
@@ -160,7 +165,8 @@ class LocalSource:
         return None
 
     def close(self) -> None:
-        """Nothing is held open between calls."""
+        """Let go of the directory that this thread read in last."""
+        self._tree.let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -188,13 +194,13 @@ class LocalSource:
 
     def _list(self, branch: _Branch) -> Found:
         """List one directory, all of it or (OSError) nothing."""
-        full = self._join(branch.path)
+        full = self._tree.join(branch.path)
         if not _BY_DESCRIPTOR:
             found = read_directory(full, branch.path)
             found.identity = _identity(Path(full).stat())
             return found
         # Asking by descriptor is also faster: the kernel does not walk the whole path again for every file.
-        descriptor = os.open(full, _OPEN_DIRECTORY | (0 if branch.through_link else os.O_NOFOLLOW))
+        descriptor = os.open(full, OPEN_DIRECTORY | (0 if branch.through_link else os.O_NOFOLLOW))
         try:
             found = read_directory(descriptor, branch.path)
             found.identity = _identity(os.fstat(descriptor))
@@ -205,11 +211,11 @@ class LocalSource:
     def _linked(self, path: str, above: tuple[tuple[int, int], ...], problems: list[Problem]) -> Iterator[_Branch]:
         """The directory behind a link, if it is to be entered; else a problem says why not."""
         if not self._follow_links:
-            detail = "not followed (follow_links is off)"
-            problems.append(Problem(ProblemKind.LINK_TO_DIRECTORY, path, detail))
+            kind = ProblemKind.SKIPPED_LINK if self._is_decided else ProblemKind.LINK_TO_DIRECTORY
+            problems.append(Problem(kind, path, _SKIPPED if self._is_decided else _UNDECIDED))
             return
         try:
-            identity = _identity(Path(self._join(path)).stat())
+            identity = _identity(Path(self._tree.join(path)).stat())
         except OSError as error:
             problems.append(_problem(ProblemKind.UNREADABLE_DIRECTORY, path, error))
             return
@@ -218,40 +224,22 @@ class LocalSource:
             return
         yield _Branch(path, above, through_link=True)
 
-    def _join(self, path: str) -> str:
-        if not path:
-            return self._root
-        return f"{self._root}{os.sep}{path if os.sep == '/' else path.replace('/', os.sep)}"
+    def _device_above(self, branch: _Branch) -> int:
+        """The device of the directory that this one is really in, whatever links lead to it."""
+        if branch.device is not None:
+            return branch.device
+        with suppress(OSError):
+            return Path(self._tree.join(branch.path), os.pardir).stat().st_dev
+        return 0
 
-    def _full(self, path: str) -> str:
-        """Where `path` is; OSError when it would lead out of the source, which a damaged journal could ask for."""
-        directory, slash, name = path.rpartition("/")
-        # Files come directory by directory: each thread remembers the last one that it has found to be real.
-        last, full = getattr(self._checked, "directory", ("", ""))
-        if slash + directory != last or not full:
-            full = self._check_directory(directory)
-            self._checked.directory = (slash + directory, full)
-        if name in ("", ".", "..") or "\0" in name or (os.sep != "/" and (os.sep in name or ":" in name)):
-            raise _outside(path)
-        return f"{full}{os.sep}{name}"
-
-    def _check_directory(self, directory: str) -> str:
-        """Where a directory of the source is, after making sure that it is one of its own."""
-        parts = directory.split("/") if directory else []
-        unfit = "\0" in directory or (os.sep != "/" and (os.sep in directory or ":" in directory))
-        if unfit or not {"", ".", ".."}.isdisjoint(parts):
-            raise _outside(directory)
-        if not self._follow_links:
-            full = self._root
-            for part in parts:
-                full = f"{full}{os.sep}{part}"
-                if modes.S_ISLNK(os.lstat(full).st_mode):
-                    raise OSError(errno.ELOOP, "leads through a link, which is not followed", directory)
-        return self._join(directory)
-
-
-def _outside(path: str) -> OSError:
-    return OSError(errno.EINVAL, "not a path inside the source", path)
+    def _take_out_links_to_outside(self, lead: str, found: Found) -> None:
+        """Take out the links to files that are not in the source, and say so."""
+        outside = {name for name in found.links if self._tree.inside(lead + name) is None}
+        if outside:
+            found.entries[:] = [entry for entry in found.entries if entry.name not in outside]
+            found.problems += [
+                Problem(ProblemKind.LINK_TO_OUTSIDE, lead + name, LEADS_OUTSIDE) for name in sorted(outside)
+            ]
 
 
 def _problem(kind: ProblemKind, path: str, error: OSError) -> Problem:

@@ -146,7 +146,7 @@ def open_source(
     if location.scheme in _SHARES:
         from chorus_upload.storage.share_source import ShareSource
 
-        return ShareSource(_share(location), _retry(network.patience, stop))
+        return ShareSource(_share(location), _retry(network.patience, stop), follow_links=site.follow_links)
     return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)), part=_SOURCE_BLOCK)
 
 

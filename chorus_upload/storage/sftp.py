@@ -183,7 +183,12 @@ class SftpShare:
             behind = _described(name, channel.client.stat(full))
         except FileNotFoundError:
             return Found(name, Kind.DEAD_LINK, FileStat(0, 0))
-        return Found(name, Kind.LINKED_DIRECTORY, behind.state) if behind.kind is Kind.DIRECTORY else behind
+        if behind.kind is Kind.DIRECTORY:
+            return Found(name, Kind.LINKED_DIRECTORY, behind.state)
+        root, target = channel.client.normalize(self._root), channel.client.normalize(full)
+        if behind.kind is Kind.FILE and not target.startswith(root.rstrip("/") + "/"):
+            return Found(name, Kind.OUTSIDE, behind.state)
+        return behind
 
     def _full(self, path: str) -> str:
         return posixpath.join(self._root, path) if path else self._root

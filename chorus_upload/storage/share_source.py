@@ -29,7 +29,8 @@ class Kind(Enum):
 
     FILE = "a file"
     DIRECTORY = "a directory"
-    LINKED_DIRECTORY = "a link to a directory"
+    LINKED_DIRECTORY = "a link to a directory, never followed on a share; follow_links = false says that this is meant"
+    OUTSIDE = "a link to a file outside of the source, which is not sent: follow_links = true sends it"
     DEAD_LINK = "a link to nothing"
     LINK = "a link, which is not followed"
     OTHER = "neither a file nor a directory"
@@ -80,10 +81,14 @@ class Share(Protocol):
 
 
 class ShareSource:
-    """The tree of `share`, which is closed with this. See `Source`. Links to directories are not followed."""
+    """The tree of `share`, which is closed with this. See `Source`.
 
-    def __init__(self, share: Share, retry: Retry) -> None:
+    Links to directories are not followed; those to files outside of it with `follow_links` (see `LocalSource`).
+    """
+
+    def __init__(self, share: Share, retry: Retry, *, follow_links: bool | None = None) -> None:
         self._share = share
+        self._follow_links = follow_links
         self._retry = retry
 
     @property
@@ -131,10 +136,12 @@ class ShareSource:
             name = lead + each.name
             if problem := members.refused(name):
                 directory.problems.append(problem)
-            elif each.kind is Kind.FILE:
+            elif each.kind is Kind.FILE or (each.kind is Kind.OUTSIDE and self._follow_links):
                 directory.entries.append(Entry(each.name, *each.state))
             elif each.kind is Kind.DIRECTORY:
                 below.append(name)
+            elif each.kind is Kind.LINKED_DIRECTORY and self._follow_links is not None:
+                directory.problems.append(Problem(ProblemKind.SKIPPED_LINK, name, each.kind.value))
             else:
                 directory.problems.append(Problem(_PROBLEMS[each.kind], name, each.kind.value))
         return directory, below
@@ -320,6 +327,7 @@ def require_inside(path: str) -> None:
 
 _PROBLEMS = {
     Kind.LINKED_DIRECTORY: ProblemKind.LINK_TO_DIRECTORY,
+    Kind.OUTSIDE: ProblemKind.LINK_TO_OUTSIDE,
     Kind.DEAD_LINK: ProblemKind.UNREADABLE_FILE,
     Kind.LINK: ProblemKind.NOT_A_FILE,
     Kind.OTHER: ProblemKind.NOT_A_FILE,

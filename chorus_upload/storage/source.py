@@ -33,6 +33,10 @@ class Directory:
     """MD5s by name, where a service lists them. Whoever wrote them: good enough to see that nothing has changed."""
     is_hashed: bool = False
     """Whether the claims are of bytes that had to be read to be listed: then they also tell that something has."""
+    is_mounted: bool = False
+    """Whether it lies on another device than the directory that it is in."""
+    is_empty: bool = False
+    """Whether there is nothing at all in it, where that can be told."""
 
 
 class FileReplaced(OSError):

@@ -49,6 +49,13 @@ def share(event, arguments):
             print(arguments[0].removeprefix(source), file=file)
         time.sleep(seconds)
 sys.addaudithook(share)
+really_open = os.open
+def opened(path, flags, mode=0o777, *, dir_fd=None):
+    if dir_fd is not None:
+        share("open", (os.readlink(f"/proc/self/fd/{dir_fd}") + os.sep + path,))
+    return really_open(path, flags, mode, dir_fd=dir_fd)
+os.open = opened
+os.supports_dir_fd.add(opened)
 runpy.run_module("chorus_upload", run_name="__main__", alter_sys=True)
 """
 

@@ -133,11 +133,10 @@ LINKED: dict[str, Content] = {
 }
 
 
-@pytest.mark.parametrize("follow", [False, True], ids=["not followed", "followed"])
-def test_links(follow: bool, tmp_path: Path, disk: Disk) -> None:  # noqa: FBT001
-    site = settle(
-        tmp_path / "home", tmp_path / "source", disk, configuration=f"follow_links = {'true' if follow else 'false'}"
-    )
+@pytest.mark.parametrize("follow", [None, False, True], ids=["not decided", "not followed", "followed"])
+def test_links(follow: bool | None, tmp_path: Path, disk: Disk) -> None:  # noqa: FBT001
+    configuration = "" if follow is None else f"follow_links = {str(follow).lower()}"
+    site = settle(tmp_path / "home", tmp_path / "source", disk, configuration=configuration)
     build(tmp_path / "archive", {"old.dcm": "old", "deep/older.dcm": "older"})
     build(site.source, LINKED)
 
@@ -145,12 +144,13 @@ def test_links(follow: bool, tmp_path: Path, disk: Disk) -> None:  # noqa: FBT00
     site.run("file", "upload")
 
     problems = {each["problem"]["path"]: each["problem"]["kind"] for each in update.events("problem-found")}
-    arrived = {"real.dcm": b"real", "link.dcm": b"real", "outside.dcm": b"old"}
+    arrived = {"real.dcm": b"real", "link.dcm": b"real"}
     expected = {"broken.dcm": "unreadable-file", "loop.dcm": "unreadable-file"}
     if follow:
-        arrived |= {"archive/old.dcm": b"old", "archive/deep/older.dcm": b"older"}
+        arrived |= {"outside.dcm": b"old", "archive/old.dcm": b"old", "archive/deep/older.dcm": b"older"}
         expected |= {"up": "link-loop"}
     else:
-        expected |= {"archive": "link-to-directory", "up": "link-to-directory"}
+        kind = "link-to-directory" if follow is None else "skipped-link"
+        expected |= {"archive": kind, "up": kind, "outside.dcm": "link-to-outside"}
     assert problems == {f"1001/Images/{name}": kind for name, kind in expected.items()}
     assert files_of(disk.objects()) == {f"spring/1001/Images/{name}": body for name, body in arrived.items()}

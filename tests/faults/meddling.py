@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 
 from chorus_upload.storage import local_source
 from tests.e2e.mortal_program import BROKEN
+from tests.trees import build
 
 OUTSIDE = "outside"
 """A directory beside the source, to which nothing that is sent may lead."""
@@ -187,6 +188,20 @@ def mount(what: str, where: str) -> None:
             raise AssertionError(os.strerror(ctypes.get_errno()))
 
 
+def mount_memory(where: str, tree: dict[str, str]) -> None:
+    """Mount an empty disk on a directory, unless it is there already, and make these files on it."""
+    if not Path(where).is_mount():
+        if ctypes.CDLL(None, use_errno=True).mount(b"tmpfs", where.encode(), b"tmpfs", 0, None):
+            raise AssertionError(os.strerror(ctypes.get_errno()))
+        build(Path(where), tree)
+
+
+def unmount(where: str) -> None:
+    """Unmount what is mounted on a directory."""
+    if Path(where).is_mount() and ctypes.CDLL(None, use_errno=True).umount2(where.encode(), 0):
+        raise AssertionError(os.strerror(ctypes.get_errno()))
+
+
 def like_anybody() -> None:
     """Give up what makes nothing unreadable for root; for this process only."""
     if os.geteuid() == 0:
@@ -279,6 +294,8 @@ def _meddle(root: Path, notes: Path, *, at: range, happen: Callable[[str], None]
     def watched(name: str) -> Callable[..., Any]:
         def operation(what: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - it stands for any of them
             path = meddler.concerns(what)
+            if path is None and isinstance(what, str) and (above := meddler.concerns(options.get("dir_fd"))):
+                path = f"{above}{os.sep}{what}"
             if path is None:
                 return really[name](what, *arguments, **options)
             meddler.step(name, path)

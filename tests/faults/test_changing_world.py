@@ -106,8 +106,8 @@ class World:
         for path in [self.site.source, *self.site.source.rglob("*")]:
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() else 0o644)
-            elif not path.exists():
-                # As long as it is there, nobody can say whether its file is.
+            else:
+                # As long as it leads outside or nowhere, nobody can say whether what was in its place is still there.
                 path.unlink()
         self.look()
         # What is no file, or a link to nothing, is told of until it is gone.
@@ -165,7 +165,7 @@ class Worlds:
         return self._world
 
 
-UNSEEN = ("modified in secret", "a link to outside")
+UNSEEN = ("modified in secret",)
 """What shows neither in the size nor in the time of a file that was read before: no update can find that."""
 COMMANDS = {"journal update": ("journal", "update", "--version", "winter"), "file upload": ("file", "upload")}
 

@@ -108,9 +108,9 @@ def pretend_a_newer_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is one, to which a step leads that changes nothing else."""
 
     def migrate(connection: Connection) -> None:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
 
-    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "9999")
     monkeypatch.setattr("chorus_upload.journal.journal.migrate", migrate)
 
 
@@ -124,7 +124,7 @@ def test_a_journal_is_migrated_when_it_is_opened_after_a_backup(
 
     Journal.open(path).close()
 
-    assert (tmp_path / "journal.db.schema-0001.backup").read_bytes() == original
+    assert (tmp_path / f"journal.db.schema-{SCHEMA_REVISION}.backup").read_bytes() == original
 
 
 def test_a_journal_to_whose_schema_no_steps_are_found_stays_as_it_is(
@@ -133,9 +133,9 @@ def test_a_journal_to_whose_schema_no_steps_are_found_stays_as_it_is(
     path = tmp_path / "journal.db"
     Journal.create(path).close()
     original = path.read_bytes()
-    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "0002")
+    monkeypatch.setattr("chorus_upload.journal.journal.SCHEMA_REVISION", "9999")
 
-    with pytest.raises(JournalError, match=r"the steps that lead .* to schema 0002 were not found"):
+    with pytest.raises(JournalError, match=r"the steps that lead .* to schema 9999 were not found"):
         Journal.open(path)
 
     assert path.read_bytes() == original
@@ -155,7 +155,7 @@ def test_the_backup_has_what_a_killed_process_had_committed(tmp_path: Path, monk
 
     Journal.open(path).close()
 
-    backup = tmp_path / "journal.db.schema-0001.backup"
+    backup = tmp_path / f"journal.db.schema-{SCHEMA_REVISION}.backup"
     with closing(sqlite3.connect(f"{backup.as_uri()}?immutable=1", uri=True)) as database:
         assert database.execute("SELECT name FROM modality").fetchall() == [("Images",)]
     assert backup.stat().st_mode & 0o077 == 0

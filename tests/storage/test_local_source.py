@@ -35,7 +35,7 @@ def plant(root: Path, *paths: str) -> None:
         (root / path).write_text(path)
 
 
-def walked(root: Path, *, follow_links: bool = False) -> dict[str, Directory]:
+def walked(root: Path, *, follow_links: bool | None = None) -> dict[str, Directory]:
     found: dict[str, Directory] = {}
     for directory in LocalSource(root, follow_links=follow_links).walk():
         assert directory.path not in found
@@ -75,7 +75,7 @@ class TestWalk:
         assert walked(root)[""].entries[0].mtime_us == -2
 
     def test_an_empty_root(self, root: Path) -> None:
-        assert walked(root) == {"": Directory("", [], [])}
+        assert walked(root) == {"": Directory("", [], [], is_empty=True)}
 
     def test_the_root_may_be_a_link(self, root: Path, tmp_path: Path) -> None:
         plant(root, "a/1")
@@ -263,13 +263,58 @@ class TestNames:
 
 
 class TestLinks:
-    def test_to_a_file_is_that_file(self, root: Path, tmp_path: Path) -> None:
-        plant(tmp_path, "target")
-        os.utime(tmp_path / "target", ns=(0, 5_000))
-        (root / "link").symlink_to(tmp_path / "target")
+    def test_to_a_file_is_that_file(self, root: Path) -> None:
+        plant(root, "a/target")
+        os.utime(root / "a/target", ns=(0, 5_000))
+        (root / "link").symlink_to(root / "a/target")
         found = walked(root)
-        assert found[""].entries == [Entry("link", 6, 5)]
+        assert found[""].entries == [Entry("link", 8, 5)]
         assert problems(found) == []
+        source = LocalSource(root, follow_links=None)
+        assert source.read_small("link", size=8).data == b"a/target"
+        assert source.stat("link") == (8, 5)
+
+    def test_to_a_file_outside_only_when_asked(self, root: Path, tmp_path: Path) -> None:
+        plant(tmp_path, "target")
+        (root / "link").symlink_to(tmp_path / "target")
+        for undecided in (None, False):
+            found = walked(root, follow_links=undecided)
+            assert files(found) == []
+            assert problems(found) == [(ProblemKind.LINK_TO_OUTSIDE, "link")]
+            with pytest.raises(OSError, match="outside of the source"):
+                LocalSource(root, follow_links=undecided).open("link")
+        assert files(walked(root, follow_links=True)) == ["link"]
+        assert LocalSource(root, follow_links=True).read_small("link", size=6).data == b"target"
+
+    def test_a_file_swapped_for_one_is_not_read(self, root: Path, tmp_path: Path) -> None:
+        """Nor is one whose directory was swapped, although the thread has read in it before."""
+        plant(root, "a/1", "a/2", "b/3")
+        plant(tmp_path, "outside/1", "outside/2", "outside/3")
+        source = LocalSource(root, follow_links=None)
+        assert source.read_small("a/1", size=3).data == b"a/1"
+        (root / "a/1").unlink()
+        (root / "a/1").symlink_to(tmp_path / "outside/1")
+        (root / "b").rename(root / "c")
+        (root / "b").symlink_to(tmp_path / "outside")
+        for path in ("a/1", "b/3"):
+            for do in (source.open, source.stat, lambda path: source.read_small(path, size=3)):
+                with pytest.raises(OSError, match=r"outside of the source|leads through a link"):
+                    do(path)
+        assert source.read_small("a/2", size=3).data == b"a/2"
+        (root / "a").rename(root / "d")
+        (root / "a").symlink_to(tmp_path / "outside")
+        # What is read now is what was listed, wherever it lies by now; anybody who comes new is kept out.
+        assert source.read_small("a/2", size=3).data == b"a/2"
+        with pytest.raises(OSError, match="leads through a link"):
+            LocalSource(root, follow_links=None).open("a/2")
+
+    def test_a_directory_that_was_made_anew_is_seen(self, root: Path) -> None:
+        plant(root, "a/1")
+        source = LocalSource(root, follow_links=None)
+        assert source.stat("a/1") is not None
+        shutil.rmtree(root / "a")
+        plant(root, "a/1")
+        assert source.read_small("a/1", size=3).data == b"a/1"
 
     def test_to_nothing(self, root: Path) -> None:
         (root / "broken").symlink_to("nowhere")
@@ -283,6 +328,7 @@ class TestLinks:
         found = walked(root)
         assert files(found) == []
         assert problems(found) == [(ProblemKind.LINK_TO_DIRECTORY, "link")]
+        assert problems(walked(root, follow_links=False)) == [(ProblemKind.SKIPPED_LINK, "link")]
         found = walked(root, follow_links=True)
         assert files(found) == ["link/1", "link/sub/2"]
         assert problems(found) == []

@@ -66,8 +66,11 @@ def place(request: pytest.FixtureRequest) -> str:
     return f"smb://{who}@127.0.0.1:{request.getfixturevalue('smb')}/DATA"
 
 
-def opened(path: str, *, patience: float = 0, stop: threading.Event | None = None) -> Source:
-    settings = SiteSettings(modality="Images", location=Location(path=path), pattern="{filepath}")
+def opened(
+    path: str, *, patience: float = 0, stop: threading.Event | None = None, follow_links: bool | None = None
+) -> Source:
+    location = Location(path=path)
+    settings = SiteSettings(modality="Images", location=location, pattern="{filepath}", follow_links=follow_links)
     return open_source(settings, Network(patience=patience, connections=4), stop=stop)
 
 
@@ -151,14 +154,21 @@ def test_a_file_that_changes(place: str, root: Path) -> None:
 
 
 def test_links(sftp: SftpServer, root: Path) -> None:
-    links = build(root / "links", {"target/file": "12", "to-file": Link("target/file"), "dead": Link("nowhere")})
+    tree = {"target/file": "12", "to-file": Link("target/file"), "dead": Link("nowhere")}
+    links = build(root / "links", tree | {"outside": Link("../links-beside/file")})
+    build(root / "links-beside", {"file": "3"})
     (links / "to-directory").symlink_to("target")
-    with opened(f"sftp://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{sftp.port}/links") as source:
+    address = f"sftp://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{sftp.port}/links"
+    with opened(address) as source:
         assert walked(source).keys() == {"target/file", "to-file"}
         assert sorted(problems(source)) == [
             (ProblemKind.LINK_TO_DIRECTORY, "to-directory"),
+            (ProblemKind.LINK_TO_OUTSIDE, "outside"),
             (ProblemKind.UNREADABLE_FILE, "dead"),
         ]
+    with opened(address, follow_links=True) as source:
+        assert walked(source).keys() == {"target/file", "to-file", "outside"}
+        assert (ProblemKind.SKIPPED_LINK, "to-directory") in problems(source)
 
 
 def test_a_host_that_nobody_knows(sftp: SftpServer, tmp_path: Path) -> None:

@@ -67,6 +67,14 @@ def update(
     list_outside: Annotated[
         bool, typer.Option("--list-outside", help="Name the files that no modality's pattern matches.")
     ] = False,
+    forget_mount: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--forget-mount",
+            metavar="PATH",
+            help="This directory is to be no mount point any more: what is missing there counts as deleted.",
+        ),
+    ] = None,
 ) -> int:
     """Take down what is new, modified, renamed or gone.
 
@@ -83,6 +91,7 @@ def update(
         modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
         confirm_deletions=confirm_deletions,
         list_outside=list_outside,
+        forget_mounts=tuple(forget_mount or ()),
     )
     with run.session(context) as session:
         run.emit(run_update(session.journal, run.settings, request, emit=run.emit))

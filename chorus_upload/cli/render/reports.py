@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from chorus_upload.cli.render.copies import FILES_AND_SIZE, of_download, of_remote_deletion, of_remote_upload
@@ -52,7 +52,8 @@ def _update(result: UpdateFinished) -> Report:
     if len(result.modalities) > 1:
         rows += _named_rows("All", _kinds(total), emphasis="total")
     remarks = [
-        f"Outside every pattern below {root}: {_tally(tally)} (--list-outside names them)."
+        f"Outside every pattern below {root}: {_tally(tally)}{_examples(result.outside_examples.get(root, ()))}"
+        " (--list-outside names them)."
         for root, tally in result.outside.items()
         if tally.files
     ]
@@ -70,6 +71,10 @@ def _update(result: UpdateFinished) -> Report:
         warnings=tuple(warnings),
         next_step="file upload" if result.pending.files else "",
     )
+
+
+def _examples(paths: Sequence[str]) -> str:
+    return f", e.g. {', '.join(paths)}" if paths else ""
 
 
 def _kinds(found: ModalityUpdate) -> list[tuple[str, str, str]]:
