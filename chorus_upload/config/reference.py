@@ -88,8 +88,8 @@ In a source that is a directory of this machine (with SFTP the first three hold,
   `true` or `false`, `journal update` names each one that could hold files of a modality (`link-to-directory`) and ends
   with 3; with `false` it names them, and that is all.
 - *What lies behind a link that is not followed, or whose target is away,* does not count as deleted.
-- *A mount point* in a source, or behind a link, is remembered by the journal. When nothing is mounted there any more, or
-  what is mounted is empty, nothing below it counts as deleted, whatever the limits: `not-mounted` names it, and
+- *A mount point* in a source, or behind a link, is remembered by the journal. When nothing is mounted there any more,
+  or what is mounted is empty, nothing below it counts as deleted, whatever the limits: `not-mounted` names it, and
   `journal update --forget-mount PATH` is for one that is to be none any more. If the source itself is the mount point,
   the update is refused (exit code 5). What is mounted is seen by its device: a bind mount within one device is not.
 - *A file that is swapped for a link*, or whose directory is, between the scan and the reading, is not read (where

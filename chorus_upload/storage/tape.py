@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 _LONGEST_HEADER = 16 << 20
+_MOST_PADDING = 64 << 20
+"""After the end of an archive, to fill the last record of a medium."""
 _LARGEST = (1 << 63) - 1
 _LATEST_US = 1 << 62
 
@@ -176,11 +178,16 @@ class _Forward:
             pass
 
     def exhaust(self) -> None:
-        """Read to the very end, but of a stream that is not unpacked and has no checksum."""
+        """Read to the very end, but of a stream that is not unpacked and has no checksum.
+
+        Damaged when there is more than any program leaves there: what a server never ends has no end.
+        """
         if isinstance(self._stream, io.BufferedReader):
             return
+        end = self._at + _MOST_PADDING
         while self.read(_PIECE):
-            pass
+            if self._at > end:
+                raise Damaged("the archive goes on after its end")
 
     def close(self) -> None:
         self._stream.close()

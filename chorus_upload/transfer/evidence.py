@@ -6,13 +6,12 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import BinaryIO
 
 import xxhash
 
 from chorus_upload.errors import ObjectNotFound, TransientError
 from chorus_upload.model import Evidence
-from chorus_upload.storage.store import ComputedBy, Store, StoredObject
+from chorus_upload.storage.store import ComputedBy, ObjectStream, Store, StoredObject
 from chorus_upload.transfer.reader import BLOCK, Stopped
 
 _READINGS = 3
@@ -67,7 +66,7 @@ def with_fingerprint(store: Store, key: str, fingerprint: bytes) -> StoredObject
         found = xxhash.xxh3_128()
         try:
             with store.open(key) as stream:
-                while block := stream.read(BLOCK):
+                for block in _blocks(stream):
                     found.update(block)
                 stored = stream.stored
         except ObjectNotFound:
@@ -84,8 +83,16 @@ def _does_not_arrive(store: Store, key: str) -> TransientError:
     return TransientError(f"{key} in {store.url} does not arrive as it is stored", hint="Repeat the command.")
 
 
-def _hashed(stream: BinaryIO, md5: hashlib._Hash) -> Iterator[bytes]:
-    while block := stream.read(BLOCK):
+def _blocks(stream: ObjectStream) -> Iterator[bytes]:
+    """What an object holds; of one that grows while it is read no more than shows that it does."""
+    got = 0
+    while got <= stream.stored.size and (block := stream.read(BLOCK)):
+        got += len(block)
+        yield block
+
+
+def _hashed(stream: ObjectStream, md5: hashlib._Hash) -> Iterator[bytes]:
+    for block in _blocks(stream):
         md5.update(block)
         yield block
 

@@ -119,7 +119,8 @@ def _read_large(source: Source, path: str, *, with_md5: bool, stop: threading.Ev
     buffer = memoryview(bytearray(BLOCK))
     with source.open(path) as stream:
         before = source.open_stat(stream)
-        while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+        # One byte more than there was tells that it has grown: what grows as fast as it is read would have no end.
+        while size <= before.size and (count := stream.readinto(buffer[: before.size + 1 - size])):  # type: ignore[attr-defined]
             fingerprint.update(buffer[:count])
             if with_md5:
                 md5.update(buffer[:count])

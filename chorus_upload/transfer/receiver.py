@@ -200,8 +200,8 @@ class Receiver:
         raise failure
 
     def _read(self, stream: BinaryIO | io.FileIO, seen: _Hash, wanted: Retrieval) -> None:
-        """Take in what is on the disk."""
-        while block := stream.read(BLOCK):
+        """Take in what is on the disk; of a file that grows meanwhile no more than shows that it is another one."""
+        while seen.size <= wanted.size and (block := stream.read(BLOCK)):
             seen.update(block)
             self._on_bytes(wanted, seen.size)
             if self._stop.is_set():

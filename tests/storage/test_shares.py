@@ -154,8 +154,8 @@ def test_a_file_that_changes(place: str, root: Path) -> None:
 
 
 def test_links(sftp: SftpServer, root: Path) -> None:
-    tree = {"target/file": "12", "to-file": Link("target/file"), "dead": Link("nowhere")}
-    links = build(root / "links", tree | {"outside": Link("../links-beside/file")})
+    links = build(root / "links", {"target/file": "12", "to-file": Link("target/file"), "dead": Link("nowhere")})
+    (links / "outside").symlink_to("../links-beside/file")
     build(root / "links-beside", {"file": "3"})
     (links / "to-directory").symlink_to("target")
     address = f"sftp://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{sftp.port}/links"
