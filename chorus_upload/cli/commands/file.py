@@ -18,6 +18,7 @@ from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import MaxFiles, Modalities, Patients
+from chorus_upload.cli.output_file import Force, is_list, require_replaceable
 from chorus_upload.cli.render.formats import files as files_text
 from chorus_upload.cli.render.formats import size
 from chorus_upload.cli.render.stream import Stream
@@ -94,6 +95,7 @@ def list_(  # noqa: PLR0913 - each is an option
     null: Annotated[
         bool, typer.Option("--null", "-0", help="End each path with a NUL byte, so that names may hold line breaks.")
     ] = False,
+    force: Force = False,
 ) -> int:
     """List what would be uploaded, or script it.
 
@@ -107,13 +109,15 @@ def list_(  # noqa: PLR0913 - each is an option
     of_patients = tuple(patients) if patients else None
     if output_type is not OutputType.LIST:
         options = ScriptOptions(
-            output_file, output_type.value, shell, standalone, version, chosen, of_patients, max_num_files
+            output_file, output_type.value, shell, standalone, version, chosen, of_patients, max_num_files, force
         )
         if uploaded or null:
             raise ConfigError("--uploaded and --null are for lists, not for scripts")
         return write_upload_scripts(run, context, options)
     if shell is not None or standalone:
         raise ConfigError("--shell and --standalone are for scripts", hint="Add --output-type azcli or azcopy.")
+    if output_file is not None:
+        require_replaceable(run, output_file, option="--output-file", is_ours=is_list(run.settings), force=force)
     out = Stream(sys.stdout)
     encode = _encoder(run, null=null, to_screen=output_file is None and out.is_terminal)
     with run.session(context, read_only=True) as session, ExitStack() as opened:

@@ -16,6 +16,7 @@ from chorus_upload.cli.asking import require_agreement, require_somebody
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import LARGEST, Modalities
+from chorus_upload.cli.output_file import Force, is_table, require_replaceable
 from chorus_upload.cli.render.listings import check_report, difference_line, differences_report, prune_report
 from chorus_upload.cli.render.lives import life_report
 from chorus_upload.cli.render.records import csv_line, fields_of, json_line
@@ -103,6 +104,7 @@ def diff(
             help="Write a row for every file: CSV if the name ends in .csv, lines of JSON for .json and .jsonl.",
         ),
     ] = None,
+    force: Force = False,
     local_journal: GivenJournal = None,
 ) -> int:
     """Tell what differs between two versions.
@@ -110,12 +112,14 @@ def diff(
     What was added, modified, renamed and retired on the way from V1 to V2, as the sources stood at the end of each.
     A file that only got another time does not differ.
     """
-    from chorus_upload.operations.insight import DiffFinished, compared_versions, differences
+    from chorus_upload.operations.insight import DiffFinished, FileDifference, compared_versions, differences
 
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
     if output_file is not None:
         _require_format(output_file)
+        is_ours = is_table(*(field.name for field in fields(FileDifference)))
+        require_replaceable(run, output_file, option="--output-file", is_ours=is_ours, force=force)
     with (
         reading(run, context, local_journal) as session,
         compared_versions(

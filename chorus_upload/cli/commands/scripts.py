@@ -12,6 +12,7 @@ import typer
 
 from chorus_upload.cli.groups import PROGRAM
 from chorus_upload.cli.invocation import Invocation
+from chorus_upload.cli.output_file import is_script, require_replaceable
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 
 
@@ -34,6 +35,7 @@ class ScriptOptions(NamedTuple):
     modalities: tuple[str, ...] | None
     patients: tuple[str, ...] | None
     files_each: int | None
+    force: bool
 
 
 _SHELLS = {
@@ -53,6 +55,8 @@ def write_upload_scripts(run: Invocation, context: typer.Context, options: Scrip
     shell = options.shell or _SHELLS.get(options.output.suffix.lower())
     if shell is None:
         raise ConfigError(f"which shell is to run {options.output}?", hint="Add --shell bash, cmd or powershell.")
+    for path in (options.output, *options.output.parent.glob(f"{options.output.stem}-[0-9]*{options.output.suffix}")):
+        require_replaceable(run, path, option="--output-file", is_ours=is_script, force=options.force)
     request = ScriptRequest(
         output=options.output,
         tool=options.tool,

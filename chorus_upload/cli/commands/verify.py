@@ -14,7 +14,8 @@ from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import interrupted_at_once
 from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import Modalities, Patients
-from chorus_upload.cli.reporting import Note, report_to
+from chorus_upload.cli.output_file import Force, is_table, require_replaceable
+from chorus_upload.cli.reporting import COLUMNS, Note, report_to
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 from chorus_upload.events import Emit, Event, FileVerified, Notice
 
@@ -68,6 +69,7 @@ def verify(  # noqa: PLR0913 - each is an option
             help="Write a row for every file: CSV if the name ends in .csv, lines of JSON for .json and .jsonl.",
         ),
     ] = None,
+    force: Force = False,
 ) -> int:
     """Check the central store against the journal.
 
@@ -88,6 +90,8 @@ def verify(  # noqa: PLR0913 - each is an option
         deep=deep,
         sample=part,
     )
+    if report is not None:
+        require_replaceable(run, report, option="--report", is_ours=is_table(*COLUMNS), force=force)
     with ExitStack() as opened:
         note = None if report is None else opened.enter_context(report_to(report))
         emit = _noting(run, note)

@@ -1,0 +1,93 @@
+"""Files that a user names for output: what of those that are there may be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chorus_upload.cli.invocation import Invocation
+from chorus_upload.errors import ConfigError
+
+if TYPE_CHECKING:
+    from chorus_upload.config.settings import Settings, SiteSettings
+
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace the output file also if this program did not write what is there.")
+]
+IsOurs = Callable[[bytes], bool]
+"""Tells from the first bytes of a file whether this program wrote it."""
+
+_HEAD = 1 << 16
+_SCRIPT = b"Uploads files to Azure Blob Storage with Microsoft's own tools"
+_NAME_ANOTHER = "Name another file."
+
+
+def require_replaceable(run: Invocation, path: Path, *, option: str, is_ours: IsOurs, force: bool) -> None:
+    """Raise ConfigError for a file that must not be replaced, before anything is done.
+
+    Those are the configuration, journals and credentials, what is in the central store, the files of a source; and,
+    without `force`, whatever this program did not write.
+    """
+    named = f"{option} {path}"
+    if place := _taken_by(path, run.settings):
+        raise ConfigError(f"{named} {place}", hint=_NAME_ANOTHER)
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise ConfigError(f"{named} is not a file", hint=_NAME_ANOTHER)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise ConfigError(f"{named} cannot be read: {error.strerror}", hint=_NAME_ANOTHER) from error
+    if head and not force and not is_ours(head):
+        hint = f"{_NAME_ANOTHER[:-1]}, or add --force to replace it."
+        raise ConfigError(f"{named} exists, and is nothing that this program wrote", hint=hint)
+
+
+def is_script(head: bytes) -> bool:
+    """Tell whether a file begins as a generated script."""
+    return _SCRIPT in head
+
+
+def is_table(*columns: str) -> IsOurs:
+    """Tell whether a file begins as a table with these columns, in CSV or in lines of JSON."""
+    csv, json = ",".join(columns).encode(), (b'{"event"', b'{"%s"' % columns[0].encode())
+
+    return lambda head: head.startswith((csv, *json))
+
+
+def is_list(settings: Settings) -> IsOurs:
+    """Tell whether a file begins with the path of a file that a modality can have, as a list of files does."""
+
+    def is_ours(head: bytes) -> bool:
+        first = head.partition(b"\0" if b"\0" in head else b"\n")[0].decode("utf-8", "surrogateescape")
+        return head.startswith(b'{"event"') or any(_has(site, first) for site in settings.sites.values())
+
+    return is_ours
+
+
+def _taken_by(path: Path, settings: Settings) -> str | None:
+    """Say what a place belongs to; None if it is free, or nobody's."""
+    from chorus_upload.config.own_files import own_files
+
+    own, real = own_files(settings), path.resolve()
+    if own.covers(path):
+        return "is the configuration, a journal, or holds credentials"
+    if any(real.is_relative_to(store.resolve()) for store in own.stores):
+        return "is in the central store"
+    for site in settings.sites.values():
+        if site.location.is_local and real.exists():
+            root = site.location.local_path.resolve()
+            if real.is_relative_to(root) and _has(site, real.relative_to(root).as_posix()):
+                return f"is a file of the source of {site.modality}"
+    return None
+
+
+def _has(site: SiteSettings, path: str) -> bool:
+    from chorus_upload.layout import Pattern
+
+    return Pattern.parse(site.pattern).match(path) is not None
