@@ -499,3 +499,17 @@ def test_numbers_that_no_journal_holds(site: Site, number: str) -> None:
     results.write_text(f"{RESULTS_TITLE} {site.root / 'central'}\n{number} v1/OMOP/person.csv\n", encoding="utf-8")
     marked = site.type("file", "mark-as-uploaded", "--results", str(results))
     assert (marked.code, "unexpected" in marked.err) == (0, False), marked.err
+
+
+def test_versions_without_files_are_only_counted(site: Site) -> None:
+    for version in ("v1", "v2", "v3"):
+        site.type("journal", "update", "--version", version)
+
+    listed = site.type("journal", "list")
+    assert "v1" in listed.out
+    assert "v2" not in listed.out
+    assert "2 versions without files of their own: --all shows them." in listed.err + listed.out
+    assert "(no files)" in site.type("journal", "list", "--all").out
+    assert "(no files)" in site.type("journal", "list", "--version", "v2").out
+    events = site.type("--json", "journal", "list").events
+    assert [each["version"] for each in events if each["event"] == "version"][-1] == "v3"

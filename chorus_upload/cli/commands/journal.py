@@ -112,6 +112,7 @@ def list_(
     *,
     version: Annotated[str | None, typer.Option("--version", metavar="V", help="Only this version.")] = None,
     modalities: Modalities = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also versions without files of their own.")] = False,
     local_journal: GivenJournal = None,
 ) -> int:
     """List the versions and what is still to upload.
@@ -129,7 +130,8 @@ def list_(
         rows = list_versions(journal, run.settings, version=version, modalities=chosen)
         totals = version_totals(journal, run.settings, rows, version=version, modalities=chosen)
         pruned = last_pruned(journal)
-        run.sink.result("version", rows, lambda: versions_report(rows, totals, pruned=pruned))
+        with_empty = all_ or version is not None
+        run.sink.result("version", rows, lambda: versions_report(rows, totals, pruned=pruned, with_empty=with_empty))
         # For programs only: people have seen them in the table.
         run.sink.result("version-total", totals, Report)
     return EXIT_OK

@@ -41,14 +41,22 @@ _LONGEST_ARGUMENTS = 100
 
 
 def versions_report(
-    summaries: Sequence[VersionSummary], totals: Sequence[VersionTotal] = (), *, pruned: str | None = None
+    summaries: Sequence[VersionSummary],
+    totals: Sequence[VersionTotal] = (),
+    *,
+    pruned: str | None = None,
+    with_empty: bool = False,
 ) -> Report:
     """Describe the versions of a journal: the sizes are those of the active files and of those to upload.
 
-    `pruned` is the last version whose detail was dropped.
+    `pruned` is the last version whose detail was dropped. Complete versions without a file, which updates leave that
+    found nothing new, are only counted, unless `with_empty`.
     """
     if not summaries:
         return Report(heading="The journal holds no version yet.", next_step="journal update", data=True)
+    shown = [each for each in summaries if with_empty or each.modality is not None or each.completed_us is None]
+    empty = len(summaries) - len(shown)
+    summaries = shown
     rows: list[Row] = []
     of_version = {total.version: total for total in totals if total.version is not None}
     for index, summary in enumerate(summaries):
@@ -65,10 +73,14 @@ def versions_report(
         label = "All versions" if index == 0 else ""
         rows.append(Row((label, total.modality or "All", *_version_cells(total)), "total"))
     open_versions = dict.fromkeys(summary.version for summary in summaries if summary.completed_us is None)
-    remark = f"Up to version {pruned}, what came and went undelivered was dropped by 'journal prune'."
+    remarks = []
+    if empty:
+        remarks.append(f"{counted(empty, 'version')} without files of their own: --all shows them.")
+    if pruned is not None:
+        remarks.append(f"Up to version {pruned}, what came and went undelivered was dropped by 'journal prune'.")
     return Report(
         table=Table(_VERSION_COLUMNS, tuple(rows)),
-        remarks=(remark,) if pruned is not None else (),
+        remarks=tuple(remarks),
         warnings=tuple(
             f"Version {label} was interrupted: 'chorus-upload journal update --version {label}' goes on with it."
             for label in open_versions
