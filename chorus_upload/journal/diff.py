@@ -13,12 +13,16 @@ from typing import NamedTuple
 CLOCK_GRAIN_US = 2_000_000
 """The coarsest step in which file systems in use keep times (FAT: 2 s)."""
 
+CRC32_BYTES = 4
+"""So long is the claim of an archive; that of a service, an MD5, has 16."""
+
 
 class Candidate(NamedTuple):
-    """A file that is NEW or SUSPECT, as it was observed. The last five are 0 or 1.
+    """A file that is NEW or SUSPECT, as it was observed. The last six are 0 or 1.
 
     `known_content`: the journal has a checksum of it. `may_be_renamed`: files of its size are GONE.
-    `needs_md5`: what it has to be compared with has only an MD5 (it comes from an old journal).
+    `needs_md5`: what it has to be compared with has only an MD5 (it comes from an old journal). `is_told`: a checksum
+    in the listing, of a kind that the journal has of it, says without reading whether it is the same.
     """
 
     id: int
@@ -31,6 +35,7 @@ class Candidate(NamedTuple):
     known_content: int
     may_be_renamed: int
     needs_md5: int
+    is_told: int
 
 
 TABLES = (
@@ -50,14 +55,18 @@ TABLES = (
     # What the readings of one batch mean. Content is compared by the strongest checksum that the journal has;
     # where it has none the file was never read, hence never recorded as delivered: another time makes it another
     # file, for the first one may have been sent by a run that died before it could record that. What a service
-    # claims of a file that is not read is compared with what we have read of it, and never recorded.
+    # claims of a file that is not read is compared with what we have read of it, and never recorded. The CRC-32 of an
+    # archive (4 bytes, an MD5 has 16) is compared with the one that an archive had of it before.
     """CREATE TEMP VIEW judged AS
         SELECT r.id, r.size, r.mtime_us, r.fingerprint, r.md5, r.renamed_from, x.file_id,
             d.modality_id, d.directory_id, d.patient, o.name, o.size AS observed_size,
+            iif(length(o.claim) = 4, o.claim, NULL) AS crc32,
             CASE
                 WHEN x.file_id IS NULL THEN iif(r.renamed_from IS NULL, 'added', 'renamed')
                 WHEN r.size <> f.size THEN 'modified'
-                WHEN r.fingerprint IS NULL AND o.claim IS NOT NULL AND f.md5 IS NOT NULL
+                WHEN r.fingerprint IS NULL AND length(o.claim) = 4 AND c.crc32 IS NOT NULL
+                    THEN iif(c.crc32 = o.claim, 'same', 'modified')
+                WHEN r.fingerprint IS NULL AND length(o.claim) = 16 AND f.md5 IS NOT NULL
                     THEN iif(f.md5 = o.claim, 'same', 'modified')
                 WHEN f.fingerprint IS NOT NULL THEN iif(f.fingerprint IS r.fingerprint, 'same', 'modified')
                 WHEN f.md5 IS NOT NULL THEN iif(f.md5 IS r.md5, 'same', 'modified')
@@ -68,7 +77,8 @@ TABLES = (
         JOIN temp.difference x ON x.id = r.id
         JOIN temp.observed o ON o.rowid = x.observed
         JOIN temp.observed_directory d ON d.id = o.directory
-        LEFT JOIN main.file f ON f.id = x.file_id""",
+        LEFT JOIN main.file f ON f.id = x.file_id
+        LEFT JOIN main.archive_crc32 c ON c.file_id = f.id""",
 )
 
 DROP_TABLES = (
@@ -85,8 +95,8 @@ MAP_DIRECTORIES = """
     WHERE directory_id IS NULL
 """
 
-# In the order in which files were seen, which is that in which an archive has them. Whose bytes were seen in passing is
-# SUSPECT by them, too: archives are made in which all times are the same for ever.
+# In the order in which files were seen, which is that in which an archive has them. Whose bytes were seen in passing,
+# or are summed up in the archive, is SUSPECT by that, too: some archives have the same times for ever.
 DIFFERENCE = """
     INSERT INTO difference (observed, file_id)
     SELECT o.rowid, f.id
@@ -96,7 +106,8 @@ DIFFERENCE = """
         ON f.retired_by IS NULL AND f.directory_id = d.directory_id AND f.name = o.name
         AND f.modality_id = d.modality_id
     WHERE f.id IS NULL OR f.size <> o.size OR f.mtime_us <> o.mtime_us OR f.unsettled
-        OR o.hashed AND f.md5 <> o.claim
+        OR o.hashed AND o.claim <> iif(
+            length(o.claim) = 4, (SELECT crc32 FROM main.archive_crc32 c WHERE c.file_id = f.id), f.md5)
     ORDER BY o.rowid
 """
 
@@ -161,7 +172,11 @@ CANDIDATES = """
     SELECT x.id, d.modality_id, CASE d.path WHEN '' THEN o.name ELSE d.path || '/' || o.name END, o.size, o.mtime_us,
         x.file_id IS NULL, f.size IS o.size, f.fingerprint IS NOT NULL OR f.md5 IS NOT NULL,
         {may_be_renamed},
-        (f.fingerprint IS NULL AND f.md5 IS NOT NULL) OR {renamed_needs_md5}
+        (f.fingerprint IS NULL AND f.md5 IS NOT NULL) OR {renamed_needs_md5},
+        CASE length(o.claim)
+            WHEN 4 THEN EXISTS (SELECT 1 FROM main.archive_crc32 c WHERE c.file_id = f.id)
+            WHEN 16 THEN f.md5 IS NOT NULL
+            ELSE 0 END
     FROM difference x
     JOIN observed o ON o.rowid = x.observed
     JOIN observed_directory d ON d.id = o.directory
@@ -230,6 +245,14 @@ KEEP = """
         md5 = coalesce(j.md5, main.file.md5),
         unsettled = j.fingerprint IS NOT NULL AND j.mtime_us >= :settled
     FROM judged j WHERE j.change = 'same' AND main.file.id = j.file_id
+"""
+# Of the rows that hold these contents now, entered just now or known before.
+KEEP_CRC32 = """
+    INSERT OR REPLACE INTO main.archive_crc32 (file_id, crc32)
+    SELECT f.id, j.crc32 FROM judged j
+    JOIN main.file f ON f.retired_by IS NULL AND f.directory_id = j.directory_id AND f.name = j.name
+        AND f.modality_id = j.modality_id
+    WHERE j.crc32 IS NOT NULL
 """
 COUNT_JUDGED = """
     SELECT modality_id, iif(change = 'same', iif(other_time, 'touched', 'unchanged'), change),

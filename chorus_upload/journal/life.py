@@ -59,6 +59,12 @@ class FileState:
     renamed_to: str | None
     deliveries: tuple[DeliveryProof, ...]
 
+    def has_content_of(self, other: FileState) -> bool:
+        """Whether both are known to be the same content, by the strongest checksum that there is of both."""
+        if self.fingerprint is not None and other.fingerprint is not None:
+            return self.size == other.size and self.fingerprint == other.fingerprint
+        return self.size == other.size and self.md5 is not None and self.md5 == other.md5
+
 
 class _Row(NamedTuple):
     id: int

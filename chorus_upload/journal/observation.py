@@ -81,6 +81,7 @@ class Observation:
         self._directory_count = 0
         self._version_id = 0
         self._any_gone = False
+        self._any_crc32 = False
         self._begun_us = begun_us
         self.seen = dict.fromkeys(modalities, Tally())
         self.active = dict.fromkeys(modalities, 0)
@@ -123,10 +124,11 @@ class Observation:
     ) -> None:
         """Announce files (name, size, mtime_us) of the directory of that number.
 
-        `claims` are MD5s by name, where somebody says them of files that are not read; `are_hashed`, that this is
-        somebody who has just seen the bytes.
+        `claims` are MD5s by name, or CRC-32s (4 bytes), where somebody says them of files that are not read;
+        `are_hashed`, that this is somebody who has seen the bytes.
         """
         if claims:
+            self._any_crc32 = self._any_crc32 or len(next(iter(claims.values()))) == diff.CRC32_BYTES
             self._claimed.extend([(number, *entry, claims.get(entry[0]), are_hashed) for entry in entries])
         else:
             self._files.extend([(number, *entry) for entry in entries])
@@ -314,6 +316,8 @@ class Observation:
             if changes & {"modified", "renamed"}:
                 connection.execute(text(diff.RETIRE_CHANGED), parameters)
             connection.execute(text(diff.ENTER), parameters)
+            if self._any_crc32:
+                connection.exec_driver_sql(diff.KEEP_CRC32)
             if changes & {"touched", "unchanged"}:
                 connection.execute(text(diff.KEEP), parameters)
         return [

@@ -104,6 +104,7 @@ def drop(journal: Journal, version_ids: Sequence[int], *, first_kept: int) -> Dr
         dropped = _choose(connection, version_ids, first_kept)
         for statement in _INDEXES:
             connection.exec_driver_sql(statement)
+        connection.exec_driver_sql("DELETE FROM archive_crc32 WHERE file_id IN (SELECT id FROM dropped_file)")
         connection.exec_driver_sql("DELETE FROM file WHERE id IN (SELECT id FROM dropped_file)")
         connection.execute(text(f"DELETE {_SCANS}"), parameters)
         connection.exec_driver_sql(f"DELETE {_DIRECTORIES}")

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from chorus_upload.model import Change, CustodyState, Evidence, JournalingMode, Retirement
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The newest migration. A test holds it equal to Alembic's head, so that opening needs no Alembic."""
 
 metadata = MetaData(
@@ -140,6 +140,15 @@ Index(
     file.c.retired_by,
     sqlite_where=file.c.retired_by.is_not(None),
 )
+
+archive_crc32 = Table(
+    "archive_crc32",
+    metadata,
+    Column("file_id", Integer, ForeignKey("file.id"), primary_key=True),
+    Column("crc32", BLOB, nullable=False),
+    CheckConstraint("length(crc32) = 4", name="crc32"),
+)
+"""What zip archives say of the content of their members: it tells that a member is the same without reading it."""
 
 destination = Table(
     "destination",

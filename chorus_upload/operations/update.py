@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ConfigError
+from chorus_upload.errors import ConfigError, CredentialsExpired, StorageError, TlsError
 from chorus_upload.events import (
     Emit,
     Level,
@@ -54,9 +54,11 @@ PIECE_FILES = 64
 PIECE_BYTES = 4 << 20
 BATCH_FILES = 20_000
 BATCH_SECONDS = 1.0
+MOST_GIVEN_UP = 4
+"""When a service did not give so many files in a row, in spite of all patience, it gives none."""
 
 Piece = list[Candidate]
-PieceRead = list[tuple[Candidate, Reading | Problem]]
+PieceRead = list[tuple[Candidate, Reading | Problem | StorageError]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +228,7 @@ class _Application:
         """What is not unchanged, as it was observed."""
         self.problems: dict[str, int] = {}
         self._batch: list[tuple[Candidate, Reading]] = []
-        self._files = self._bytes = 0
+        self._files = self._bytes = self._given_up = 0
         self._path = ""
         self._commit_pace, self._report_pace = Pace(BATCH_SECONDS), Pace(0.2)
 
@@ -249,12 +251,17 @@ class _Application:
         """Group the candidates so that handing them to a thread costs little beside reading them.
 
         What is not read at all does not go through the pool: it enters the journal in the order in which it was seen.
+        Neither does what is best read in that order.
         """
         piece: Piece = []
         size = 0
         for candidate in self._candidates():
             if not self._needs_reading(candidate):
                 self._take(candidate, Reading(candidate.size, candidate.mtime_us))
+                self._apply_if_due()
+                continue
+            if self._sources[candidate.modality_id].is_sequential:
+                self._take(candidate, self._read_one(candidate))
                 self._apply_if_due()
                 continue
             piece.append(candidate)
@@ -273,14 +280,21 @@ class _Application:
         """Runs in the threads of the pool."""
         return [(candidate, self._read_one(candidate)) for candidate in piece]
 
-    def _read_one(self, candidate: Candidate) -> Reading | Problem:
+    def _read_one(self, candidate: Candidate) -> Reading | Problem | StorageError:
         source = self._sources[candidate.modality_id]
         with_md5 = bool(candidate.needs_md5)
-        return read_file(source, candidate.path, expected=_seen(candidate), with_md5=with_md5, stop=self.stop)
+        try:
+            return read_file(source, candidate.path, expected=_seen(candidate), with_md5=with_md5, stop=self.stop)
+        except (CredentialsExpired, TlsError):
+            raise
+        except StorageError as error:
+            # Only a service says that, of this file perhaps.
+            return error
 
     def _needs_reading(self, candidate: Candidate) -> bool:
         if self._sources[candidate.modality_id].is_remote:
-            return False
+            # A new release has new times and mostly the same files: reading one costs no more than sending it again.
+            return bool(candidate.known_content and candidate.same_size and not candidate.is_told)
         if self._settings.fingerprint is FingerprintTime.ON_UPDATE:
             return True
         if candidate.is_new:
@@ -294,14 +308,25 @@ class _Application:
         self.not_same[modality] += Tally(1, candidate.size)
         self._emit(ProblemFound(problem, self._sources[candidate.modality_id].url, modality))
 
-    def _take(self, candidate: Candidate, reading: Reading | Problem) -> None:
+    def _take(self, candidate: Candidate, reading: Reading | Problem | StorageError) -> None:
         self._files += 1
         self._bytes += candidate.size
         self._path = candidate.path
+        if isinstance(reading, StorageError):
+            reading = self._given_up_on(candidate, reading)
+        else:
+            self._given_up = 0
         if isinstance(reading, Problem):
             self._report(candidate, reading)
         else:
             self._batch.append((candidate, reading))
+
+    def _given_up_on(self, candidate: Candidate, error: StorageError) -> Problem:
+        """What to say of a file that a service does not give; raises the error when it gives none."""
+        self._given_up += 1
+        if self._given_up >= MOST_GIVEN_UP:
+            raise error
+        return Problem(ProblemKind.UNREADABLE_FILE, candidate.path, error.message)
 
     def _apply_if_due(self) -> None:
         if self._batch and (len(self._batch) >= BATCH_FILES or self._commit_pace.is_due()):

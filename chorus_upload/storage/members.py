@@ -53,15 +53,15 @@ class Collector:
         self.is_empty = True
         """Whether nothing at all was met so far."""
 
-    def file(self, path: str, size: int, mtime_us: int, *, md5: bytes | None = None) -> Iterator[Directory]:
-        """Take a file in; gives a directory when that is complete, or large enough."""
+    def file(self, path: str, size: int, mtime_us: int, *, claim: bytes | None = None) -> Iterator[Directory]:
+        """Take a file in, with its MD5 or CRC-32; gives a directory when that is complete, or large enough."""
         directory, name = posixpath.split(path)
         if directory != self._path or len(self._entries) >= _HELD:
             yield from self.rest()
             self._path = directory
         self._entries.append(Entry(name, size, mtime_us))
-        if md5 is not None:
-            self._claims[name] = md5
+        if claim is not None:
+            self._claims[name] = claim
         self.is_empty = False
 
     def problem(self, problem: Problem) -> Iterator[Directory]:

@@ -30,9 +30,10 @@ class Directory:
     entries: list[Entry]
     problems: list[Problem]
     claims: Mapping[str, bytes] = field(default_factory=dict)
-    """MD5s by name, where a service lists them. Whoever wrote them: good enough to see that nothing has changed."""
+    """MD5s by name, where a service lists them, or CRC-32s (4 bytes, the highest first), where an archive has them.
+    Whoever wrote them: good enough to see that nothing has changed."""
     is_hashed: bool = False
-    """Whether the claims are of bytes that had to be read to be listed: then they also tell that something has."""
+    """Whether the claims are of the bytes that will be read, for sure: then they also tell that something has."""
     is_mounted: bool = False
     """Whether it lies on another device than the directory that it is in."""
     is_empty: bool = False

@@ -102,7 +102,7 @@ class TarSource:
             seen.add(hash(path))
             # The holes of a sparse file may be larger than everything that is in the archive.
             md5 = _md5_of(tape.content(member)) if tape.is_compressed and not member.issparse() else None
-            yield from found.file(path, member.size, mtime_of(member), md5=md5)
+            yield from found.file(path, member.size, mtime_of(member), claim=md5)
 
     def stat(self, path: str) -> FileStat | None:
         """See `Source.stat`. Of what is just being read it is known without a pass."""

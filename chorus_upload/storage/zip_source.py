@@ -92,7 +92,8 @@ class ZipSource:
             if problem := members.refused(path) or _refused(info, path):
                 yield from collector.problem(problem)
             else:
-                yield from collector.file(path, info.file_size, _mtime_of(info))
+                # Members are held against it when they are read.
+                yield from collector.file(path, info.file_size, _mtime_of(info), claim=info.CRC.to_bytes(4, "big"))
         yield from collector.rest()
         if collector.is_empty and self._inner:
             raise DeletionRefused(

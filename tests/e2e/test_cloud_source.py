@@ -154,14 +154,21 @@ def test_two_submissions(site: Site, origin: Origin, wire: Wire, cloud: Cloud) -
     }
 
 
-def test_without_a_checksum_another_time_is_another_file(site: Site, origin: Origin) -> None:
-    origin.put("1002/Images/scan.dcm", SPRING["1002/Images/scan.dcm"], with_md5=False)
+def test_without_a_checksum_what_has_another_time_is_read(site: Site, origin: Origin, wire: Wire) -> None:
+    for path in ("1002/Images/scan.dcm", "OMOP/person.csv"):
+        origin.put(path, SPRING[path], with_md5=False)
     site.run("journal", "update", "--version", "spring")
     site.run("file", "upload")
     time.sleep(1.1)  # the service's times are whole seconds
     origin.put("1002/Images/scan.dcm", SPRING["1002/Images/scan.dcm"], with_md5=False)
+    origin.put("OMOP/person.csv", Bytes(3_000, edition=2), with_md5=False)
+    wire.requests.clear()
     site.run("journal", "update", "--version", "summer")
-    assert site.pending() == {"1002/Images/scan.dcm"}
+    assert {target.partition("?")[0].rpartition("/")[2] for target in fetched(wire, origin)} == {
+        "scan.dcm",
+        "person.csv",
+    }
+    assert site.pending() == {"OMOP/person.csv"}
 
 
 def test_a_renamed_object(site: Site, origin: Origin) -> None:
