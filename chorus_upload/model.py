@@ -91,6 +91,7 @@ class ProblemKind(StrEnum):
     INVALID_NAME = "invalid-name"
     SAME_KEY = "same-key"
     NAMES_DIFFER_ONLY_IN_CASE = "names-differ-only-in-case"
+    KEYS_DIFFER_ONLY_IN_CASE = "keys-differ-only-in-case"
     CHANGED_WHILE_READ = "changed-while-read"
     VANISHED = "vanished"
     OWN_FILE = "own-file"
@@ -102,6 +103,7 @@ class ProblemKind(StrEnum):
         return self not in (
             ProblemKind.SKIPPED_LINK,
             ProblemKind.NAMES_DIFFER_ONLY_IN_CASE,
+            ProblemKind.KEYS_DIFFER_ONLY_IN_CASE,
             ProblemKind.OWN_FILE,
         )
 

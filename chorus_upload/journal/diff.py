@@ -41,7 +41,7 @@ class Candidate(NamedTuple):
 TABLES = (
     """CREATE TEMP TABLE observed_directory (
         id INTEGER PRIMARY KEY, modality_id INTEGER, path TEXT, patient TEXT, version TEXT, central TEXT,
-        directory_id INTEGER)""",
+        folded TEXT, has_alike INTEGER NOT NULL DEFAULT 0, directory_id INTEGER)""",
     """CREATE TEMP TABLE observed (
         directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, claim BLOB, hashed INTEGER)""",
     "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
@@ -85,7 +85,16 @@ DROP_TABLES = (
     "DROP VIEW IF EXISTS temp.judged",
     *(
         f"DROP TABLE IF EXISTS temp.{table}"
-        for table in ("observed_directory", "observed", "unreadable", "outside", "difference", "gone", "reading")
+        for table in (
+            "observed_directory",
+            "observed",
+            "unreadable",
+            "outside",
+            "alike",
+            "difference",
+            "gone",
+            "reading",
+        )
     ),
 )
 
@@ -152,19 +161,30 @@ MOVED_OUTSIDE = """
     WHERE NOT g.taken GROUP BY 1, 2 ORDER BY 1, 2
 """
 
-# Files of which several have one central key: the one that is journaled already comes first, then by path.
+# Directories whose files may have a key that another file has, but for case and the form of Unicode.
+INDEX_FOLDED = "CREATE INDEX temp.observed_folded ON observed_directory (folded)"
+ALIKE = """
+    CREATE TEMP TABLE alike AS SELECT id FROM observed_directory
+    WHERE has_alike OR folded IN (
+        SELECT folded FROM observed_directory WHERE folded IS NOT NULL GROUP BY folded HAVING count(*) > 1)
+"""
+# Where the directory alone does not say the key, the name decides, and each file has to be asked for.
+ANY_WITHOUT_PLACE = "SELECT 1 FROM observed_directory WHERE folded IS NULL LIMIT 1"
+KEY_BY_PLACE = "coalesce(d.version, :version) || '/' || d.central || o.name"
+KEY_BY_PATH = "key_of(d.modality_id, CASE d.path WHEN '' THEN o.name ELSE d.path || '/' || o.name END)"
+# Of several that share a key, the one that is journaled already comes first, then by path.
 SAME_KEY = """
-    WITH keyed (row, modality_id, version, key, directory, name, size, known) AS (
-        SELECT o.rowid, d.modality_id, coalesce(d.version, ''), d.central || o.name, d.path, o.name, o.size,
-            EXISTS (SELECT 1 FROM main.file f WHERE f.retired_by IS NULL AND f.directory_id = d.directory_id
-                AND f.name = o.name AND f.modality_id = d.modality_id)
-        FROM observed_directory d JOIN observed o ON o.directory = d.id
-        WHERE (d.central, coalesce(d.version, '')) IN (
-            SELECT central, coalesce(version, '') FROM observed_directory WHERE central IS NOT NULL
-            GROUP BY 1, 2 HAVING count(*) > 1)
-    ), counted AS (SELECT *, count(*) OVER (PARTITION BY version, key) AS sharing FROM keyed)
-    SELECT row, modality_id, version, key, directory, name, size FROM counted
-    WHERE sharing > 1 ORDER BY version, key, known DESC, directory
+    WITH keyed (row, modality_id, key, folded, directory, name, size, known) AS (
+        SELECT row, modality_id, key, fold(key), path, name, size, known FROM (
+            SELECT o.rowid AS row, d.modality_id, {key} AS key, d.path, o.name, o.size,
+                EXISTS (SELECT 1 FROM main.file f WHERE f.retired_by IS NULL AND f.directory_id = d.directory_id
+                    AND f.name = o.name AND f.modality_id = d.modality_id) AS known
+            FROM observed_directory d JOIN observed o ON o.directory = d.id
+            WHERE {where})
+        WHERE key IS NOT NULL
+    ), counted AS (SELECT *, count(*) OVER (PARTITION BY folded) AS sharing FROM keyed)
+    SELECT row, modality_id, key, folded, directory, name, size FROM counted
+    WHERE sharing > 1 ORDER BY folded, key, known DESC, directory, name
 """
 
 # To be completed with two conditions, which cost a look-up for every file and are only needed when files are GONE.

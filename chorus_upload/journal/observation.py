@@ -16,7 +16,8 @@ flat however large the tree is, and an interrupted update leaves nothing behind 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 from sqlalchemy import Connection, text
@@ -35,12 +36,24 @@ _COUNT_ACTIVE = "SELECT modality_id, count(*) FROM main.file WHERE retired_by IS
 _COUNT_GONE = "SELECT modality_id, count(*), sum(size) FROM gone"
 
 
+def folded(key: str) -> str:
+    """Return what a key has in common with those that differ from it only in case or in the form of their Unicode."""
+    if key.isascii():
+        return key.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
+
+
 class SameKey(NamedTuple):
-    """A file left out of the observation because `kept` has the same central key."""
+    """A file left out of the observation because `kept` has the same central key.
+
+    With `only_alike` it is not left out: the keys differ in case or in the form of their Unicode. Of two directories
+    only the first such files are named.
+    """
 
     modality: str
     path: str
     kept: str
+    only_alike: bool = False
 
 
 class MovedOutside(NamedTuple):
@@ -74,7 +87,8 @@ class Observation:
         self._journal = journal
         self.modalities = modalities
         self._names = {key: name for name, key in modalities.items()}
-        self._directories: list[tuple[int, int, str, str | None, str | None, str | None]] = []
+        self._directories: list[tuple[int, int, str, str | None, str | None, str | None, str | None]] = []
+        self._alike: set[int] = set()
         self._files: list[tuple[int, str, int, int]] = []
         self._claimed: list[tuple[int, str, int, int, bytes | None, bool]] = []
         self._outside: list[tuple[str, int, int]] = []
@@ -110,7 +124,8 @@ class Observation:
         """
         self._directory_count += 1
         number = self._directory_count
-        self._directories.append((number, self.modalities[modality], path, patient, version, central))
+        place = None if central is None else folded(f"{version or ''}/{central}")
+        self._directories.append((number, self.modalities[modality], path, patient, version, central, place))
         return number
 
     def files(
@@ -121,12 +136,16 @@ class Observation:
         *,
         claims: Mapping[str, bytes] = {},
         are_hashed: bool = False,
+        are_told_apart: bool = False,
     ) -> None:
         """Announce files (name, size, mtime_us) of the directory of that number.
 
         `claims` are MD5s by name, or CRC-32s (4 bytes), where somebody says them of files that are not read;
-        `are_hashed`, that this is somebody who has seen the bytes.
+        `are_hashed`, that this is somebody who has seen the bytes; `are_told_apart`, that names that differ only
+        in case were reported.
         """
+        if not are_told_apart and len({folded(entry[0]) for entry in entries}) < len(entries):
+            self._alike.add(number)
         if claims:
             self._any_crc32 = self._any_crc32 or len(next(iter(claims.values()))) == diff.CRC32_BYTES
             self._claimed.extend([(number, *entry, claims.get(entry[0]), are_hashed) for entry in entries])
@@ -153,8 +172,8 @@ class Observation:
         with self._journal.transaction() as connection:
             if self._directories:
                 connection.exec_driver_sql(
-                    "INSERT INTO observed_directory (id, modality_id, path, patient, version, central)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO observed_directory (id, modality_id, path, patient, version, central, folded)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
                     self._directories,
                 )
             if self._files:
@@ -168,17 +187,23 @@ class Observation:
         self._files.clear()
         self._claimed.clear()
 
-    def compare(self, *, complete: bool) -> list[SameKey]:
+    def compare(
+        self, *, complete: bool, version: str = "", key_of: Callable[[str, str], str | None] = lambda *_: None
+    ) -> list[SameKey]:
         """Compare what was seen with the journal; `complete` says that what was not seen is gone.
 
-        Fills `active`, `gone` (by modality) and `work`; gives the files that were left out because another
-        one has their key.
+        `version` is the label that keys begin with where a path names none; `key_of` is asked for the key of a modality
+        and path where the directory alone does not say it. Fills `active`, `gone` (by modality) and `work`; gives the
+        files that were left out because another one has their key, and those whose keys are alike.
         """
         self._flush()
         with self._journal.transaction() as connection:
             connection.exec_driver_sql(diff.MAP_DIRECTORIES)
-            connection.exec_driver_sql("CREATE INDEX temp.observed_central ON observed_directory (central, version)")
-            left_out = self._leave_out_same_keys(connection)
+            connection.exec_driver_sql(
+                "UPDATE observed_directory SET has_alike = 1 WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(self._alike)),),
+            )
+            left_out = self._leave_out_same_keys(connection, version, key_of)
             connection.exec_driver_sql(diff.DIFFERENCE)
             files, size, new = connection.exec_driver_sql(
                 "SELECT count(*), coalesce(sum(o.size), 0), count(*) FILTER (WHERE x.file_id IS NULL)"
@@ -240,21 +265,44 @@ class Observation:
             if modality_id in self._names:
                 tallies[self._names[modality_id]] = Tally(files, size)
 
-    def _leave_out_same_keys(self, connection: Connection) -> list[SameKey]:
-        left_out: list[SameKey] = []
-        kept: tuple[str | None, str] | None = None
-        kept_path = ""
-        for row, modality_id, version, key, directory, name, size in connection.exec_driver_sql(diff.SAME_KEY).all():
+    def _leave_out_same_keys(
+        self, connection: Connection, version: str, key_of: Callable[[str, str], str | None]
+    ) -> list[SameKey]:
+        """Leave out what has the key of another file, and find what has it but for case."""
+
+        def key_by_path(modality_id: int, path: str) -> str | None:
+            return key_of(self._names[modality_id], path)
+
+        database = driver(connection)
+        database.create_function("fold", 1, folded, deterministic=True)
+        database.create_function("key_of", 2, key_by_path, deterministic=True)
+        connection.exec_driver_sql(diff.INDEX_FOLDED)
+        connection.exec_driver_sql(diff.ALIKE)
+        key, where = diff.KEY_BY_PLACE, "d.id IN (SELECT id FROM alike)"
+        if connection.exec_driver_sql(diff.ANY_WITHOUT_PLACE).first():
+            key, where = diff.KEY_BY_PATH, "1"
+        found: list[SameKey] = []
+        told: set[tuple[str, str]] = set()
+        first: tuple[str, str, str] | None = None
+        kept: tuple[str, str] | None = None
+        rows = database.execute(diff.SAME_KEY.format(key=key, where=where), {"version": version}).fetchall()
+        for row, modality_id, each, alike, directory, name, size in rows:
             path = f"{directory}/{name}" if directory else name
-            if (version, key) != kept:
-                kept, kept_path = (version, key), path
-                continue
-            connection.exec_driver_sql("DELETE FROM observed WHERE rowid = ?", (row,))
-            connection.exec_driver_sql("INSERT INTO unreadable VALUES (?, ?, ?)", (modality_id, directory, name))
             modality = self._names[modality_id]
-            self.seen[modality] += Tally(-1, -size)
-            left_out.append(SameKey(modality, path, kept_path))
-        return left_out
+            if kept is not None and each == kept[0]:
+                database.execute("DELETE FROM observed WHERE rowid = ?", (row,))
+                database.execute("INSERT INTO unreadable VALUES (?, ?, ?)", (modality_id, directory, name))
+                self.seen[modality] += Tally(-1, -size)
+                found.append(SameKey(modality, path, kept[1]))
+                continue
+            kept = each, path
+            if first is None or first[0] != alike:
+                first = alike, directory, path
+            elif (first[1], directory) not in told:
+                # Once for two directories: a patient may have many files.
+                told.add((first[1], directory) if first[1] != directory else (path, path))
+                found.append(SameKey(modality, path, first[2], only_alike=True))
+        return found
 
     def begin(self, version_id: int) -> None:
         """Prepare to apply: from now on the journal is written to, under that version.

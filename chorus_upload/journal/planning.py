@@ -6,10 +6,11 @@ The plan itself is a temporary table that `deliveries.plan` fills.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
+from chorus_upload.journal.database import driver
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Evidence, Twin
 
@@ -80,6 +81,79 @@ def fill(
     connection.exec_driver_sql(_TABLE)
     for statement in (text(_FILL.format(pending=pending)), _SAME_CONTENT, _RENAMED):
         connection.execute(statement, parameters)
+
+
+KeyOf = Callable[[str, str, str], str | None]
+"""Is asked with modality, path and version."""
+
+
+def shared_keys(journal: Journal, *, lead_of: KeyOf, key_of: KeyOf) -> dict[int, str]:
+    """Return the planned files that have a key in common, each with the path of another one of those.
+
+    `key_of` gives the key of a file. `lead_of` gives what all keys of a directory (a path) begin with, before the names
+    of their files, None when it has to be asked file by file: then all files are.
+    """
+    with journal.transaction() as connection:
+        database = driver(connection)
+        database.create_function("lead_of", 3, lead_of, deterministic=True)
+        database.create_function("key_of", 3, key_of, deterministic=True)
+        for statement in _SHARED:
+            database.execute(statement)
+        found = database.execute(_SHARING).fetchall()
+        for name in ("leading", "keyed"):
+            database.execute(f"DROP TABLE temp.{name}")
+    return dict(found)
+
+
+_PATH = "iif(k.path = '', f.name, k.path || '/' || f.name)"
+_SHARED = (
+    """
+    CREATE TEMP TABLE leading AS
+    SELECT e.directory_id, e.modality_id, e.version_id, lead_of(m.name, k.path, v.label) AS lead
+    FROM (SELECT DISTINCT f.directory_id, f.modality_id, f.introduced_by AS version_id
+        FROM planned p JOIN main.file f ON f.id = p.file_id) e
+    JOIN main.directory k ON k.id = e.directory_id
+    JOIN main.modality m ON m.id = e.modality_id
+    JOIN main.version v ON v.id = e.version_id
+    """,
+    # Where no two directories lead to one place, and names are what they are, nothing has to be compared.
+    """
+    DELETE FROM leading WHERE NOT EXISTS (SELECT 1 FROM leading WHERE lead IS NULL) AND lead IN (
+        SELECT lead FROM leading GROUP BY lead HAVING count(*) = 1)
+    """,
+    f"""
+    CREATE TEMP TABLE keyed AS
+    SELECT f.id, {_PATH} AS path, key_of(m.name, {_PATH}, v.label) AS key
+    FROM planned p
+    JOIN main.file f ON f.id = p.file_id
+    JOIN main.directory k ON k.id = f.directory_id
+    JOIN main.modality m ON m.id = f.modality_id
+    JOIN main.version v ON v.id = f.introduced_by
+    WHERE EXISTS (SELECT 1 FROM leading)
+        AND (f.directory_id, f.modality_id, f.introduced_by) IN (
+            SELECT directory_id, modality_id, version_id FROM leading)
+    """,
+)
+_SHARING = """
+    SELECT id, iif(path = first_value(path) OVER shared, last_value(path) OVER shared, first_value(path) OVER shared)
+    FROM keyed
+    WHERE key IN (SELECT key FROM keyed WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1)
+    WINDOW shared AS (PARTITION BY key ORDER BY path, id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+"""
+
+
+def occupied_keys(journal: Journal, *, destination: int, keys: Sequence[str]) -> dict[str, str]:
+    """Return those keys under which active files were delivered, with their paths."""
+    statement = text(f"""
+        SELECT d.key, {_PATH} AS path FROM json_each(:keys) j
+        JOIN delivery d ON d.destination_id = :destination AND d.key = j.value
+        JOIN file f ON f.id = d.file_id
+        JOIN directory k ON k.id = f.directory_id
+        WHERE f.retired_by IS NULL
+    """)
+    parameters = {"destination": destination, "keys": json.dumps(list(keys))}
+    with journal.transaction() as connection:
+        return {row.key: row.path for row in connection.execute(statement, parameters)}
 
 
 def twins(journal: Journal, *, destination: int, file_ids: Sequence[int]) -> dict[int, Twin]:

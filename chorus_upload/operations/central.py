@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chorus_upload.config.settings import Location, Settings
 from chorus_upload.errors import LayoutError
+from chorus_upload.journal import planning
 from chorus_upload.journal.deliveries import PendingFile
-from chorus_upload.layout import Pattern, central_key
+from chorus_upload.journal.journal import Journal
+from chorus_upload.layout import Parts, Pattern, central_key
 from chorus_upload.model import Transfer, Twin
 
 
@@ -61,6 +65,61 @@ class Keys:
                 f"{path} does not match the pattern of {modality} any more", hint="Run `journal update` first."
             )
         return central_key(modality=modality, version=version, parts=parts, patient_first=self._patient_first)
+
+    def key_or_none(self, *, modality: str, path: str, version: str) -> str | None:
+        """The key of a file; None when it has none."""
+        try:
+            return self.key(modality=modality, path=path, version=version)
+        except LayoutError:
+            return None
+
+    def lead(self, modality: str, directory: str, version: str) -> str | None:
+        """Return what the keys of all files of a directory have before their names; None where each has to be asked."""
+        matcher = self._patterns[modality].matcher(directory)
+        constant = matcher.constant if matcher else None
+        if constant is None:
+            return None
+        sample = Parts(constant.version, constant.patient_id, f"{constant.filepath}x")
+        try:
+            key = central_key(modality=modality, version=version, parts=sample, patient_first=self._patient_first)
+        except LayoutError:
+            return None
+        return key.removesuffix("x")
+
+
+class PlannedKeys:
+    """The keys of planned files: each its own. Make it when the plan is made, for a `destination` by its id."""
+
+    def __init__(self, journal: Journal, settings: Settings, *, destination: int) -> None:
+        self._journal = journal
+        self._keys = Keys(settings)
+        self._destination = destination
+
+        def key_of(modality: str, path: str, version: str) -> str | None:
+            return self._keys.key_or_none(modality=modality, path=path, version=version)
+
+        self._shared = planning.shared_keys(journal, lead_of=self._keys.lead, key_of=key_of)
+
+    def of(self, page: Sequence[PendingFile]) -> list[str | LayoutError]:
+        """Return the keys of files, or why they have none: another file may have it, or be delivered so."""
+        found = [self._key(file) for file in page]
+        keys = [key for key in found if isinstance(key, str)]
+        occupied = planning.occupied_keys(self._journal, destination=self._destination, keys=keys)
+        if occupied:
+            found = [_of_two(key, occupied[key]) if isinstance(key, str) and key in occupied else key for key in found]
+        return found
+
+    def _key(self, file: PendingFile) -> str | LayoutError:
+        try:
+            key = self._keys.key(modality=file.modality, path=file.path, version=file.version)
+        except LayoutError as error:
+            return error
+        other = self._shared.get(file.id)
+        return key if other is None else _of_two(key, other)
+
+
+def _of_two(key: str, other: str) -> LayoutError:
+    return LayoutError(f"{key} is the central key of {other}, too: rename one of the two, then `journal update`")
 
 
 def transfer_of(

@@ -17,7 +17,7 @@ from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import check_version_label
 from chorus_upload.model import Delivered, Failed, Transfer
-from chorus_upload.operations.central import Keys, destination_url, transfer_of
+from chorus_upload.operations.central import Keys, PlannedKeys, destination_url, transfer_of
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
 from chorus_upload.operations.selecting import require_not_older
@@ -140,8 +140,9 @@ def _mark(
         open_store(settings.central.location, Network.of(settings)) as store,
     ):
         traffic = Traffic(settings.num_threads, patience=settings.retry_seconds)
+        keys = PlannedKeys(journal, settings, destination=submission.destination_id)
         sender = Sender(sources, store, Terms(), meter=Meter(), traffic=traffic)
-        transfers = _announced(sender, _pending(journal, Keys(settings), is_wanted, refused))
+        transfers = _announced(sender, _pending(journal, keys, is_wanted, refused))
         proven: list[Delivered] = []
         try:
             with (pool or ThreadPool(settings.num_threads)).run(sender.recognise, transfers) as outcomes:
@@ -208,15 +209,12 @@ def _announced(sender: Sender, transfers: Iterator[Transfer]) -> Iterator[Transf
 
 
 def _pending(
-    journal: Journal, keys: Keys, is_wanted: Callable[[PendingFile], bool], refused: dict[str, str]
+    journal: Journal, keys: PlannedKeys, is_wanted: Callable[[PendingFile], bool], refused: dict[str, str]
 ) -> Iterator[Transfer]:
     for page in deliveries.planned(journal):
-        for file in page:
-            if not is_wanted(file):
-                continue
-            try:
-                key = keys.key(modality=file.modality, path=file.path, version=file.version)
-            except LayoutError as error:
-                refused[file.path] = error.message
-                continue
-            yield transfer_of(file, key=key)
+        wanted = [file for file in page if is_wanted(file)]
+        for file, key in zip(wanted, keys.of(wanted), strict=True):
+            if isinstance(key, LayoutError):
+                refused[file.path] = key.message
+            else:
+                yield transfer_of(file, key=key)

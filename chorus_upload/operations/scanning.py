@@ -142,14 +142,18 @@ class Scan:
                 if asked_for and directory.entries:
                     self._observe(modality, directory, matcher.constant, directory.entries)
                 continue
-            groups: dict[tuple[str | None, str | None], list[Entry]] = {}
+            groups: dict[tuple[str | None, str | None, str | None], list[Entry]] = {}
             for entry in directory.entries:
                 if parts := matcher.match(entry[0]):
                     claimed.add(entry[0])
-                    groups.setdefault((parts.version, parts.patient_id), []).append(entry)
+                    # Where a name goes into the key as it is, all of them are in one place.
+                    is_whole = f"/{parts.filepath}".endswith(f"/{entry[0]}")
+                    lead = parts.filepath[: -len(entry[0])] if is_whole else None
+                    groups.setdefault((parts.version, parts.patient_id, lead), []).append(entry)
             if asked_for:
-                for (version, patient), entries in groups.items():
-                    self._observe(modality, directory, Parts(version, patient, ""), entries, same_place=False)
+                for (version, patient, lead), entries in groups.items():
+                    parts = Parts(version, patient, lead or "")
+                    self._observe(modality, directory, parts, entries, same_place=lead is not None)
         if directory.is_mounted:
             self.mounted[directory.path] = not directory.is_empty
         if len(claimed) < len(directory.entries):
@@ -164,7 +168,15 @@ class Scan:
         number = self._observation.directory(
             modality, directory.path, patient=parts.patient_id, version=parts.version, central=central
         )
-        self._observation.files(modality, number, entries, claims=directory.claims, are_hashed=directory.is_hashed)
+        self._observation.files(
+            modality,
+            number,
+            entries,
+            claims=directory.claims,
+            are_hashed=directory.is_hashed,
+            # The listing of a directory of this machine says so itself.
+            are_told_apart=not self._tree.source.is_remote,
+        )
 
     def _place(self, modality: str, parts: Parts) -> str | None:
         """What the central keys of a directory have in common: all but the version and the name."""

@@ -29,7 +29,7 @@ from chorus_upload.journal import deliveries, planning
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind
-from chorus_upload.operations.central import Keys, destination_url, is_cloud_journal
+from chorus_upload.operations.central import PlannedKeys, destination_url, is_cloud_journal
 from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities
 from chorus_upload.scripting.work import Place, Root, ScriptFile, Shell, Tool, Work, Writer
 from chorus_upload.scripting.writers import WRITERS
@@ -99,19 +99,19 @@ class _Plan:
         self._journal = journal
         self._settings = settings
         self._tool = work.tool
-        self._keys = Keys(settings)
         self._roots = {root.modality: (number, root) for number, root in enumerate(work.roots)}
         self._remote = {root.modality for root in work.roots if root.is_remote}
         self._in_use = set[str]()
         self._prefix = work.destination.prefix
         self._writer = writer
         self._destination = deliveries.destination_id(journal, url)
+        self._keys = PlannedKeys(journal, settings, destination=self._destination)
         self.refused = 0
 
     def files(self, emit: Emit | None = None) -> Iterator[ScriptFile]:
         """Every file that can be put into a script; the others are told to `emit`, once."""
         for page in deliveries.planned(self._journal):
-            keys = [self._key(file.modality, file.path, file.version) for file in page]
+            keys = self._keys.of(page)
             known = [key for key in keys if not isinstance(key, LayoutError)]
             replaced = planning.superseded_etags(self._journal, destination=self._destination, keys=known)
             for file, key in zip(page, keys, strict=True):
@@ -141,12 +141,6 @@ class _Plan:
         roots = tuple(root for name, (_, root) in self._roots.items() if name in self._in_use)
         self._roots = {root.modality: (number, root) for number, root in enumerate(roots)}
         return roots
-
-    def _key(self, modality: str, path: str, version: str) -> str | LayoutError:
-        try:
-            return self._keys.key(modality=modality, path=path, version=version)
-        except LayoutError as error:
-            return error
 
     def _refusal(self, file: ScriptFile, modality: str) -> str | None:
         if modality in self._remote:

@@ -18,7 +18,7 @@ from chorus_upload.journal.deliveries import PendingFile
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.submissions import Submission
 from chorus_upload.model import Delivered, Failed, FailureKind, Outcome, Transfer, Twin
-from chorus_upload.operations.central import Keys, transfer_of
+from chorus_upload.operations.central import Keys, PlannedKeys, transfer_of
 from chorus_upload.operations.outcomes import Outcomes
 from chorus_upload.operations.pace import Pace
 from chorus_upload.transfer.pool import AHEAD, Pool
@@ -52,7 +52,8 @@ class Run:
         self._sender = sender
         self._outcomes = outcomes
         self._stop = stop
-        self._keys = Keys(settings)
+        self._keys = PlannedKeys(journal, settings, destination=submission.destination_id)
+        self._with_own_folders = Keys(settings).with_own_folders
         self._most_unrecorded = settings.page_size
         # A run that was killed had so many files, at most, on their way or arrived and not recorded. The plan begins
         # with them.
@@ -66,7 +67,7 @@ class Run:
 
         Raises what concerns every file (see `Sender.send`), when what was under way is recorded.
         """
-        self._earlier = planning.superseded_content(self._journal, with_own_folders=self._keys.with_own_folders)
+        self._earlier = planning.superseded_content(self._journal, with_own_folders=self._with_own_folders)
         for waiting in (False, True):
             if self._stop.is_set():
                 return
@@ -152,11 +153,11 @@ class Run:
 
     def _keyed(self, page: list[PendingFile]) -> Iterator[tuple[PendingFile, str]]:
         """Files with their keys; those that can have none have failed."""
-        for file in page:
-            try:
-                yield file, self._keys.key(modality=file.modality, path=file.path, version=file.version)
-            except LayoutError as error:
-                self._fail(Failed(transfer_of(file, key=""), FailureKind.REFUSED, error.message))
+        for file, key in zip(page, self._keys.of(page), strict=True):
+            if isinstance(key, LayoutError):
+                self._fail(Failed(transfer_of(file, key=""), FailureKind.REFUSED, key.message))
+            else:
+                yield file, key
 
     def _fail(self, outcome: Failed) -> None:
         if outcome.kind is FailureKind.CHANGED:

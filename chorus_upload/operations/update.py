@@ -37,11 +37,11 @@ from chorus_upload.journal import deliveries, mounts, scans, versions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.diff import Candidate
 from chorus_upload.journal.journal import Journal, now_us
-from chorus_upload.journal.observation import Observation
+from chorus_upload.journal.observation import Observation, SameKey
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import check_version_label, new_version_label
 from chorus_upload.model import FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.central import Keys, destination_url
 from chorus_upload.operations.deletions import Deletions
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
@@ -108,11 +108,15 @@ def update(
             scan.run(missing_is_empty=request.confirm_deletions)
             walked.append(scan)
             _add(problems, scan.problems)
-        for same in observation.compare(complete=settings.mode is JournalingMode.FULL):
-            detail = f"has the same central key as {same.kept}; only one of them can be uploaded, rename one"
-            found = Problem(ProblemKind.SAME_KEY, same.path, detail)
+        keys = Keys(settings)
+        for same in observation.compare(
+            complete=settings.mode is JournalingMode.FULL,
+            version=label,
+            key_of=lambda modality, path: keys.key_or_none(modality=modality, path=path, version=label),
+        ):
+            found = _same_key(same)
             emit(ProblemFound(found, sources[same.modality].url, same.modality))
-            _add(problems, {same.modality: 1})
+            _add(problems, {same.modality: int(found.kind.needs_attention)})
         deletions = Deletions(settings, observation, sources, confirmed=request.confirm_deletions, emit=emit)
         for scan in walked:
             deletions.hold_unmounted(scan, mounts.known(journal) - forgotten)
@@ -187,6 +191,17 @@ def _mounts_to_forget(journal: Journal, given: tuple[str, ...]) -> set[str]:
         listed = ", ".join(sorted(known)) or "none"
         raise ConfigError(f"--forget-mount: {path} was never a mount point of a source", hint=f"Known are: {listed}.")
     return forgotten
+
+
+def _same_key(same: SameKey) -> Problem:
+    if same.only_alike:
+        detail = (
+            f"its central key differs from that of {same.kept} only in case or in the form of its Unicode: where files"
+            " are kept without telling them apart (Windows, macOS), one would take the other's place"
+        )
+        return Problem(ProblemKind.KEYS_DIFFER_ONLY_IN_CASE, same.path, detail)
+    detail = f"has the same central key as {same.kept}; only one of them can be uploaded, rename one"
+    return Problem(ProblemKind.SAME_KEY, same.path, detail)
 
 
 def _add(problems: dict[str, int], found: Mapping[str, int]) -> None:

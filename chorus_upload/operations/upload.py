@@ -16,7 +16,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, islice
+from itertools import islice
 
 from chorus_upload.config.settings import Overwrite, Settings
 from chorus_upload.errors import LayoutError
@@ -28,7 +28,7 @@ from chorus_upload.journal.who import Who
 from chorus_upload.layout import new_version_label
 from chorus_upload.model import FailureKind, Transfer
 from chorus_upload.operations.access import ExpiryWatch, check_token
-from chorus_upload.operations.central import Keys, destination_url
+from chorus_upload.operations.central import PlannedKeys, destination_url
 from chorus_upload.operations.outcomes import Outcomes
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
@@ -154,14 +154,14 @@ def _is_long(transfer: Transfer) -> bool:
 def _dry_run(
     journal: Journal, settings: Settings, request: UploadRequest, *, selection: Selection, emit: Emit
 ) -> UploadFinished:
-    keys, url = Keys(settings), destination_url(settings.central.location)
+    url = destination_url(settings.central.location)
+    keys = PlannedKeys(journal, settings, destination=deliveries.destination_id(journal, url))
+    keyed = (pair for page in deliveries.planned(journal) for pair in zip(page, keys.of(page), strict=True))
     failed = 0
-    for file in islice(chain.from_iterable(deliveries.planned(journal)), request.max_files):
-        try:
-            key = keys.key(modality=file.modality, path=file.path, version=file.version)
-        except LayoutError as error:
+    for file, key in islice(keyed, request.max_files):
+        if isinstance(key, LayoutError):
             failed += 1
-            emit(FileFailed(file.path, "", file.modality, FailureKind.REFUSED, error.message))
+            emit(FileFailed(file.path, "", file.modality, FailureKind.REFUSED, key.message))
         else:
             emit(FilePlanned(path=file.path, key=key, modality=file.modality, size=file.size))
     return UploadFinished(
