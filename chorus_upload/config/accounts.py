@@ -44,6 +44,14 @@ class Account:
         return parts.scheme == "http" and host not in ("localhost", "::1") and not host.startswith("127.")
 
 
+def own_address(account: Account) -> str | None:
+    """The address at which the service itself finds an account, whatever host stands in front of it."""
+    host = urlsplit(account.url or "").hostname or ""
+    if account.name is None or not host or is_numeric_host(host) or ".blob." in host:
+        return account.url
+    return f"https://{account.name}.blob.core.windows.net"
+
+
 def account_of(name: str | None, url: str | None) -> Account:
     """Both from either. ValueError when they contradict each other or the address has more than the account."""
     if url is None:

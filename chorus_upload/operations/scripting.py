@@ -21,7 +21,7 @@ from typing import TextIO
 from urllib.parse import quote
 
 from chorus_upload import __version__
-from chorus_upload.config.accounts import account_of, account_of_connection_string
+from chorus_upload.config.accounts import Account, account_of, account_of_connection_string, own_address
 from chorus_upload.config.settings import AuthMode, Location, Settings
 from chorus_upload.errors import ChorusError, ConfigError, LayoutError
 from chorus_upload.events import Emit, FileFailed, Level, Notice, ScriptWritten, Tally
@@ -68,11 +68,7 @@ def write_scripts(journal: Journal, settings: Settings, request: ScriptRequest, 
     """
     chosen_label(journal, settings, request.version)
     modalities = selected_modalities(settings, request.modalities)
-    writer = WRITERS.get(Shell(request.shell))
-    if writer is None:
-        raise ConfigError(
-            f"there are no scripts for {request.shell}", hint="PowerShell runs a .bat as well: --shell cmd."
-        )
+    writer = WRITERS[Shell(request.shell)]
     work = _work(settings, request, modalities, emit=emit)
     url = destination_url(settings.central.location)
     patients = chosen_patients(journal, request.patients)
@@ -170,7 +166,7 @@ def _work(settings: Settings, request: ScriptRequest, modalities: tuple[str, ...
         )
     roots = []
     for name in modalities:
-        roots.append(Root(modality=name, path=_root(settings.sites[name].location, request)))
+        roots.append(_root(name, settings.sites[name].location, request))
     auth = central.auth
     given = {"endpoint_ip": auth.endpoint_ip, "proxy": settings.proxy, "bandwidth_limit": settings.bandwidth_limit}
     if ignored := [name for name, value in given.items() if value]:
@@ -200,29 +196,39 @@ def _work(settings: Settings, request: ScriptRequest, modalities: tuple[str, ...
     )
 
 
-def _root(location: Location, request: ScriptRequest) -> str:
+def _root(modality: str, location: Location, request: ScriptRequest) -> Root:
     """Where the files of a modality are, as a script knows it."""
     if location.is_local:
-        return str(location.local_path.absolute())
+        return Root(modality=modality, path=str(location.local_path.absolute()))
     if location.scheme != "az" or Tool(request.tool) is not Tool.AZCOPY or Shell(request.shell) is not Shell.BASH:
         raise ConfigError(
             f"such a script cannot send files from {location.scheme}:// places",
             hint="With --output-type azcopy, and for bash, it can have them copied from az:// places.",
         )
     place = _place(location)
-    return replace(place, prefix=quote(place.prefix, safe="/")).url
+    place = replace(place, prefix=quote(place.prefix, safe="/"))
+    # A host in front of an account is no copy source for the service.
+    own = (own_address(_account(location)) or place.endpoint).rstrip("/")
+    if own == place.endpoint:
+        return Root(modality=modality, path=place.url)
+    return Root(modality=modality, path=replace(place, endpoint=own).url, front=place.url)
+
+
+def _account(location: Location) -> Account:
+    auth = location.auth
+    account = account_of(auth.azure_account_name, auth.azure_account_url)
+    if account.url is None and auth.azure_connection_string is not None:
+        return account_of_connection_string(auth.azure_connection_string.get_secret_value())
+    return account
 
 
 def _place(location: Location) -> Place:
     """A place in Azure. ConfigError for any other, and for one whose account is not known."""
-    auth = location.auth
     if location.scheme != "az" or not location.container:
         raise ConfigError(
             f"{location}: such scripts upload to Azure only", hint="`file upload` sends files to every central store."
         )
-    account = account_of(auth.azure_account_name, auth.azure_account_url)
-    if account.url is None and auth.azure_connection_string is not None:
-        account = account_of_connection_string(auth.azure_connection_string.get_secret_value())
+    account = _account(location)
     if account.url is None:
         raise ConfigError(
             f"{location}: the storage account is missing", hint="Set azure_account_name or azure_account_url for it."

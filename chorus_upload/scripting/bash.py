@@ -8,7 +8,7 @@ from typing import TextIO
 from urllib.parse import quote
 
 from chorus_upload.scripting.program import split_program
-from chorus_upload.scripting.work import BATCH_BYTES, BATCH_FILES, Place, ScriptFile, Tool, Work, Writer, account_of
+from chorus_upload.scripting.work import BATCH_BYTES, BATCH_FILES, Place, ScriptFile, Tool, Work, Writer, trusted_hosts
 
 
 def _refuses(_: ScriptFile) -> str | None:
@@ -49,6 +49,8 @@ def _settings(work: Work) -> Iterable[str]:
     yield f"readonly config={shlex.quote(work.config)} tool_version={shlex.quote(work.tool_version)}"
     yield f"root_names=({_words(root.modality for root in work.roots)})"
     yield f"roots=({_words(root.path for root in work.roots)})"
+    yield f"root_fronts=({_words(root.front or '' for root in work.roots)})"
+    yield f"readonly trusted={shlex.quote(trusted_hosts(work))}"
     yield f"readonly results_title={shlex.quote(work.results_title)}"
     yield f"batch_files={BATCH_FILES} batch_bytes={BATCH_BYTES}"
     yield f"readonly tier={shlex.quote(work.tier or '')}"
@@ -58,10 +60,7 @@ def _settings(work: Work) -> Iterable[str]:
 
 
 def to_place(place: Place, *, login: bool) -> tuple[str, ...]:
-    """The options with which az reaches a place. Its --blob-endpoint cannot be used with a login."""
-    account = account_of(place)
-    if login and account is not None:
-        return ("--account-name", account, "--auth-mode", "login")
+    """The options with which az reaches a place, whatever host it has: with a login, too."""
     return ("--blob-endpoint", place.endpoint, *(("--auth-mode", "login") if login else ()))
 
 

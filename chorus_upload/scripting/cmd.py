@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC
 from typing import TextIO
 from urllib.parse import quote
 
 from chorus_upload.errors import ConfigError
 from chorus_upload.scripting.program import split_program
-from chorus_upload.scripting.work import BATCH_BYTES, BATCH_FILES, Place, ScriptFile, Tool, Work, Writer, account_of
+from chorus_upload.scripting.work import BATCH_BYTES, BATCH_FILES, Place, ScriptFile, Tool, Work, Writer, trusted_hosts
 
 MOST_WORKERS = 64
 
@@ -163,6 +164,8 @@ def _settings(work: Work) -> Iterator[tuple[str, str]]:
         container = _plain(_CONTAINER, "container", work.journal.container)
         yield "c_to_journal", f"--container-name {container} {_to_place(work.journal, login=work.login)}"
         yield "c_lock", f"{work.journal_key}.locked"
+    yield "c_trusted", trusted_hosts(work)
+    yield "c_utc", f"{work.written.astimezone(UTC):%Y%m%d%H%M%S}"
     yield "c_written", str(int(work.written.timestamp()))
     yield "c_version", work.tool_version
     yield "c_config", work.config
@@ -190,11 +193,8 @@ def set_line(name: str, value: str) -> str:
 
 
 def _to_place(place: Place, *, login: bool) -> str:
-    """The options with which az reaches a place. Its --blob-endpoint cannot be used with a login."""
+    """The options with which az reaches a place, whatever host it has: with a login, too."""
     endpoint = _plain(_ENDPOINT, "address", place.endpoint)
-    account = account_of(place)
-    if login and account is not None:
-        return f"--account-name {account} --auth-mode login"
     return f"--blob-endpoint {endpoint}" + (" --auth-mode login" if login else "")
 
 

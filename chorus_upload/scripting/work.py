@@ -29,6 +29,16 @@ RESULTS_TITLE = "# chorus-upload results 1"
 """How the first line of a results file begins; what the journal calls the central store follows."""
 
 
+_MICROSOFT = (
+    ".core.windows.net",
+    ".core.chinacloudapi.cn",
+    ".core.cloudapi.de",
+    ".core.usgovcloudapi.net",
+    ".storage.azure.net",
+)
+"""The hosts to which azcopy shows a login by itself: `azcopy copy --help`."""
+
+
 class Tool(StrEnum):
     """What moves the data."""
 
@@ -41,7 +51,6 @@ class Shell(StrEnum):
 
     BASH = "bash"
     CMD = "cmd"
-    POWERSHELL = "powershell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +66,6 @@ class Place:
         return "/".join(part for part in (self.endpoint, self.container, self.prefix) if part)
 
 
-def account_of(place: Place) -> str | None:
-    """The name of the storage account, where the address shows it."""
-    host = urlsplit(place.endpoint).hostname or ""
-    name, dot, rest = host.partition(".")
-    return name if dot and rest.startswith("blob.") else None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
     """Where the files of a modality lie: an absolute path on the machine for which the script is written.
@@ -73,6 +75,8 @@ class Root:
 
     modality: str
     path: str
+    front: str | None = None
+    """Another address of the same place, which is tried when nothing can be copied from `path`."""
 
     @property
     def is_remote(self) -> bool:
@@ -127,6 +131,22 @@ class Work:
     def results_title(self) -> str:
         """The first line of the results file."""
         return f"{RESULTS_TITLE} {self.destination_name}"
+
+
+def trusted_hosts(work: Work) -> str:
+    """The hosts to which azcopy has to be allowed to show its login, with semicolons between; "" for none.
+
+    By itself it shows it to hosts of Microsoft's clouds only.
+    """
+    if work.tool is not Tool.AZCOPY or not work.login:
+        return ""
+    places = [work.destination.endpoint]
+    for root in work.roots:
+        if root.is_remote:
+            places += [root.path, root.front or ""]
+    # With their ports: azcopy compares both.
+    hosts = dict.fromkeys(urlsplit(place).netloc for place in places)
+    return ";".join(host for host in hosts if host and not host.endswith(_MICROSOFT))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

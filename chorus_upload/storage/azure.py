@@ -17,6 +17,7 @@ back what is there and decides. A repeated `delete` that finds nothing has succe
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -24,7 +25,7 @@ from urllib.parse import quote, urlsplit
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobPrefix, BlobProperties
 
-from chorus_upload.errors import PreconditionFailed
+from chorus_upload.errors import IntegrityError, ObjectNotFound, PreconditionFailed, StorageError
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.azure_client import connect
@@ -50,12 +51,16 @@ from chorus_upload.storage.store import (
 from chorus_upload.storage.traffic import Traffic
 
 _MIB = 1 << 20
+_NOT_VERIFIED = "CannotVerifyCopySource"
+"""Azure's name for a copy source that it could not read, whatever the reason."""
+_log = logging.getLogger(__name__)
 
 
 class AzureStore(ServiceStore):
     """The objects of `container` whose names begin with `prefix` and a slash.
 
-    `account_url` is not needed with a ConnectionString. The container has to exist. What a put holds in memory,
+    `account_url` is not needed with a ConnectionString. With `own_url`, the service copies from there what it has
+    already: a front host is no copy source. The container has to exist. What a put holds in memory,
     and how much is sent at once, is for `traffic` to say; a stream that was opened holds one block of `block_size`.
     """
 
@@ -70,6 +75,7 @@ class AzureStore(ServiceStore):
         *,
         credential: AzureCredential,
         prefix: str = "",
+        own_url: str | None = None,
         endpoint_ip: str | None = None,
         network: Network | None = None,
         traffic: Traffic | None = None,
@@ -95,6 +101,8 @@ class AzureStore(ServiceStore):
         self._data = DataRequests(self._connection.http, self._connection.access, traffic)
         self._container = self._connection.client
         self._root = self._container.url.partition("?")[0].rstrip("/")
+        self._own_root = f"{own_url.rstrip('/')}/{container}" if own_url else self._root
+        self._has_told_of_copies = False
         host = self._container.primary_hostname
         # All accounts of one cloud are one service; what opens an object is shown to no other one.
         name = urlsplit(f"//{host}").hostname or ""
@@ -206,8 +214,8 @@ class AzureStore(ServiceStore):
         must_be_complete(found.etag, found.last_modified)
         return found
 
-    def _url_of(self, name: str) -> str:
-        return f"{self._root}/{quote(name, safe='~/')}"
+    def _url_of(self, name: str, *, root: str | None = None) -> str:
+        return f"{root or self._root}/{quote(name, safe='~/')}"
 
     def _upload(self, key: str, conditions: Conditions, properties: Callable[[], Properties]) -> Upload:
         name = self._name(key)
@@ -219,6 +227,7 @@ class AzureStore(ServiceStore):
             key,
             conditions,
             properties,
+            self._tell_of_copy,
         )
 
     def _source(self, twin: Twin | None) -> Source | None:
@@ -226,9 +235,17 @@ class AzureStore(ServiceStore):
         return None if twin is None else Source(lambda: self._signed(twin.key), twin.etag)
 
     def _signed(self, key: str) -> str:
-        """The object's address with what opens it."""
+        """The address from which the service copies an object, with what opens it."""
         query = self._connection.access.query()
-        return self._url_of(self._name(key)) + (f"?{query}" if query else "")
+        return self._url_of(self._name(key), root=self._own_root) + (f"?{query}" if query else "")
+
+    def _tell_of_copy(self, error: StorageError) -> None:
+        """Say once that nothing is copied, unless it is about one object: that was changed, or is another one."""
+        is_usual = isinstance(error, (PreconditionFailed, IntegrityError, ObjectNotFound))
+        if self._has_told_of_copies or (is_usual and _NOT_VERIFIED not in error.message):
+            return
+        self._has_told_of_copies = True
+        _log.warning("not copied inside Azure from %s, and sent instead: %s", self._own_root, error.message)
 
     def _refusal(self, name: str) -> str | None:
         return refused_by_azure(name)

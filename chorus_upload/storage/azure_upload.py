@@ -70,6 +70,8 @@ class Upload:
     key: str
     conditions: Conditions
     properties: Callable[[], Properties]
+    copy_refused: Callable[[StorageError], None]
+    """It is told of what the service did not copy."""
 
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author.
@@ -169,8 +171,9 @@ class Upload:
         )
         try:
             self.stage_copy(name, lines, md5=origin.md5, crc64=None)
-        except StorageError:
+        except StorageError as error:
             # It is gone, was written again, has another MD5, or the service may not read it. Whoever reads it will see.
+            self.copy_refused(error)
             return None
         return self._made_of([_Staged(name, origin.size, spared=True)], size=origin.size)
 
@@ -313,9 +316,10 @@ class _Staging:
         )
         try:
             self.upload.stage_copy(name, headers, md5=md5, crc64=crc64_of(block))
-        except StorageError:
+        except StorageError as error:
             # It is gone, was written again, has other content, or the service cannot read it: the file itself is
             # sent, and so are the blocks after this one.
+            self.upload.copy_refused(error)
             self.source = None
             return False
         return True

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chorus_upload.config.accounts import Account, account_of
+from chorus_upload.config.accounts import Account, account_of, own_address
 from chorus_upload.config.local_paths import expanded
 from chorus_upload.config.own_files import OwnFiles
 from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
@@ -265,10 +265,12 @@ def _azure(
 
     if not location.container:
         raise ConfigError(f"{location} names no container", hint="Write az://CONTAINER or az://CONTAINER/PATH.")
+    account = _account(location)
     return AzureStore(
-        _account(location).url,
+        account.url,
         location.container,
         prefix=location.prefix,
+        own_url=own_address(account),
         credential=_azure_credential(location),
         retry=retry,
         endpoint_ip=location.auth.endpoint_ip,

@@ -516,7 +516,7 @@ class TestWhatCannotBeAScript:
         ("options", "words"),
         [
             (("--output-type", "azcli"), "a script needs a name"),
-            (("--output-type", "azcli", "--output-file", "upload"), "which shell"),
+            (("--output-type", "azcli", "--output-file", "a.sh", "--shell", "powershell"), "Invalid value"),
             (("--output-type", "azcli", "--output-file", "a.sh", "--uploaded"), "for lists"),
             (("--shell", "bash"), "for scripts"),
             (("--standalone",), "for scripts"),
@@ -527,6 +527,11 @@ class TestWhatCannotBeAScript:
     def test_what_was_typed(self, tmp_path: Path, container: Container, options: tuple[str, ...], words: str) -> None:
         site = site_with(tmp_path, FEW, container)
         assert words in site.run("file", "list", *options, exit_code=None).err
+
+    def test_without_a_suffix_it_is_for_the_shell_of_this_system(self, tmp_path: Path, container: Container) -> None:
+        site = site_with(tmp_path, FEW, container)
+        site.run("file", "list", "--output-type", "azcli", "--output-file", "upload")
+        assert (site.home / "upload").read_text().startswith("#!/usr/bin/env bash\n")
 
     def test_a_journal_that_az_cannot_lock(self, tmp_path: Path, container: Container) -> None:
         site = settle(tmp_path / "home", build(tmp_path / "source", FEW), container)

@@ -625,6 +625,39 @@ def test_what_is_missing_is_said_before_anything_is_done(
     assert "not of this destination" in script.run(exit_code=1).err
 
 
+ENDS = "se=2099-01-01T00%3A00%3A00Z"
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("se=2020-01-02T03%3A04%3A05Z&sp=racwdl", "has expired, since 2020-01-02 03:04 UTC; ask for a new one"),
+        pytest.param("sp=racwdl&se=2020-01-02", "has expired, since 2020-01-02 00:00 UTC", marks=pytest.mark.thorough),
+        (f"{ENDS}&sp=rl", "does not permit to create or write (c, w); it has sp=rl. Ask for one that does"),
+    ],
+)
+def test_a_token_that_cannot_do_it_is_read_before_anything_is_sent(
+    windows: Windows, tmp_path: Path, container: Container, token: str, said: str
+) -> None:
+    script = script_for(windows, tmp_path, container, put(tmp_path / "data", FEW))
+    ran = script.run(exit_code=2, AZURE_STORAGE_SAS_TOKEN=f"?sv=1&{token}&sig=a%2Bb%3D")
+    assert f"error: AZURE_STORAGE_SAS_TOKEN: the SAS token {said}" in ran.err
+    assert {call.arguments[0] for call in windows.calls} <= {"version", "--version"}
+
+
+@pytest.mark.thorough  # as in bash
+def test_what_else_a_token_is_needed_for(windows: Windows, tmp_path: Path, container: Container) -> None:
+    script = script_for(windows, tmp_path, container, put(tmp_path / "data", FEW), tool=Tool.AZCOPY, standalone=True)
+    windows.instead["azcopy"] = lambda _: ["printf", "azcopy version 10.32.2\n"]
+    tokens = {"AZURE_STORAGE_SAS_TOKEN": f"{ENDS}&sp=cw&sig=S"}
+    assert "does not permit to read (r); it has sp=cw" in script.run(exit_code=2, **tokens).err
+    tokens = {"AZURE_STORAGE_SAS_TOKEN": f"{ENDS}&sp=rc&sig=S"}
+    assert "does not permit to write (w)" in script.run(exit_code=2, **tokens).err
+    tokens["CHORUS_JOURNAL_SAS_TOKEN"] = f"{ENDS}&sp=rcw&sig=S"
+    ran = script.run(exit_code=2, **tokens)
+    assert "CHORUS_JOURNAL_SAS_TOKEN: the SAS token does not permit to delete (d); it has sp=rcw" in ran.err
+
+
 # As az does when the service answers 403.
 SAID_403 = "printf 'ERROR: \\nThe request may be blocked by network rules\\n   \\n\\n' >&2; exit 1"
 
@@ -652,14 +685,14 @@ def test_nothing_gets_through(windows: Windows, tmp_path: Path, container: Conta
 
     ran = script.run(exit_code=3)
 
+    # It is not asked again: the service has refused them, and not this file or that.
     assert "nothing got through any more" in ran.err
-    assert len(set(sent)) == 5
-    assert len(sent) == 15
-    assert len(batches) == 3
+    assert len(set(sent)) == len(sent) == 3
+    assert len(batches) == 1
     failed = script.beside(".failed").read_text().splitlines()
     assert [line.partition(": ")[2] for line in failed] == [
         "az failed: The request may be blocked by network rules"
-    ] * 5
+    ] * 3
 
 
 @pytest.mark.parametrize("tool", [Tool.AZ, Tool.AZCOPY])
@@ -672,7 +705,7 @@ def test_a_login_needs_no_token(windows: Windows, tmp_path: Path, container: Con
         return ["printf", "7\n" if "upload-batch" in call.arguments else versions[call.name]]
 
     windows.instead.update(dict.fromkeys(versions, answer))
-    place = Place(endpoint="https://hospital.blob.core.windows.net", container="central", prefix="a")
+    place = Place(endpoint="https://front.example.org", container="central", prefix="a")
     files = put(tmp_path / "data", FEW)
     script = script_for(
         windows, tmp_path, container, files, tool=tool, login=True, destination=place, ca_bundle="C:\\ca 100%.pem"
@@ -682,10 +715,11 @@ def test_a_login_needs_no_token(windows: Windows, tmp_path: Path, container: Con
 
     (call,) = (call for call in windows.calls if {"copy", "upload-batch"} & {*call.arguments})
     if tool is Tool.AZ:
-        assert call.arguments[3:5] == ("--account-name", "hospital")
-        assert "--auth-mode" in call.arguments
+        assert call.arguments[3:7] == ("--blob-endpoint", "https://front.example.org", "--auth-mode", "login")
     else:
-        assert "https://hospital.blob.core.windows.net/central/a" in call.arguments
+        assert "https://front.example.org/central/a" in call.arguments
+        # By itself it shows a login to Microsoft's hosts only, and fails after minutes without a word.
+        assert "--trusted-microsoft-suffixes=front.example.org" in call.arguments
         assert call.environment["AZCOPY_AUTO_LOGIN_TYPE"] == "AZCLI"
     assert not any("SAS_TOKEN" in name for name in call.environment)
     assert "sig=" not in call.command_line

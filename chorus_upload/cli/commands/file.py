@@ -85,7 +85,10 @@ def list_(  # noqa: PLR0913 - each is an option
     ] = OutputType.LIST,
     shell: Annotated[
         ScriptShell | None,
-        typer.Option("--shell", help="What runs the script. Default: what the name of the output file says."),
+        typer.Option(
+            "--shell",
+            help="What runs the script. Default: what the name of the output file says, or what this system has.",
+        ),
     ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Write a script for a machine on which chorus-upload is not installed.")

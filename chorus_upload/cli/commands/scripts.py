@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from enum import StrEnum
@@ -21,7 +22,6 @@ class ScriptShell(StrEnum):
 
     BASH = "bash"
     CMD = "cmd"
-    POWERSHELL = "powershell"
 
 
 class ScriptOptions(NamedTuple):
@@ -42,7 +42,6 @@ _SHELLS = {
     ".sh": ScriptShell.BASH,
     ".bat": ScriptShell.CMD,
     ".cmd": ScriptShell.CMD,
-    ".ps1": ScriptShell.POWERSHELL,
 }
 
 
@@ -52,13 +51,18 @@ def write_upload_scripts(run: Invocation, context: typer.Context, options: Scrip
 
     if options.output is None:
         raise ConfigError("a script needs a name", hint="Add --output-file upload.sh, or upload.bat for Windows.")
-    shell = options.shell or _SHELLS.get(options.output.suffix.lower())
-    if shell is None:
-        raise ConfigError(f"which shell is to run {options.output}?", hint="Add --shell bash, cmd or powershell.")
-    for path in (options.output, *options.output.parent.glob(f"{options.output.stem}-[0-9]*{options.output.suffix}")):
+    suffix = options.output.suffix.lower()
+    if suffix == ".ps1" and options.shell is None:
+        raise ConfigError("there are no scripts for PowerShell", hint="It runs a .bat as well: write upload.bat.")
+    shell = options.shell or _SHELLS.get(suffix) or shell_of_this_system()
+    output = options.output
+    if shell is ScriptShell.CMD and not suffix:
+        # cmd would not run it.
+        output = output.with_name(f"{output.name}.bat")
+    for path in (output, *output.parent.glob(f"{output.stem}-[0-9]*{output.suffix}")):
         require_replaceable(run, path, option="--output-file", is_ours=is_script, force=options.force)
     request = ScriptRequest(
-        output=options.output,
+        output=output,
         tool=options.tool,
         shell=shell.value,
         chorus=_this_program(),
@@ -72,6 +76,11 @@ def write_upload_scripts(run: Invocation, context: typer.Context, options: Scrip
     with run.session(context, read_only=True) as session:
         refused = write_scripts(session.journal, run.settings, request, emit=run.emit)
     return EXIT_PARTIAL if refused else EXIT_OK
+
+
+def shell_of_this_system() -> ScriptShell:
+    """What runs scripts on the system on which they are written."""
+    return ScriptShell.CMD if os.name == "nt" else ScriptShell.BASH
 
 
 def _this_program() -> tuple[str, ...]:

@@ -28,7 +28,8 @@ rem     CHORUS_UPLOAD                      the program chorus-upload, if it is n
 rem     CHORUS_JOURNAL_SAS_TOKEN           the token for the journal, if it has one of its own
 rem     CHORUS_RETRY_WAIT                  seconds before a failed run of a tool is repeated, then 3 times that
 rem
-rem Exit codes: 0 everything is there; 2 a program, a directory, the token or a part of the list is missing; 3 some
+rem Exit codes: 0 everything is there; 2 a program, a directory, the token or a part of the list is missing, or the token
+rem has expired or does not permit this; 3 some
 rem files are not there; 10 somebody else has the journal; 130 it was stopped; 1 anything else; or that of chorus-upload
 rem if it refuses the journal or the results.
 
@@ -262,7 +263,17 @@ if not defined AZURE_STORAGE_SAS_TOKEN call :ask_token
 if not defined AZURE_STORAGE_SAS_TOKEN goto no_token
 call :token AZURE_STORAGE_SAS_TOKEN || exit /b 1
 if defined CHORUS_JOURNAL_SAS_TOKEN call :token CHORUS_JOURNAL_SAS_TOKEN || exit /b 1
-exit /b 0
+call :time_now
+rem azcopy looks first at what is there. The lock of the journal is made, read and deleted.
+set "c_needs=cw"
+if "%c_tool%"=="azcopy" set "c_needs=rcw"
+call :permits AZURE_STORAGE_SAS_TOKEN || exit /b 1
+if not "%c_standalone%"=="yes" exit /b 0
+set "c_needs=rwd"
+set "c_name=AZURE_STORAGE_SAS_TOKEN"
+if defined CHORUS_JOURNAL_SAS_TOKEN set "c_name=CHORUS_JOURNAL_SAS_TOKEN"
+call :permits %c_name%
+exit /b %errorlevel%
 :use_login
 set "AZURE_STORAGE_SAS_TOKEN="
 set "CHORUS_JOURNAL_SAS_TOKEN="
@@ -271,6 +282,51 @@ exit /b 0
 :no_token
 >&2 echo error: AZURE_STORAGE_SAS_TOKEN is not set, and powershell could not ask for it
 exit /b 1
+
+rem Leaves in c_utc the time in UTC, as YYYYMMDDHHMMSS: what powershell says or, where that says nothing, when this script
+rem was written.
+:time_now
+set "c_ask=[DateTime]::UtcNow.ToString('yyyyMMddHHmmss')"
+set "c_shell=%c_system%\WindowsPowerShell\v1.0\powershell.exe"
+set "c_later="
+for /f "usebackq delims=" %%t in (`%c_shell% -NoProfile -Command "%c_ask%"`) do set "c_later=%%t"
+if defined c_later if "%c_later%" gtr "%c_utc%" set "c_utc=%c_later%"
+exit /b 0
+
+rem Whether the token in the variable %1 is valid now, and permits what the letters in c_needs stand for; of c and w one
+rem will do. What it does not say, a policy of the container says. Leaves in c_expires when it ends.
+:permits
+setlocal EnableDelayedExpansion
+set "c_token=!%1!"
+set "c_end="
+set "c_permits="
+for %%p in ("!c_token:&=" "!") do (
+    set "c_pair=%%~p"
+    if "!c_pair:~0,3!"=="se=" set "c_end=!c_pair:~3!"
+    if "!c_pair:~0,3!"=="sp=" set "c_permits=!c_pair:~3!"
+)
+set "c_moment="
+if defined c_end set "c_end=!c_end:%%3A=:!"
+if defined c_end for /f "tokens=1-6 delims=-T:Zz." %%a in ("!c_end!") do set "c_moment=%%a%%b%%c%%d%%e%%f000000"
+if defined c_moment set "c_moment=!c_moment:~0,14!"
+set "c_words=!c_moment:~0,4!-!c_moment:~4,2!-!c_moment:~6,2! !c_moment:~8,2!:!c_moment:~10,2! UTC"
+if defined c_moment if "!c_moment!" leq "%c_utc%" (
+    >&2 echo error: %1: the SAS token has expired, since !c_words!; ask for a new one
+    exit /b 1
+)
+set "c_lacks="
+if not "!c_needs:r=!"=="!c_needs!" if "!c_permits:r=!"=="!c_permits!" set "c_lacks=read (r)"
+if not "!c_needs:d=!"=="!c_needs!" if "!c_permits:d=!"=="!c_permits!" set "c_lacks=delete (d)"
+if "!c_permits:w=!"=="!c_permits!" (
+    if "!c_needs:c=!"=="!c_needs!" set "c_lacks=write (w)"
+    if not "!c_needs:c=!"=="!c_needs!" if "!c_permits:c=!"=="!c_permits!" set "c_lacks=create or write (c, w)"
+)
+if defined c_permits if defined c_lacks (
+    >&2 echo error: %1: the SAS token does not permit to !c_lacks!; it has sp=!c_permits!. Ask for one that does
+    exit /b 1
+)
+endlocal & set "c_expires=%c_moment%"
+exit /b 0
 
 rem Takes the question mark off the token in the variable %1. A quote, and what only means something in front of one,
 rem can be seen only with delayed expansion, and an exclamation mark only without.
@@ -459,7 +515,10 @@ set "c_proven=0"
 if "%c_standalone%"=="no" call :record
 call :give_back || set "c_code=1"
 set /a c_missing=c_files-c_there
-if exist halt.txt >&2 echo nothing got through any more; "%c_work%" has in its log.txt files what %c_tool% said
+set "c_halt="
+if exist halt.txt for /f %%h in (halt.txt) do set "c_halt=%%h"
+if "%c_halt%"=="expired" >&2 echo the SAS token has expired meanwhile: ask for a new one, and run this again
+if defined c_halt >&2 echo nothing got through any more; "%c_work%" has in its log.txt files what %c_tool% said
 if "%c_missing%"=="0" (
     >&2 echo all %c_files% files have arrived
 ) else (
@@ -644,6 +703,7 @@ if defined AZURE_STORAGE_SAS_TOKEN set "c_query=?%AZURE_STORAGE_SAS_TOKEN%"
 rem It replaces nothing: it cannot look at what it replaces.
 set "c_azcopy_options=--from-to=LocalBlob --overwrite=false --blob-type=BlockBlob --put-md5 --check-length=true"
 set "c_azcopy_options=%c_azcopy_options% --output-level=essential --log-level=ERROR"
+if defined c_trusted set "c_azcopy_options=%c_azcopy_options% --trusted-microsoft-suffixes=%c_trusted%"
 set "AZCOPY_LOG_LOCATION=%CD%\azcopy"
 set "AZCOPY_JOB_PLAN_LOCATION=%CD%\azcopy"
 set "c_directory=%CD%"
@@ -741,6 +801,7 @@ if errorlevel 3 (
     set /a c_row+=1
 )
 if %c_row% geq 5 call :halt
+if %c_row% geq 3 if exist refused.txt call :halt
 exit /b 0
 
 rem While something arrives, what is refused is refused for reasons of its own.
@@ -800,6 +861,7 @@ set "c_try=1"
 :alone_again
 call :alone_with_%c_tool%
 if not errorlevel 1 goto arrived
+call :is_refused && goto not_arrived
 call :look
 if defined c_stop exit /b 3
 if %c_try% geq 3 goto not_arrived
@@ -817,6 +879,27 @@ call :reason
 setlocal EnableDelayedExpansion
 >>"!c_failed!" echo !c_id! !c_key!: !c_tool! failed: !c_why!
 exit /b 1
+
+rem Whether the service itself has refused the last run, in words that are not about one file: it helps nothing to ask
+rem again. If that is because the token has expired meanwhile, all ends.
+:is_refused
+set "c_said=said.txt"
+if "%c_tool%"=="azcopy" set "c_said=azcopy.txt"
+"%c_system%\findstr.exe" /c:"permissions needed to perform" /c:"blocked by network rules" /c:"AuthenticationFailed" ^
+    /c:"AuthorizationFailure" /c:"AuthorizationPermissionMismatch" /c:"AuthorizationResourceTypeMismatch" ^
+    /c:"InvalidAuthenticationInfo" /c:"NoAuthenticationInformation" /c:"PublicAccessNotPermitted" ^
+    /c:"ContainerNotFound" /c:"AccountIsDisabled" /c:"AADSTS" /c:"az login" <%c_said% >found.txt
+if errorlevel 1 (
+    if exist refused.txt del refused.txt
+    exit /b 1
+)
+type nul >refused.txt
+if "%c_login%"=="no" call :time_now
+if defined c_expires if "%c_expires%" leq "%c_utc%" (
+    echo the SAS token has expired meanwhile: ask for a new one, and run this again
+    >"%c_work%\halt.txt" echo expired
+)
+exit /b 0
 
 rem What the tool said, in c_why: the code of an error, or its last words.
 :reason
@@ -875,6 +958,7 @@ set "c_try=1"
 :send_again
 call :send_with_%c_tool%
 if not errorlevel 1 goto sent
+call :is_refused && goto one_by_one
 call :look
 if defined c_stop exit /b 0
 if %c_try% geq 3 goto one_by_one
@@ -891,6 +975,7 @@ exit /b 0
 type nul >..\later\%c_mine%
 set /a c_lost+=1
 if %c_lost% geq 5 call :halt
+if %c_lost% geq 3 if exist refused.txt call :halt
 call :clear
 exit /b 0
 

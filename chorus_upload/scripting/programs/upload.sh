@@ -13,8 +13,9 @@
 # Stop it with Ctrl-C or kill, at any time, and run it again: it goes on with what is missing. Beside the script it
 # keeps what arrived (.results), what did not and why (.failed), and what the tools said (.log).
 #
-# Exit codes: 0 everything is there; 2 a program, an option or the token is missing; 3 some files are not there or did
-# not prove right; 10 somebody else has the journal; 130, 143 or 129 it was stopped; 1 anything else.
+# Exit codes: 0 everything is there; 2 a program, an option or the token is missing, or the token does not permit this;
+# 3 some files are not there or did not prove right; 10 somebody else has the journal; 129, 130, 131, 141 or 143 it was
+# stopped; 1 anything else.
 
 # The settings are written into this text, and a name may look as if it wanted to be expanded:
 # shellcheck disable=SC2154,SC2016
@@ -36,6 +37,10 @@ export AZURE_CORE_COLLECT_TELEMETRY=0
 
 readonly attempts=3
 readonly hopeless=5
+# So many files that the service refused, each by itself, while nothing has arrived: then it refuses all.
+readonly refused_enough=3
+# What az and azcopy say when the service does not admit them: it helps nothing to ask again.
+readonly refusals='required permissions needed to perform|blocked by network rules|AuthenticationFailed|AuthorizationFailure|Authorization[A-Za-z]*Mismatch|InvalidAuthenticationInfo|NoAuthenticationInformation|PublicAccessNotPermitted|ContainerNotFound|AccountIsDisabled|AADSTS[0-9]|az login'
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -106,14 +111,18 @@ begin() {
     [ -f "$script" ] || fail 2 "this script keeps files beside it: run it as bash FILE"
     readonly results=$script.results failed=$script.failed log=$script.log lock_note=$script.lock \
         running=$script.running
-    work=$(mktemp -d "${TMPDIR:-/tmp}/chorus-upload.XXXXXX") || fail 1 "no temporary directory can be made"
-    readonly main script work
-    mkdir "$work/queue" "$work/taken" "$work/sent" "$work/failed"
-    is_ours=no is_sole=no
+    is_ours=no is_sole=no work=
     trap leave EXIT
     trap 'stopped 130' INT
+    trap 'stopped 131' QUIT
     trap 'stopped 143' TERM
     trap 'stopped 129' HUP
+    trap 'stopped 141' PIPE
+    work=$(mktemp -d "${TMPDIR:-/tmp}/chorus-upload.XXXXXX") || fail 1 "no temporary directory can be made"
+    readonly main script work
+    at_work "$main"
+    remove_left_behind
+    mkdir "$work/queue" "$work/taken" "$work/sent" "$work/failed" "$work/refused"
     : >>"$log" || fail 1 "$log cannot be written"
     be_sole
     check_work
@@ -121,6 +130,29 @@ begin() {
     check_token
     read_results
     seen=0 there=0 batch=0 batch_count=0 batch_size=0
+}
+
+# Note a process that works with the temporary directory: nobody removes that while one of them is there.
+at_work() { printf '%s %s\n' "$1" "$(uname -n)" >>"$work/processes"; }
+
+# A script that was killed could not remove its directory of links. Ours are those that this user made and that say so,
+# and a directory is dead when all that worked with it were on this machine and are gone.
+remove_left_behind() {
+    local directory process host is_dead
+    for directory in "${TMPDIR:-/tmp}"/chorus-upload.??????; do
+        if [ "$directory" = "$work" ] || [ -L "$directory" ] || [ ! -O "$directory" ] || [ ! -s "$directory/processes" ]; then
+            continue
+        fi
+        is_dead=yes
+        while read -r process host; do
+            case $process in '' | *[!0-9]*) is_dead=no ;; esac
+            if [ "$host" != "$(uname -n)" ] || kill -0 "$process" 2>/dev/null; then is_dead=no; fi
+        done <"$directory/processes"
+        if [ "$is_dead" = yes ]; then
+            say "removing $directory, which a script that was killed has left"
+            rm -rf "$directory"
+        fi
+    done
 }
 
 # Two runs at once would take the journal's lock from each other.
@@ -218,18 +250,67 @@ check_token() {
     AZURE_STORAGE_SAS_TOKEN=${AZURE_STORAGE_SAS_TOKEN#\?}
     CHORUS_JOURNAL_SAS_TOKEN=${CHORUS_JOURNAL_SAS_TOKEN-$AZURE_STORAGE_SAS_TOKEN}
     CHORUS_JOURNAL_SAS_TOKEN=${CHORUS_JOURNAL_SAS_TOKEN#\?}
-    require_token AZURE_STORAGE_SAS_TOKEN "$AZURE_STORAGE_SAS_TOKEN"
-    require_token CHORUS_JOURNAL_SAS_TOKEN "$CHORUS_JOURNAL_SAS_TOKEN"
+    local number name needs=wc
+    # azcopy looks first at what is there.
+    if [ "$tool" = azcopy ]; then needs=rwc; fi
+    require_token AZURE_STORAGE_SAS_TOKEN "$AZURE_STORAGE_SAS_TOKEN" "$needs"
+    # The lock of the journal is made, read and deleted.
+    if [ "$standalone" = yes ]; then require_token CHORUS_JOURNAL_SAS_TOKEN "$CHORUS_JOURNAL_SAS_TOKEN" rwcd; fi
+    for number in "${!roots[@]}"; do
+        if is_remote "$number" && [ -n "$(source_token "$number")" ]; then
+            name=CHORUS_SOURCE_SAS_TOKEN_$number
+            [ -n "${!name-}" ] || name=CHORUS_SOURCE_SAS_TOKEN
+            require_token "$name" "$(source_token "$number")" r
+        fi
+    done
     export AZURE_STORAGE_SAS_TOKEN
 }
 
+# Whether the token $2 of the variable $1 is complete, permits what the letters $3 stand for (w or c will do where both
+# are asked for), and is valid now. What it does not say, a policy of the container says.
 require_token() {
+    local moment now permitted
     case $2 in
     *[!A-Za-z0-9%\&=_.~:/+-]*) fail 2 "$1 is not a SAS token: quotes, blanks or other characters do not belong to one" ;;
     *sig=*) ;;
     *) fail 2 "$1 is not a SAS token: there is no sig= in it" ;;
     esac
+    now=$(date -u +%Y%m%d%H%M%S)
+    moment=$(moment_in "$(part_of "$2" se)")
+    if [ -n "$moment" ] && [ "$moment" -le "$now" ]; then
+        fail 2 "$1: the SAS token has expired, since $(in_words "$moment"); ask for a new one"
+    fi
+    moment=$(moment_in "$(part_of "$2" st)")
+    if [ -n "$moment" ] && [ "$moment" -gt "$now" ]; then
+        fail 2 "$1: the SAS token is not valid before $(in_words "$moment"); is the clock of this machine right?"
+    fi
+    permitted=$(part_of "$2" sp)
+    [ -n "$permitted" ] || return 0
+    case $3 in *wc*) case $permitted in *[wc]*) ;; *) not_permitted "$1" "$permitted" "create or write (c, w)" ;; esac ;; esac
+    case $3 in *r*) case $permitted in *r*) ;; *) not_permitted "$1" "$permitted" "read (r)" ;; esac ;; esac
+    case $3 in *d*) case $permitted in *d*) ;; *) not_permitted "$1" "$permitted" "delete (d)" ;; esac ;; esac
 }
+
+not_permitted() { fail 2 "$1: the SAS token does not permit to $3; it has sp=$2. Ask for one that does"; }
+
+# The part $2 of the token $1, nothing if there is none.
+part_of() {
+    local rest=\&$1
+    case $rest in *"&$2="*) ;; *) return 0 ;; esac
+    rest=${rest#*"&$2="}
+    printf '%s' "${rest%%&*}"
+}
+
+# The moment $1 of a token, in UTC, as YYYYMMDDHHMMSS; nothing where it is written in another way.
+moment_in() {
+    local text=${1//%3[Aa]/:} digits
+    case $text in ????-??-?? | ????-??-??T??:*Z) ;; *) return 0 ;; esac
+    text=${text%%.*}
+    digits=${text//[!0-9]/}000000
+    case ${#digits} in 14 | 18 | 20) printf '%.14s' "$digits" ;; esac
+}
+
+in_words() { printf '%.4s-%.2s-%.2s %.2s:%.2s UTC' "$1" "${1:4}" "${1:6}" "${1:8}" "${1:10}"; }
 
 # The results of earlier runs: `arrived[id]` is the key of each file that is there.
 read_results() {
@@ -303,6 +384,7 @@ upload() {
     for ((number = 1; number <= workers; number++)); do
         worker "$number" &
         pids+=($!)
+        at_work "$!"
     done
     for number in "${pids[@]}"; do wait "$number"; done
     pids=()
@@ -324,7 +406,8 @@ report() {
         "${chorus[@]}" --config "$config" file mark-as-uploaded --results "$results" || proven=$?
     fi
     if [ "$is_ours" = yes ]; then give_lock_back || code=1; fi
-    if [ -e "$work/hopeless" ]; then say "nothing got through any more; $log has what $tool said"; fi
+    if [ -e "$work/expired" ]; then say "the SAS token has expired meanwhile: ask for a new one, and run this again"; fi
+    if [ -e "$work/hopeless" ]; then say "nothing got through any more: $(cat "$work/hopeless"); $log has what $tool said"; fi
     if [ "$missing" -gt 0 ]; then
         code=3
         say "$missing of $files_total files have not arrived; why, is in $failed, or else in $log:"
@@ -350,7 +433,7 @@ worker() {
     # A process group for each run of a tool: az may be a program that starts another one.
     set -m
     trap '[ -z "$child" ] || { kill -TERM -- "-$child"; wait "$child"; } 2>/dev/null; exit 143' TERM
-    trap '' INT HUP
+    trap '' INT QUIT HUP
     while entry=$(take); do
         entry=${entry##*/}
         send "${entry%.*}" "${entry##*.}"
@@ -390,8 +473,14 @@ send() {
             return
         fi
         [ -e "$work/stop" ] && return
+        if is_refused; then break; fi
         [ "$try" -lt "$tries" ] && pause $((retry_wait * (2 * try - 1)))
     done
+    if has_expired; then
+        : >"$work/expired"
+        : >"$work/stop"
+        return
+    fi
     if [ "${#linked[@]}" -gt 1 ]; then
         split "$place"
         return
@@ -399,11 +488,29 @@ send() {
     index=${linked[0]}
     give_up "${ids[index]}" "${keys[index]}" "$tool failed: $(last_words)"
     unlucky=$((unlucky + 1))
+    if is_refused; then : >"$work/refused/${ids[index]}"; fi
     # While something arrives, what is refused is refused for reasons of its own.
-    if [ "$unlucky" -ge "$hopeless" ] && [ -z "$(cat "$work/sent/"* 2>/dev/null)" ]; then
-        : >"$work/hopeless"
+    if nothing_arrived && { [ "$unlucky" -ge "$hopeless" ] || is_all_refused; }; then
+        last_words >"$work/hopeless"
         : >"$work/stop"
     fi
+}
+
+nothing_arrived() { [ -z "$(cat "$work/sent/"* 2>/dev/null)" ]; }
+
+# Whether the service itself has refused the last run, in words that are not about one file.
+is_refused() { grep -aqE "$refusals" "$farm.said" 2>/dev/null; }
+
+is_all_refused() {
+    local refused=("$work/refused/"*)
+    [ "${#refused[@]}" -ge "$refused_enough" ]
+}
+
+has_expired() {
+    [ "$login" = no ] || return 1
+    local moment
+    moment=$(moment_in "$(part_of "$AZURE_STORAGE_SAS_TOKEN" se)")
+    [ -n "$moment" ] && [ "$moment" -le "$(date -u +%Y%m%d%H%M%S)" ]
 }
 
 read_list() {
@@ -465,9 +572,21 @@ put_off() {
 }
 
 # Halve a batch that does not get through, so that what is wrong with one file keeps no other. The halves go to the end
-# of the queue: what is wrong may be wrong with many.
+# of the queue: what is wrong may be wrong with many. Of one that was refused, while nothing has arrived, some files go
+# by themselves at once: that shows whether all are refused.
 split() {
     local index half=$((${#linked[@]} / 2)) count=0 part=a left=$attempts
+    if nothing_arrived && is_refused; then
+        for index in "${linked[@]}"; do
+            count=$((count + 1))
+            part=rest
+            if [ "$count" -le "$refused_enough" ]; then part=$count; fi
+            enlist "$index" "$farm.$part"
+        done
+        for ((part = 1; part <= count && part <= refused_enough; part++)); do mv "$farm.$part" "$work/queue/0$1x$part.1"; done
+        if [ -e "$farm.rest" ]; then mv "$farm.rest" "$work/queue/9$1r.$attempts"; fi
+        return
+    fi
     for index in "${linked[@]}"; do
         [ "$count" -eq "$half" ] && part=b
         enlist "$index" "$farm.$part"
@@ -482,7 +601,7 @@ give_up() {
 }
 
 last_words() {
-    { grep -a 'ErrorCode:' "$farm.said" || grep -av '^[[:space:]]*$' "$farm.said"; } 2>/dev/null | tail -n 1 |
+    { grep -aE 'ErrorCode:|ERROR CODE:' "$farm.said" || grep -av '^[[:space:]]*$' "$farm.said"; } 2>/dev/null | tail -n 1 |
         LC_ALL=C tr -d '\000-\037\177' | cut -c 1-200
 }
 
@@ -499,6 +618,9 @@ transfer() {
     local code=0 overwrite=false etag=${modes[${linked[0]}]} root=${roots_of[${linked[0]}]} stem token
     if [ "$etag" = keep ]; then etag=; else overwrite=true; fi
     : >"$farm.count"
+    # What azcopy says of a refusal is only there.
+    export AZCOPY_LOG_LOCATION="$farm.azcopy"
+    rm -rf "$farm.azcopy"
     if is_remote "$root"; then
         stem=${keys[${linked[0]}]%"${paths[${linked[0]}]}"}
         token=$(source_token "$root")
@@ -507,12 +629,14 @@ transfer() {
             --from-to BlobBlob --list-of-files "$farm/list" --as-subdir=false --recursive \
             --s2s-preserve-access-tier=false --s2s-detect-source-changed --check-length --overwrite "$overwrite" \
             ${tier:+--block-blob-tier "$tier"} --output-level essential --log-level ERROR \
-            ${options[@]+"${options[@]}"} </dev/null >"$farm.said" 2>&1 &
+            ${trusted:+--trusted-microsoft-suffixes "$trusted"} ${options[@]+"${options[@]}"} \
+            </dev/null >"$farm.said" 2>&1 &
     elif [ "$tool" = azcopy ]; then
         azcopy copy "$farm/files/*" "$azcopy_url${AZURE_STORAGE_SAS_TOKEN:+?$AZURE_STORAGE_SAS_TOKEN}" \
             --from-to LocalBlob --recursive --follow-symlinks --put-md5 --check-length --blob-type BlockBlob \
             --overwrite "$overwrite" ${tier:+--block-blob-tier "$tier"} --output-level essential --log-level ERROR \
-            ${options[@]+"${options[@]}"} </dev/null >"$farm.said" 2>&1 &
+            ${trusted:+--trusted-microsoft-suffixes "$trusted"} ${options[@]+"${options[@]}"} \
+            </dev/null >"$farm.said" 2>&1 &
     else
         az storage blob upload-batch --source "$farm/files" --destination "$container" \
             ${prefix:+--destination-path "$prefix"} --overwrite "$overwrite" ${etag:+--if-match "\"$etag\""} \
@@ -521,10 +645,18 @@ transfer() {
             </dev/null >"$farm.count" 2>"$farm.said" &
     fi
     child=$!
+    at_work "$child"
     wait "$child" || code=$?
     child=
+    if [ "$tool" = azcopy ]; then grep -ahE '^ *ERROR CODE:' "$farm.azcopy/"*.log 2>/dev/null | sort -u >>"$farm.said"; fi
     cat "$farm.said" >>"$log"
-    [ "$code" -eq 0 ] && [ "$(accounted_for "$overwrite")" -eq "${#linked[@]}" ]
+    if [ "$code" -eq 0 ] && [ "$(accounted_for "$overwrite")" -eq "${#linked[@]}" ]; then return 0; fi
+    if is_remote "$root" && [ -n "${root_fronts[root]-}" ] && [ "${roots[root]}" != "${root_fronts[root]}" ]; then
+        say "nothing could be copied from ${roots[root]} ($(last_words)); trying ${root_fronts[root]}"
+        roots[root]=${root_fronts[root]}
+        rm -f "$farm.said"
+    fi
+    return 1
 }
 
 # How many files the tool says that it has sent, or left because there is one of that key already: both tools end with 0
@@ -631,6 +763,7 @@ plain() { LC_ALL=C tr -cd 'A-Za-z0-9._@-' <<<"$1"; }
 
 # shellcheck disable=SC2329 # by trap
 stopped() {
+    trap '' PIPE
     say "stopping; run it again to go on"
     exit "$1"
 }
@@ -638,8 +771,9 @@ stopped() {
 # shellcheck disable=SC2329 # by trap
 leave() {
     local code=$? number
-    trap '' INT TERM HUP
+    trap '' INT QUIT TERM HUP PIPE
     if [ -n "${terminal-}" ]; then stty "$terminal"; fi
+    if [ -z "$work" ]; then exit "$code"; fi
     : >"$work/stop"
     for number in ${pids[@]+"${pids[@]}"}; do kill -TERM "$number" 2>/dev/null; done
     wait
