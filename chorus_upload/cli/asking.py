@@ -19,9 +19,14 @@ def require_somebody(run: Invocation, told: str, *, hint: str) -> None:
 
 def require_agreement(run: Invocation, question: str) -> None:
     """Ask; typer.Exit when the answer is no."""
-    run.sink.pause()
-    if not _agrees(f"{question} [y/N]: "):
+    if not is_agreed(run, question):
         raise typer.Exit(EXIT_OK)
+
+
+def is_agreed(run: Invocation, question: str) -> bool:
+    """Ask, and return whether the answer is yes."""
+    run.sink.pause()
+    return _agrees(f"{question} [y/N]: ")
 
 
 def _agrees(question: str) -> bool:

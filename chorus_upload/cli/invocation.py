@@ -23,7 +23,16 @@ from chorus_upload.cli.render.sink import Sink
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.secrets import Redactor, secrets_in
 from chorus_upload.errors import ChorusError
-from chorus_upload.events import Event, FileFailed, FileNotDownloaded, FilesMarked, Level, Notice, ProblemFound
+from chorus_upload.events import (
+    Event,
+    ExtraFile,
+    FileFailed,
+    FileNotDownloaded,
+    FilesMarked,
+    Level,
+    Notice,
+    ProblemFound,
+)
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
@@ -101,7 +110,7 @@ class Invocation:
         match event:
             case Notice():
                 return replace(event, text=self.redact(event.text))
-            case FileFailed() | FileNotDownloaded():
+            case FileFailed() | FileNotDownloaded() | ExtraFile():
                 return replace(event, detail=self.redact(event.detail))
             case FilesMarked():
                 # An address may have been given in the place of a path.

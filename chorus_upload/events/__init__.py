@@ -21,6 +21,8 @@ from chorus_upload.events.download import (
     DownloadFinished,
     DownloadPlanned,
     DownloadProgressed,
+    ExtraFile,
+    ExtraFiles,
     FileDownloaded,
     FileNotDownloaded,
 )
@@ -51,6 +53,8 @@ __all__ = [
     "DownloadProgressed",
     "Emit",
     "Event",
+    "ExtraFile",
+    "ExtraFiles",
     "FileDelivered",
     "FileDownloaded",
     "FileFailed",
@@ -103,6 +107,7 @@ Event = (
     | DownloadProgressed
     | FileDownloaded
     | FileNotDownloaded
+    | ExtraFile
     | DownloadFinished
     | RemoteUploaded
     | RemoteDeleted

@@ -67,8 +67,34 @@ class FileNotDownloaded:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraFile:
+    """A file in the target that was removed, since the version does not have it, or why it was not: `detail`."""
+
+    path: str
+    removed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraFiles:
+    """How many files in the target the version does not have, and the `first` of them.
+
+    `kept` could not be removed, or must not. `why_kept` says why none was to be removed.
+    """
+
+    files: int
+    first: tuple[str, ...]
+    removed: int = 0
+    kept: int = 0
+    why_kept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadFinished:
-    """The result of `file download`, and of `remote download`, which knows of no version."""
+    """The result of `file download`, and of `remote download`, which knows of no version.
+
+    `extra` is None when it was not asked what else is in the target.
+    """
 
     version: str | None
     origin: str
@@ -77,6 +103,7 @@ class DownloadFinished:
     was_there: Tally
     failures: Mapping[RetrievalFailure, int]
     seconds: float
+    extra: ExtraFiles | None = None
 
     @property
     def failed(self) -> int:

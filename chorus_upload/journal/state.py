@@ -8,7 +8,9 @@ The rows go into a temporary table, so memory stays flat.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Self
 
 from sqlalchemy import text
@@ -21,7 +23,6 @@ from chorus_upload.model import Retrieval
 PAGE = 1_000
 
 _TABLE = "CREATE TEMP TABLE state (id INTEGER PRIMARY KEY, file_id INTEGER)"
-_DROP_TABLE = "DROP TABLE temp.state"
 
 # Largest first, as files are sent: what takes longest does not come last.
 _FILL = text("""
@@ -33,7 +34,8 @@ _FILL = text("""
         JOIN place i ON i.version_id = f.introduced_by
         LEFT JOIN place r ON r.version_id = f.retired_by
         WHERE i.number <= a.number AND (r.number IS NULL OR r.number > a.number)
-            AND f.modality_id IN (SELECT id FROM modality WHERE name IN (SELECT value FROM json_each(:modalities)))
+            AND (:modalities IS NULL OR f.modality_id IN (
+                SELECT id FROM modality WHERE name IN (SELECT value FROM json_each(:modalities))))
             AND (:patients IS NULL OR f.patient IN (SELECT value FROM json_each(:patients)))
         GROUP BY f.directory_id, f.name, f.modality_id
     )
@@ -41,6 +43,11 @@ _FILL = text("""
 """)
 
 _PATH = "iif(k.path = '', f.name, k.path || '/' || f.name)"
+
+_HELD = "FROM state s JOIN file f ON f.id = s.file_id JOIN directory k ON k.id = f.directory_id"
+_NOT_HELD = """
+    SELECT j.key FROM json_each(?) j WHERE NOT EXISTS (SELECT 1 FROM held h WHERE h.path = j.value) ORDER BY j.key
+"""
 
 _FILES = f"""
     SELECT s.id, m.name, {_PATH}, d.key, f.size, f.mtime_us, f.fingerprint, coalesce(d.md5, f.md5)
@@ -70,16 +77,22 @@ _CLASHES = text(f"""
 class State:
     """A context manager around the temporary table: the state at the version of id `version`.
 
-    `patients` None means all files, those without a patient included.
+    `modalities` None means all, `patients` None all files, those without a patient included.
     """
 
     def __init__(
-        self, journal: Journal, *, version: int, modalities: Sequence[str], patients: Sequence[str] | None = None
+        self,
+        journal: Journal,
+        *,
+        version: int,
+        modalities: Sequence[str] | None = None,
+        patients: Sequence[str] | None = None,
     ) -> None:
         self._journal = journal
+        self._is_folded = False
         self._parameters = {
             "version": version,
-            "modalities": json.dumps(list(modalities)),
+            "modalities": None if modalities is None else json.dumps(list(modalities)),
             "patients": None if patients is None else json.dumps(list(patients)),
         }
 
@@ -91,13 +104,41 @@ class State:
 
     def __exit__(self, *exc: object) -> None:
         with self._journal.transaction() as connection:
-            connection.exec_driver_sql(_DROP_TABLE)
+            for table in ("state", "held", "alike"):
+                connection.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{table}")
 
     def tally(self) -> Tally:
         """How many files there were."""
         statement = "SELECT count(*), coalesce(sum(f.size), 0) FROM state s JOIN file f ON f.id = s.file_id"
         with self._journal.transaction() as connection:
             return Tally(*connection.exec_driver_sql(statement).one())
+
+    def without(self, paths: Iterable[str]) -> Iterator[str]:
+        """Yield those of the paths that no file of the state has, a page at a time."""
+        with self._journal.transaction() as connection:
+            connection.exec_driver_sql("DROP TABLE IF EXISTS temp.held")
+            connection.exec_driver_sql(f"CREATE TEMP TABLE held AS SELECT DISTINCT {_PATH} AS path {_HELD}")
+            connection.exec_driver_sql("CREATE UNIQUE INDEX temp.held_path ON held (path)")
+        rest = iter(paths)
+        while page := list(islice(rest, PAGE)):
+            with self._journal.transaction() as connection:
+                # By number: a name on a disk need not be text that SQLite would give back.
+                found = connection.exec_driver_sql(_NOT_HELD, (json.dumps(page),)).scalars().all()
+            yield from (page[number] for number in found)
+
+    def alike(self, path: str) -> list[str]:
+        """The paths of the state that are this one but for case and Unicode form; after `without`."""
+        wanted = _folded(path)
+        if not wanted.isascii() and wanted != wanted.encode(errors="replace").decode():
+            return []
+        with self._journal.transaction() as connection:
+            if not self._is_folded:
+                driver(connection).create_function("folded", 1, _folded, deterministic=True)
+                connection.exec_driver_sql("CREATE TEMP TABLE alike AS SELECT folded(path) AS folded, path FROM held")
+                connection.exec_driver_sql("CREATE INDEX temp.alike_folded ON alike (folded)")
+                self._is_folded = True
+            found = connection.exec_driver_sql("SELECT path FROM alike WHERE folded = ?", (wanted,))
+            return [str(each) for each in found.scalars()]
 
     def clash(self) -> tuple[str, str] | None:
         """A path that two modalities have with different content, and their names; None when there is none."""
@@ -115,3 +156,7 @@ class State:
                 return
             after = page[-1][0]
             yield from (Retrieval(*row[1:]) for row in page)
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

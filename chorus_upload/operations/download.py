@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chorus_upload.config.settings import Settings
@@ -31,6 +31,7 @@ from chorus_upload.journal.state import State
 from chorus_upload.journal.versions import Version
 from chorus_upload.layout import check_version_label
 from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.extras import Agree, find_extras, settle_extras
 from chorus_upload.operations.receiving import Receiving
 from chorus_upload.operations.selecting import chosen_patients, chosen_version, selected_modalities
 from chorus_upload.storage.network import Network
@@ -45,6 +46,7 @@ class DownloadRequest:
     """What the user asked for. `version` None is the last one; `to` None a directory of that name, right here.
 
     `overwrite` has other files in the target give way. `reread` has files that are there compared by content.
+    `delete_extra` has what the version does not have removed from the target, when all of the version is there.
     """
 
     version: str | None = None
@@ -53,6 +55,7 @@ class DownloadRequest:
     to: Path | None = None
     overwrite: bool = False
     reread: bool = False
+    delete_extra: bool = False
 
 
 def download(
@@ -63,12 +66,14 @@ def download(
     emit: Emit,
     pool: Pool | None = None,
     stop: threading.Event | None = None,
+    agree: Agree = lambda _: True,
 ) -> DownloadFinished:
     """Bring back the files of a version, each under its path below the source's root.
 
     Trouble with single files is in the result. Raises ConfigError for what the journal does not have, StorageError
     when nothing can be read from the central store or written to the target, KeyboardInterrupt when `stop` is set
-    meanwhile: what is complete stays, and so does what is there of large files.
+    meanwhile: what is complete stays, and so does what is there of large files. `agree` is asked before extra files are
+    removed.
     """
     stop = stop or threading.Event()
     begun = time.monotonic()
@@ -96,7 +101,26 @@ def download(
             run.receive_all(receiver, state.files(url=url), pool or ThreadPool(settings.num_threads, stop=stop), stop)
         finally:
             target.close(is_done=run.is_done)
-    return run.finished(version=version.label, origin=url, target=str(target), seconds=time.monotonic() - begun)
+    extra = None
+    if request.overwrite or request.delete_extra:
+        # Whatever was asked for: what the version has is not extra.
+        with State(journal, version=version.id) as whole:
+            extras = find_extras(whole, target, emit=emit)
+        why_kept = _why_kept(request, version, run)
+        extra = settle_extras(extras, target, settings, why_kept=why_kept, agree=agree, emit=emit)
+    finished = run.finished(version=version.label, origin=url, target=str(target), seconds=time.monotonic() - begun)
+    return replace(finished, extra=extra)
+
+
+def _why_kept(request: DownloadRequest, version: Version, run: Receiving) -> str:
+    """Why what is extra in the target is not removed; empty when it is to be."""
+    if not request.delete_extra:
+        return "--delete-extra removes what the version does not have"
+    if run.failures:
+        return "nothing is removed while files of the version are missing"
+    if version.completed_us is None:
+        return "nothing is removed for a version that was not finished"
+    return ""
 
 
 def _chosen_version(journal: Journal, label: str | None, *, emit: Emit) -> Version:

@@ -107,6 +107,46 @@ class Target:
         """StorageError when the path leads out, or cannot be one here: links may have come since it was looked at."""
         path_below(self._root, path)
 
+    def walk(self) -> Iterator[str]:
+        """Yield the path of everything in it that is no directory; raises StorageError when not all can be seen.
+
+        Links are not followed, and what is mounted below is not entered. What is unfinished is left out.
+        """
+        with translated(f"listing {self}"):
+            device = self._root.stat().st_dev
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            with translated(f"listing {self._root / path}"), os.scandir(self._root / path) as listing:
+                for entry in sorted(listing, key=lambda each: each.name):
+                    below = f"{path}/{entry.name}" if path else entry.name
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield below
+                    elif not entry.name.startswith(LEFTOVER_PREFIX) and _is_plain(entry, device):
+                        pending.append(below)
+
+    def is_same(self, path: str, other: str) -> bool:
+        """Whether both are the name of one file that is there."""
+        with suppress(OSError):
+            return (self._root / path).samefile(self._root / other)
+        return False
+
+    def remove(self, path: str) -> None:
+        """Remove a regular file, and the directories that it leaves empty.
+
+        StorageError when it is none (a link is none), or when the path leads out.
+        """
+        if self.find(path) is None:
+            return
+        at = path_below(self._root, path)
+        with translated(f"removing {at}"):
+            at.unlink()
+        with suppress(OSError):
+            for above in at.parents:
+                if above == self._root:
+                    break
+                above.rmdir()
+
     def open(self, path: str) -> BinaryIO:
         """Read the file that is there."""
         at = path_below(self._root, path)
@@ -166,6 +206,14 @@ class Target:
                 if content is not None and (kept := _kept(parts, path, content)):
                     return kept
                 return new_part(parts)
+
+
+def _is_plain(entry: os.DirEntry[str], device: int) -> bool:
+    """Whether a directory is one of this device, and no junction of Windows."""
+    status = entry.stat(follow_symlinks=False)
+    reparse = getattr(status, "st_file_attributes", 0) & modes.FILE_ATTRIBUTE_REPARSE_POINT
+    # On Windows such a look gives no device.
+    return not reparse and (os.name == "nt" or status.st_dev == device)
 
 
 def _kept(parts: Path, path: str, content: bytes) -> tuple[Path, io.FileIO] | None:

@@ -7,6 +7,8 @@ from chorus_upload.events import (
     DownloadPlanned,
     DownloadProgressed,
     Event,
+    ExtraFile,
+    ExtraFiles,
     FileDelivered,
     FileDownloaded,
     FileFailed,
@@ -88,6 +90,7 @@ DOWNLOAD = DownloadFinished(
     was_there=Tally(36, GIB),
     failures={RetrievalFailure.TAKEN: 1},
     seconds=100.0,
+    extra=ExtraFiles(12, ("a\nb", "c"), why_kept="files of the version are missing"),
 )
 
 EVENTS: tuple[Event, ...] = (
@@ -132,6 +135,8 @@ EVENTS: tuple[Event, ...] = (
     DownloadPlanned("20260301120000", "az://central/site-01", f"/data/{HOSTILE}", Tally(1_237, 6 * GIB)),
     DownloadProgressed(files=10, files_total=1_237, bytes=GIB, bytes_total=6 * GIB, current=(HOSTILE, "a")),
     FileDownloaded(HOSTILE, "Images", key=HOSTILE, size=5_000, fetched=5_000, was_there=False),
+    ExtraFile(HOSTILE, removed=False, detail=HOSTILE),
+    ExtraFile(HOSTILE, removed=True),
     FileNotDownloaded(HOSTILE, "Images", key=None, kind=RetrievalFailure.TAKEN, detail=HOSTILE),
     DOWNLOAD,
     RemoteUploaded("az://central/site-01", sent=Tally(3, GIB), already_there=Tally(1, 5), failed=1, seconds=1.0),

@@ -218,6 +218,30 @@ def test_where_nothing_was_delivered_nothing_is_blessed(site: Site) -> None:
     assert "Still to upload: 4 files, 25 B, of version v1." in verified.out
 
 
+def test_a_target_that_has_more_than_the_version(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+    site.type("file", "upload")
+    target = site.root / "target"
+    download = ("file", "download", "--to", str(target), "--overwrite")
+    assert site.type(*download).code == 0
+    (target / "OMOP/old.csv").write_text("old", encoding="utf-8")
+
+    named = site.type(*download)
+    assert named.code == 0
+    assert "warning: In the target and not in the version: 1 file (OMOP/old.csv); --delete-extra removes" in named.err
+    assert (target / "OMOP/old.csv").exists()
+
+    removed = site.type(*download, "--delete-extra", "--yes")
+    assert removed.code == 0
+    assert "Removed what the version does not have: 1 file (OMOP/old.csv).\n" in removed.out
+    assert not (target / "OMOP/old.csv").exists()
+
+    (target / "link").symlink_to(target / "OMOP")
+    kept = site.type(*download, "--delete-extra", "--json")
+    assert kept.code == 3
+    assert [event["path"] for event in kept.events if event["event"] == "extra-file"] == ["link"]
+
+
 def test_the_files_of_a_patient(site: Site) -> None:
     site.type("journal", "update", "--version", "v1")
 

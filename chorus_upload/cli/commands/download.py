@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chorus_upload.cli.arguments import chosen_modalities
+from chorus_upload.cli.asking import is_agreed
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import current
 from chorus_upload.cli.options import Modalities, Patients
+from chorus_upload.cli.render.formats import files as files_text
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from chorus_upload.events import ExtraFiles
 
 
 def add_to(group: typer.Typer) -> None:
@@ -25,13 +31,13 @@ def add_to(group: typer.Typer) -> None:
             ("The images of one patient, as they are now", "file download --modalities Images --patient 1001"),
             (
                 "Bring a directory up to date with the last version",
-                "file download --to training-data --overwrite",
+                "file download --to training-data --overwrite --delete-extra",
             ),
         ),
     )(download)
 
 
-def download(
+def download(  # noqa: PLR0913 - each is an option
     context: typer.Context,
     *,
     version: Annotated[
@@ -52,12 +58,22 @@ def download(
             "--reread", help="Compare files that are there already by content, and not by size and time only."
         ),
     ] = False,
+    delete_extra: Annotated[
+        bool,
+        typer.Option(
+            "--delete-extra",
+            help="Remove files from the target that the version does not have, once all of the version is there. Asks"
+            " before that on a terminal.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
     """Bring the files of a version back.
 
     All that the sources held at that version, whenever it was uploaded, each under its path below the source's root
     and with its time. A file appears when all of it is there and is what the journal says. Typed again, it goes on
-    where it was. Ends with 3 when files could not be brought back; they are named.
+    where it was. With --overwrite it names what else is in the target. Ends with 3 when files could not be brought
+    back, or removed; they are named.
     """
     from chorus_upload.operations.download import DownloadRequest
     from chorus_upload.operations.download import download as run_download
@@ -70,10 +86,20 @@ def download(
         to=to,
         overwrite=overwrite,
         reread=reread,
+        delete_extra=delete_extra,
     )
+
+    def agree(extra: ExtraFiles) -> bool:
+        if yes or run.options.json or not sys.stdin.isatty():
+            return True
+        for path in extra.first:
+            run.sink.log(path)
+        return is_agreed(run, f"{files_text(extra.files)} in the target, which the version does not have. Remove them?")
+
     with run.session(context, read_only=True) as session:
         with stopped_by_signals() as stop:
-            finished = run_download(session.journal, run.settings, request, emit=run.emit, stop=stop)
+            finished = run_download(session.journal, run.settings, request, emit=run.emit, stop=stop, agree=agree)
         run.emit(finished)
-        code = session.exit_code = EXIT_PARTIAL if finished.failed else EXIT_OK
+        is_whole = not finished.failed and not (delete_extra and (finished.extra is None or finished.extra.kept))
+        code = session.exit_code = EXIT_OK if is_whole else EXIT_PARTIAL
     return code

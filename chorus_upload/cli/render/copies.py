@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chorus_upload.cli.render.formats import count, duration, files, size
 from chorus_upload.cli.render.tables import Column, Report, Row, Table
-from chorus_upload.events import DownloadFinished, RemoteDeleted, RemoteUploaded
+from chorus_upload.events import DownloadFinished, ExtraFiles, RemoteDeleted, RemoteUploaded
 
 FILES_AND_SIZE = (Column("Files", numeric=True), Column("Size", numeric=True))
 
@@ -19,12 +19,27 @@ def of_download(result: DownloadFinished) -> Report:
     if not result.failed:
         right = "is what the journal says" if result.version else "came whole"
         remarks.insert(0, f"Every file of it is there, and {right}.")
+    warnings = [f"{files(result.failed)} could not be brought back, named above."] if result.failed else []
+    if (extra := result.extra) is not None and extra.files:
+        if extra.removed:
+            remarks.insert(-1, f"Removed what the version does not have: {_named(extra, extra.removed)}.")
+        if extra.why_kept:
+            warnings.append(f"In the target and not in the version: {_named(extra, extra.files)}; {extra.why_kept}.")
+        if extra.kept:
+            warnings.append(f"{files(extra.kept)} that the version does not have could not be removed, named above.")
+        if not (extra.removed or extra.why_kept or extra.kept):
+            warnings.append(f"Left in the target, and not in the version: {_named(extra, extra.files)}.")
     return Report(
         heading=f"{f'Version {result.version}' if result.version else result.origin} in {result.target}",
         table=Table((Column("What"), *FILES_AND_SIZE), tuple(rows)),
         remarks=tuple(remarks),
-        warnings=(f"{files(result.failed)} could not be brought back, named above.",) if result.failed else (),
+        warnings=tuple(warnings),
     )
+
+
+def _named(extra: ExtraFiles, number: int) -> str:
+    more = ", ..." if extra.files > len(extra.first) else ""
+    return f"{files(number)} ({', '.join(extra.first)}{more})"
 
 
 def of_remote_upload(result: RemoteUploaded) -> Report:

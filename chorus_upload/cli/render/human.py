@@ -18,6 +18,7 @@ from chorus_upload.events import (
     DownloadPlanned,
     DownloadProgressed,
     Event,
+    ExtraFile,
     FileDelivered,
     FileDownloaded,
     FileFailed,
@@ -83,7 +84,7 @@ class HumanSink:
                 self._done(event)
             case Notice():
                 self._notice(event)
-            case ProblemFound() | FileFailed() | FileNotDownloaded():
+            case ProblemFound() | FileFailed() | FileNotDownloaded() | ExtraFile():
                 self._trouble(event)
             case FileOutsidePatterns():
                 self._data(f"outside  {printable(event.root)}: {printable(event.path)}")
@@ -164,8 +165,13 @@ class HumanSink:
         if self._verbose:
             self._info(f"{printable(name)}: {how}")
 
-    def _trouble(self, event: ProblemFound | FileFailed | FileNotDownloaded) -> None:
-        if isinstance(event, FileFailed | FileNotDownloaded):
+    def _trouble(self, event: ProblemFound | FileFailed | FileNotDownloaded | ExtraFile) -> None:
+        if isinstance(event, ExtraFile):
+            if not event.removed:
+                self._name("not removed", event.path, event.detail)
+            elif self._verbose:
+                self._info(f"removed: {printable(event.path)}")
+        elif isinstance(event, FileFailed | FileNotDownloaded):
             self._name(str(event.kind), event.path, event.detail)
         else:
             self._name(str(event.problem.kind), event.problem.path, event.problem.detail)
