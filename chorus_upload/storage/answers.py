@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from base64 import b64decode
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from chorus_upload.errors import AccessDenied, StorageError, TlsError, Transient
 from chorus_upload.storage.curl import NoAnswer, NotTrusted, ProxyRefused
 from chorus_upload.storage.service_mark import Unmarked
 
-# More digits than the largest object, file or wait needs; Python refuses to read numbers of more than 4,300.
-_MOST_DIGITS = 19
+# More than the largest object, file or wait needs, and less than what a journal can hold (63 bits). Of numbers of more
+# than 4,300 digits Python reads none.
+_MOST_DIGITS = 18
 _RANGE = re.compile(rf"bytes ([0-9]{{1,{_MOST_DIGITS}}})-([0-9]{{1,{_MOST_DIGITS}}})/([0-9]{{1,{_MOST_DIGITS}}})")
 
 
@@ -56,11 +58,26 @@ def checksum_in(said: str | None, *, size: int) -> bytes | None:
 
 
 def moment_in(said: str | None) -> datetime:
-    """The date that a header says. TransientError when it is none, or missing."""
+    """The date that a header says, in UTC. TransientError when it is none, missing, or out of Python's range."""
     try:
-        return parsedate_to_datetime(said or "")
+        moment = parsedate_to_datetime(said or "")
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, TypeError):
         raise broken_off() from None
+
+
+def number_in(said: str | None) -> int | None:
+    """Return the number that a header says, not negative and of at most 18 digits; None for all else."""
+    text = (said or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+
+
+def unescaped(text: str) -> str:
+    """Return `text` without the character references of XML and HTML; as it is when one of them can be no character."""
+    try:
+        return html.unescape(text)
+    except (ValueError, OverflowError):
+        return text
 
 
 def broken_off() -> TransientError:
@@ -90,12 +107,10 @@ def not_trusted(reason: str, *, doing: str) -> TlsError:
 
 def seconds_to_wait(asked: str | None) -> float | None:
     """Return the seconds that a Retry-After asks for: it says a number, or a date. None for what is neither."""
-    said = (asked or "").strip()
-    if said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS:
-        return float(said)
+    number = number_in(asked)
+    if number is not None:
+        return float(number)
     try:
-        until = parsedate_to_datetime(said)
-        until = until if until.tzinfo else until.replace(tzinfo=UTC)
-        return max(0.0, (until - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError, TypeError):
+        return max(0.0, (moment_in(asked) - datetime.now(UTC)).total_seconds())
+    except TransientError:
         return None

@@ -45,9 +45,9 @@ class SasToken:
     def expires(self) -> datetime | None:
         """When the token does; None when it does not say (then a policy of the container does)."""
         values = parse_qs(self.query).get("se", [])
-        with suppress(ValueError, IndexError):
+        with suppress(ValueError, IndexError, OverflowError):
             moment = datetime.fromisoformat(values[0])
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         return None
 
 

@@ -7,13 +7,11 @@ line, or the innermost reason of a broken connection; and is scrubbed even then.
 
 from __future__ import annotations
 
-import html
 import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, DeserializationError, HttpResponseError
 
@@ -27,7 +25,7 @@ from chorus_upload.errors import (
     StorageError,
     TransientError,
 )
-from chorus_upload.storage.answers import no_answer, not_trusted, seconds_to_wait
+from chorus_upload.storage.answers import moment_in, no_answer, not_trusted, seconds_to_wait, unescaped
 from chorus_upload.storage.curl import Answer, NoAnswer
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -127,7 +125,7 @@ def _refusal_in(answer: Answer) -> Refusal:
 
     def element(name: str) -> str:
         found = re.search(f"<{name}>(.*?)</{name}>", text, re.DOTALL)
-        return html.unescape(found[1]).strip() if found else ""
+        return unescaped(found[1]).strip() if found else ""
 
     return Refusal(
         answer.status,
@@ -158,9 +156,8 @@ def _refused(refusal: Refusal, *, doing: str, expires: datetime | None) -> Stora
 
 def _denied(refusal: Refusal, *, text: str, expires: datetime | None) -> StorageError:
     code, detail = refusal.code, refusal.detail
-    frame = _TIME_FRAME.search(detail)
-    if frame is not None:
-        expiry, current = parsedate_to_datetime(frame["expiry"]), parsedate_to_datetime(frame["current"])
+    if frame := _frame_in(detail):
+        expiry, current = frame
         if expiry > current:
             return AccessDenied(f"{text}; the SAS token is not valid yet", hint="Is the clock of this machine right?")
         expires = expiry
@@ -169,6 +166,15 @@ def _denied(refusal: Refusal, *, text: str, expires: datetime | None) -> Storage
     if expires is not None and expires <= datetime.now(UTC) and code in _BAD_SIGNATURE:
         return CredentialsExpired(f"the SAS token expired on {expires:%Y-%m-%d at %H:%M UTC} ({text})", hint=_NEW_TOKEN)
     return AccessDenied(text, hint=_HINTS.get(code))
+
+
+def _frame_in(detail: str) -> tuple[datetime, datetime] | None:
+    """Return when a token ends and what time it is, as the service says it; None where it says neither."""
+    found = _TIME_FRAME.search(detail)
+    try:
+        return None if found is None else (moment_in(found["expiry"]), moment_in(found["current"]))
+    except TransientError:
+        return None
 
 
 def _missing(code: str, text: str) -> ObjectNotFound:

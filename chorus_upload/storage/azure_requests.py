@@ -27,8 +27,12 @@ GARBLED_ATTEMPTS = 3
 """How often a body is sent that arrives garbled. Patience does not help against a machine that garbles."""
 
 # Nearly all that leaves the SDK is an AzureError, or what our HTTP client raises below it. The others do in corners:
-# a login's program that does not start (OSError), an answer without a header that the SDK counts on (ValueError).
-_FOREIGN = (AzureError, NoAnswer, Refused, requests.RequestException, HTTPError, OSError, ValueError)
+# a login's program that does not start (OSError), a response without a header that the SDK counts on (ValueError), with
+# a date that cannot be (OverflowError), or with XML that is none (SyntaxError) or has other elements.
+_FOREIGN = (
+    *(AzureError, NoAnswer, Refused, requests.RequestException, HTTPError, OSError, ValueError),
+    *(ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, RecursionError),
+)
 
 # The version of the service's protocol that our own requests speak.
 _PROTOCOL = "2023-11-03"

@@ -329,6 +329,7 @@ _BROKEN = (
     "timed out",
     "error:00000000",
 )
+_STATUS = re.compile(rb"HTTP/[0-9.]+ +([0-9]{3})(?![0-9])")
 _SSL_PREFIX = re.compile(r"^SSL(?: certificate (?:problem|OpenSSL verify result))?: ")
 
 
@@ -366,8 +367,8 @@ def _is_whole(head: list[bytes]) -> bool:
 
 def _head_of(head: list[bytes]) -> tuple[Answer, bool]:
     """The answer as far as it is known before its body, and whether it is a success."""
-    lines = [line for line in head if line.startswith(b"HTTP/")]
-    status = int(lines[-1].split()[1]) if lines else 0
+    found = next((each for line in reversed(head) if (each := _STATUS.match(line))), None)
+    status = int(found[1]) if found else 0
     return _answer(status, head, []), 200 <= status < 300
 
 

@@ -218,6 +218,9 @@ class GoogleLogin:
             failure = no_answer(error, doing="logging in to Google")
         except GoogleAuthError as error:
             failure = _no_identity(error, self.renewal)
+        except (ValueError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError) as error:
+            # Its text may show what was received, a token among it.
+            failure = TransientError(f"logging in to Google: the response cannot be read ({type(error).__name__})")
         try:
             raise failure
         finally:

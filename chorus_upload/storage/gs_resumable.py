@@ -20,7 +20,7 @@ from chorus_upload.storage.service_mark import require_json
 from chorus_upload.storage.traffic import Buffer
 
 # More digits than the largest object needs are no number of bytes.
-_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 
 
 class SessionLost(Exception):

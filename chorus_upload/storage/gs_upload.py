@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from chorus_upload.errors import IntegrityError, ObjectExists, PreconditionFailed, StorageError
-from chorus_upload.storage.answers import broken_off, must_be_complete
+from chorus_upload.storage.answers import broken_off, md5_in, must_be_complete, number_in
 from chorus_upload.storage.bodies import fill, require_end
 from chorus_upload.storage.gs_client import OBJECT, Bucket, Requests, of_kind
 from chorus_upload.storage.gs_resumable import Session, SessionLost
@@ -217,15 +217,17 @@ class Upload:
 def describe(key: str, found: dict[str, Any]) -> StoredObject:
     """One object as the service describes it. Its times are of the content, whatever was said of it since."""
     try:
-        md5 = found.get("md5Hash")
+        md5, size = md5_in(found.get("md5Hash")), number_in(str(found["size"]))
+        if size is None:
+            raise broken_off()
         return StoredObject(
             key=key,
-            size=int(found["size"]),
+            size=size,
             etag=str(found["generation"]),
             time_us=round(datetime.fromisoformat(found["timeCreated"]).timestamp() * 1_000_000),
-            checksum=Checksum(b64decode(md5), ComputedBy.SERVICE) if md5 else None,
+            checksum=Checksum(md5, ComputedBy.SERVICE) if md5 else None,
         )
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise broken_off() from None
 
 

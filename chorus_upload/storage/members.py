@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from chorus_upload.errors import StorageError
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.keys import check_key
-from chorus_upload.storage.source import Directory, Entry
+from chorus_upload.storage.source import Directory, Entry, FileStat
 
 _HELD = 10_000
 
@@ -59,7 +59,7 @@ class Collector:
         if directory != self._path or len(self._entries) >= _HELD:
             yield from self.rest()
             self._path = directory
-        self._entries.append(Entry(name, size, mtime_us))
+        self._entries.append(Entry(name, *FileStat.told(size, mtime_us)))
         if claim is not None:
             self._claims[name] = claim
         self.is_empty = False

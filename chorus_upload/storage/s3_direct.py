@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import unescape
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,6 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
 from fsspec.asyn import get_loop
 
+from chorus_upload.storage.answers import unescaped
 from chorus_upload.storage.curl import SILENCE, Answer, HttpClient
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.s3_client import Connection
@@ -160,7 +160,7 @@ def in_region(address: str, region: str) -> str:
 def refused(answer: Answer) -> ClientError:
     """An answer that is no success, as the library tells it."""
     code, message = (found[1].decode("utf-8", "replace") if found else "" for found in _words(answer.body))
-    said = {"Code": code or str(answer.status), "Message": unescape(message) or answer.reason}
+    said = {"Code": code or str(answer.status), "Message": unescaped(message) or answer.reason}
     beside = {"HTTPStatusCode": answer.status, "HTTPHeaders": dict(answer.headers)}
     return ClientError({"Error": said, "ResponseMetadata": beside}, "")
 

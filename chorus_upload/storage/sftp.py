@@ -10,6 +10,7 @@ import itertools
 import posixpath
 import socket
 import stat as modes
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -164,6 +165,8 @@ class SftpShare:
                 if str(error) == _NO_WAY_IN
                 else TransientError(f"{doing}: {str(error) or 'the connection broke'}")
             )
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, struct.error) as error:
+            failure = TransientError(f"{doing}: the response cannot be read ({type(error).__name__})")
         else:
             return
         if isinstance(failure, TransientError):
@@ -220,7 +223,7 @@ class _Reading:
 def _described(name: str, attributes: paramiko.SFTPAttributes) -> Found:
     mode = attributes.st_mode or 0
     kind = Kind.FILE if modes.S_ISREG(mode) else Kind.DIRECTORY if modes.S_ISDIR(mode) else Kind.OTHER
-    return Found(name, kind, FileStat(attributes.st_size or 0, (attributes.st_mtime or 0) * 1_000_000))
+    return Found(name, kind, FileStat.told(attributes.st_size or 0, (attributes.st_mtime or 0) * 1_000_000))
 
 
 def _connect(access: SftpAccess) -> paramiko.SSHClient:

@@ -9,6 +9,7 @@ import errno
 import ntpath
 import os
 import stat as modes
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,11 @@ _DENIED = frozenset({0xC0000022, 0xC000006D, 0xC000006E, 0xC0000071, 0xC0000072,
 _NO_SHARE = 0xC00000CC
 _NO_FILE = 0xC000000F
 _DIRECTORY = 0x10
+# The library raises ValueError when there is nobody to connect to, and others for a response that cannot be.
+_BROKEN = (
+    *(smb.SMBException, OSError, EOFError, ValueError, ArithmeticError),
+    *(LookupError, TypeError, AttributeError, struct.error),
+)
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
@@ -108,8 +114,7 @@ class SmbShare:
             failure = self._denied(doing)
         except smb.BadNetworkName:
             failure = ObjectNotFound(f"{doing}: the server has no such share")
-        except (smb.SMBException, ValueError, OSError, EOFError) as error:
-            # The library raises ValueError when there is nobody to connect to.
+        except _BROKEN as error:
             failure = TransientError(f"{doing}: the connection to {self._access.host} failed ({type(error).__name__})")
         else:
             return
@@ -165,7 +170,7 @@ def _listed(entry: Any) -> Found:  # noqa: ANN401 - the library has no type for 
     info = entry.smb_info
     moment = info.last_write_time
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    state = FileStat(info.end_of_file, (moment - _EPOCH) // _MICROSECOND)
+    state = FileStat.told(info.end_of_file, (moment - _EPOCH) // _MICROSECOND)
     if entry.is_symlink():
         return Found(entry.name, Kind.LINK, state)
     return Found(entry.name, Kind.DIRECTORY if info.file_attributes & _DIRECTORY else Kind.FILE, state)
@@ -174,4 +179,4 @@ def _listed(entry: Any) -> Found:  # noqa: ANN401 - the library has no type for 
 def _described(name: str, status: Any) -> Found:  # noqa: ANN401 - the library has no type for it
     mode = status.st_mode
     kind = Kind.FILE if modes.S_ISREG(mode) else Kind.DIRECTORY if modes.S_ISDIR(mode) else Kind.OTHER
-    return Found(name, kind, FileStat(status.st_size, status.st_mtime_ns // 1000))
+    return Found(name, kind, FileStat.told(status.st_size, status.st_mtime_ns // 1000))

@@ -9,6 +9,8 @@ from typing import BinaryIO, NamedTuple, Protocol, Self
 from chorus_upload.model import Problem
 from chorus_upload.storage.store import Origin
 
+_MOST = 2**63 - 1
+
 
 class Entry(NamedTuple):
     """One regular file of a directory. `mtime_us` is microseconds since the epoch, UTC, rounded down."""
@@ -49,6 +51,11 @@ class FileStat(NamedTuple):
 
     size: int
     mtime_us: int
+
+    @classmethod
+    def told(cls, size: int, mtime_us: int) -> Self:
+        """As a server or an archive says it, bounded by what a journal can hold: beyond 63 bits there is no file."""
+        return cls(min(max(size, 0), _MOST), min(max(mtime_us, -_MOST), _MOST))
 
 
 class SmallFile(NamedTuple):

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -26,6 +25,7 @@ from chorus_upload.errors import (
     TlsError,
     TransientError,
 )
+from chorus_upload.storage.answers import moment_in, number_in, seconds_to_wait
 from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer, NotTrusted, ProxyRefused
 from chorus_upload.storage.flow import Flow, Take
 from chorus_upload.storage.network import Network
@@ -76,8 +76,8 @@ class WebState:
     def mtime_us(self) -> int:
         """The time of the last change in microseconds, 0 if it is not told."""
         try:
-            return int(parsedate_to_datetime(self.changed or "").timestamp()) * 1_000_000
-        except (ValueError, OverflowError):
+            return int(moment_in(self.changed).timestamp()) * 1_000_000
+        except TransientError:
             return 0
 
     def is_same(self, answer: Answer) -> bool:
@@ -114,13 +114,13 @@ class Web:
                 # Of an empty file there are no first bytes.
                 answer = self._get(url, [], lambda *_: False)
             bounds = answer.headers.get("content-range", "").rpartition("/")[2]
-            size = bounds if answer.status == 206 else answer.headers.get("content-length", "")
+            size = number_in(bounds if answer.status == 206 else answer.headers.get("content-length"))
             etag = answer.headers.get("etag", "")
             return WebState(
-                int(size) if size.isdecimal() else None,
+                size,
                 None if etag.startswith("W/") else etag or None,
                 answer.headers.get("last-modified"),
-                answer.status == 206 and size.isdecimal(),
+                answer.status == 206 and size is not None,
             )
 
         return self._retry.call(ask)
@@ -346,8 +346,7 @@ def _as_file(url: str) -> Iterator[None]:
 def _refused(answer: Answer, url: str) -> StorageError:
     text = f"reading {url}: {answer.reason or 'refused'} ({answer.status})"
     if answer.status in _TRANSIENT:
-        asked = answer.headers.get("retry-after", "")
-        return TransientError(text, retry_after=float(asked) if asked.isdecimal() else None)
+        return TransientError(text, retry_after=seconds_to_wait(answer.headers.get("retry-after")))
     if answer.status in (401, 403, 407):
         return AccessDenied(text, hint="Is the address complete, with what stands behind its ?, and is it still good?")
     if answer.status in (404, 410):

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -133,8 +134,12 @@ class WebSource:
         url = self._web.root + quote(f"{path}/" if path else "", safe=_SAFE)
         text, answer = self._web.page(url)
         page = _Page()
-        page.feed(text)
-        if "html" not in answer.headers.get("content-type", "html") or not _LISTING.search(page.title):
+        # What cannot be read of a page makes it none.
+        with suppress(ValueError, AssertionError, OverflowError):
+            page.feed(text)
+            page.is_whole = True
+        is_html = "html" in answer.headers.get("content-type", "html")
+        if not (page.is_whole and is_html and _LISTING.search(page.title)):
             raise StorageError(
                 f"{url} is no listing of a directory",
                 hint="A single file is addressed without a slash at its end, and an archive as tar://::ADDRESS.",
@@ -213,6 +218,7 @@ class _Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.links: list[str] = []
         self.title = ""
+        self.is_whole = False
         self._is_title = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -204,9 +204,9 @@ TROUBLES = [
         Trouble(f"a portal's {status}", _always(portal(status)))
         for status in (200, 204, 206, 302, 308, 401, 403, 404, 409, 412, 416)
     ),
-    Trouble("a page and 403", _always(Answer(403, _PAGE, PORTAL)), survived=False),
-    Trouble("a page and 404", _always(Answer(404, _PAGE, PORTAL)), survived=False),
-    Trouble("a page and 407", _always(Answer(407, _PAGE, PORTAL)), survived=False),
+    Trouble("a page and 403", _always(Answer(403, _PAGE, PORTAL))),
+    Trouble("a page and 404", _always(Answer(404, _PAGE, PORTAL))),
+    Trouble("a page and 407", _always(Answer(407, _PAGE, PORTAL))),
     Trouble("an answer without its headers", _always(Alter(_without_headers)), survived=False),
     Trouble("a bit in the request, in its middle", lambda it: Garble(it.size // 2), _has_body, survived=False),
     Trouble("a bit in the request, at its end", lambda it: Garble(it.size - 1), _has_body, survived=False),
