@@ -15,6 +15,7 @@ A *central key* is the name of an object relative to the central path: `<version
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -38,6 +39,7 @@ _TOKEN = re.compile(r"\{(?P<name>[^{}:]*)(?P<type>:[^{}]*)?\}|(?P<brace>[{}])|(?
 # A backslash counts as a separator: Azure turns it into a slash, and `..\x` would then leave the central path.
 _BAD_PART = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|\Z)")
 _MODALITY_NAME = re.compile(r"(?a:\w)[A-Za-z0-9_.-]{0,63}")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|clock\$|(?:com|lpt)[0-9])(?:\.|\Z)", re.IGNORECASE)
 _VERSION_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -262,6 +264,28 @@ def check_version_label(label: str) -> None:
         raise LayoutError(
             f"{label!r} cannot be a version: up to 128 letters, digits, '_', '-' and '.', and not just '.' or '..'"
         )
+
+
+def unfit_label(label: str, others: Iterable[str]) -> str | None:
+    """Return why a new version cannot have this label beside those `others`; None when it can.
+
+    It becomes a directory, on systems of every kind, and a word on command lines.
+    """
+    try:
+        check_version_label(label)
+    except LayoutError as error:
+        return error.message
+    if label.startswith("-"):
+        reason = "a command would take it for an option"
+    elif label.endswith("."):
+        reason = "Windows drops the dot at its end"
+    elif _DEVICE.match(label):
+        reason = "Windows takes it for a device"
+    elif same := next((each for each in others if each != label and each.casefold() == label.casefold()), None):
+        reason = f"it differs from {same} in case only, and some systems take them for one"
+    else:
+        return None
+    return f"{label!r} cannot be a version: {reason}"
 
 
 def new_version_label(now: datetime) -> str:

@@ -94,6 +94,8 @@ class ProblemKind(StrEnum):
     KEYS_DIFFER_ONLY_IN_CASE = "keys-differ-only-in-case"
     CHANGED_WHILE_READ = "changed-while-read"
     VANISHED = "vanished"
+    HOLDS_SECRET = "holds-secret"  # noqa: S105 - the name of a kind
+    """A file that holds a secret of the configuration, or is a copy of it: never sent."""
     OWN_FILE = "own-file"
     """The program's own, or one with credentials: never sent."""
 
@@ -129,6 +131,8 @@ class FailureKind(StrEnum):
     """It was sent, but nothing the service says proves it."""
     TRANSIENT = "transient"
     """The service or the network failed for longer than the configured patience."""
+    HOLDS_SECRET = "holds-secret"  # noqa: S105 - the name of a kind
+    """It holds a secret of the configuration, or is a copy of it; it was not sent."""
     REFUSED = "refused"
     """The service refuses this one object (its name or its size)."""
 

@@ -19,6 +19,7 @@ from chorus_upload.layout import (
     check_version_label,
     default_pattern,
     new_version_label,
+    unfit_label,
 )
 
 # --- Patterns
@@ -277,6 +278,34 @@ def test_version_labels_that_can_be(label: str) -> None:
 def test_version_labels_that_cannot_be(label: str) -> None:
     with pytest.raises(LayoutError):
         check_version_label(label)
+
+
+@pytest.mark.parametrize("label", ["20260101120000", "v1.2-rc_3", "console", "com10", "_nul", "v1"])
+def test_labels_that_a_new_version_can_have(label: str) -> None:
+    assert unfit_label(label, ["v1", "2025"]) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [
+        ("CON", "device"), ("nul", "device"), ("COM1.x", "device"), ("lpt9", "device"), ("v1.", "dot"),
+        ("-rf", "option"), ("V1", "case"), ("v1 ", "letters"), ("v\n", "letters"), ("a\tb", "letters"),
+    ],
+)  # fmt: skip
+def test_labels_that_a_new_version_cannot_have(label: str, why: str) -> None:
+    """Some system drops a part of them, takes them for something else, or for the folder of another version."""
+    reason = unfit_label(label, ["v1", "2025"])
+    assert reason is not None
+    assert repr(label) in reason
+    assert why in reason
+
+
+@pytest.mark.parametrize(
+    ("directory", "may"),
+    [("1001", True), ("1001/Images", True), ("1001/Images/deep", True), ("1001/OMOP", False), ("no-patient", False)],
+)
+def test_what_could_be_below_a_directory(directory: str, *, may: bool) -> None:
+    assert Pattern.parse("{patient_id:w}/Images/{filepath}").may_match_below(directory) == may
 
 
 @pytest.mark.parametrize("name", ["", ".", "default", "a/b", "-x", "ä", "a,b", "Images\n", "x" * 65])

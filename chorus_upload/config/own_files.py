@@ -28,6 +28,10 @@ _BESIDE = re.compile(
 _NAMED_BY = ("AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS")
 
 
+# What editors and people leave beside a configuration: it holds credentials, perhaps former ones.
+_COPY = re.compile(r"[~.,_-].+|~", re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True)
 class OwnFiles:
     """Files that are never sent. None of them needs to be there."""
@@ -38,11 +42,16 @@ class OwnFiles:
     """Journals, with what belongs to them and lies beside them."""
     stores: tuple[Path, ...] = ()
     """Directories that are the central store: sending one to itself would never end."""
+    configuration: Path | None = None
+    """The configuration, of which copies may lie beside it."""
 
     def covers(self, path: Path) -> bool:
         """Whether this file, or what it links to, is one of them."""
         real = path.resolve()
         if real in {secret.resolve() for secret in self.secrets}:
+            return True
+        own = self.configuration.resolve() if self.configuration is not None else None
+        if own is not None and real.parent == own.parent and is_copy(real.name, own.name):
             return True
         journals = [journal.resolve() for journal in self.journals]
         return any(real.parent == journal.parent and is_of_journal(real.name, journal.name) for journal in journals)
@@ -53,6 +62,14 @@ def is_of_journal(name: str, journal: str) -> bool:
     return name.startswith(journal) and _BESIDE.fullmatch(name, len(journal)) is not None
 
 
+def is_copy(name: str, configuration: str) -> bool:
+    """Whether a file of this name, beside the configuration, is a copy of it by its name; the template is none."""
+    if name.startswith(f".{configuration}."):
+        return True
+    rest = name.removeprefix(configuration)
+    return rest not in (name, ".template") and _COPY.fullmatch(rest) is not None
+
+
 def own_files(settings: Settings, environ: Mapping[str, str] = os.environ) -> OwnFiles:
     """All of them, for these settings."""
     places = (settings.journal.cloud, settings.central.location, *(site.location for site in settings.sites.values()))
@@ -60,6 +77,7 @@ def own_files(settings: Settings, environ: Mapping[str, str] = os.environ) -> Ow
         secrets=(settings.file, *_credentials(places), *_log_ins(environ)),
         journals=(settings.journal.local_path, *_local(settings.journal.cloud)),
         stores=tuple(_local(settings.central.location)),
+        configuration=settings.file,
     )
 
 

@@ -142,6 +142,21 @@ GONE = """
             WHERE u.name = f.name AND k.id = f.directory_id AND u.modality_id = f.modality_id)
 """
 
+# The versions in paths, those first of which the journal has files.
+VERSIONS_IN_PATHS = """
+    SELECT d.version FROM observed_directory d
+    LEFT JOIN main.directory k ON k.path = d.path
+    WHERE d.version IS NOT NULL GROUP BY 1
+    ORDER BY max(EXISTS (
+        SELECT 1 FROM main.file f
+        WHERE f.directory_id = k.id AND f.modality_id = d.modality_id AND f.retired_by IS NULL)) DESC, 1
+"""
+DIRECTORIES_OF_VERSION = """
+    SELECT d.id, d.modality_id, d.path, count(o.name) AS files, coalesce(sum(o.size), 0) AS bytes
+    FROM observed_directory d LEFT JOIN observed o ON o.directory = d.id
+    WHERE d.version = ? GROUP BY d.id ORDER BY d.path
+"""
+
 # What of GONE is in a directory or below it.
 HELD_BELOW = """
     SELECT g.file_id FROM gone g JOIN main.file f ON f.id = g.file_id JOIN main.directory k ON k.id = f.directory_id
@@ -153,6 +168,7 @@ HELD_OUTSIDE = """
     SELECT g.file_id FROM gone g JOIN main.file f ON f.id = g.file_id
     WHERE NOT g.taken AND EXISTS (SELECT 1 FROM outside o WHERE o.size = g.size AND o.mtime_us = f.mtime_us)
 """
+COUNT_HELD = "SELECT modality_id, count(*), sum(size) FROM gone JOIN held USING (file_id) GROUP BY 1"
 INDEX_OUTSIDE = "CREATE INDEX IF NOT EXISTS temp.outside_state ON outside (size, mtime_us)"
 MOVED_OUTSIDE = """
     SELECT g.modality_id, k.path, count(DISTINCT g.file_id), min(o.path)

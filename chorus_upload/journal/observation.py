@@ -23,9 +23,10 @@ from typing import NamedTuple, Self
 from sqlalchemy import Connection, text
 
 from chorus_upload.events import Tally
-from chorus_upload.journal import diff
+from chorus_upload.journal import diff, doubts
 from chorus_upload.journal.database import driver
 from chorus_upload.journal.diff import Candidate
+from chorus_upload.journal.doubts import MovedOutside, Refuse, SameKey, VersionLeftOut
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Reading, Retirement
 
@@ -41,28 +42,6 @@ def folded(key: str) -> str:
     if key.isascii():
         return key.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
-
-
-class SameKey(NamedTuple):
-    """A file left out of the observation because `kept` has the same central key.
-
-    With `only_alike` it is not left out: the keys differ in case or in the form of their Unicode. Of two directories
-    only the first such files are named.
-    """
-
-    modality: str
-    path: str
-    kept: str
-    only_alike: bool = False
-
-
-class MovedOutside(NamedTuple):
-    """So many GONE files of a directory are now under names that no pattern matches; one of those is `example`."""
-
-    modality: str
-    directory: str
-    files: int
-    example: str
 
 
 class Applied(NamedTuple):
@@ -187,6 +166,18 @@ class Observation:
         self._files.clear()
         self._claimed.clear()
 
+    def leave_out_versions(self, refuse: Refuse) -> list[VersionLeftOut]:
+        """Take out the directories of versions that `refuse` gives a reason against, beside the others that stay.
+
+        What the journal has below them stays as it is. Of two that exclude each other the one stays that it knows.
+        """
+        self._flush()
+        with self._journal.transaction() as connection:
+            left_out = doubts.leave_out_versions(connection, refuse, self._names)
+        for each in left_out:
+            self.seen[each.modality] += Tally(-each.files, -each.bytes)
+        return left_out
+
     def compare(
         self, *, complete: bool, version: str = "", key_of: Callable[[str, str], str | None] = lambda *_: None
     ) -> list[SameKey]:
@@ -234,28 +225,18 @@ class Observation:
 
     def moved_outside(self) -> list[MovedOutside]:
         """What of GONE is now under names that no pattern matches, by modality and directory."""
-        if not self._any_gone:
-            return []
         with self._journal.transaction() as connection:
-            connection.exec_driver_sql(diff.INDEX_OUTSIDE)
-            found = connection.exec_driver_sql(diff.MOVED_OUTSIDE).all()
-        return [MovedOutside(self._names[row[0]], *row[1:]) for row in found]
+            return doubts.moved_outside(connection, self._names) if self._any_gone else []
 
     def hold_moved_outside(self) -> None:
         """Take those off the list."""
         self._hold(diff.HELD_OUTSIDE, {})
 
     def _hold(self, which: str, parameters: Mapping[str, str]) -> dict[str, Tally]:
-        held: dict[str, Tally] = {}
         if not self._any_gone:
-            return held
+            return {}
         with self._journal.transaction() as connection:
-            connection.exec_driver_sql("CREATE TEMP TABLE held (file_id INTEGER PRIMARY KEY)")
-            connection.execute(text(f"INSERT INTO held {which}"), parameters)
-            self._tally(held, connection, f"{_COUNT_GONE} JOIN held USING (file_id) GROUP BY 1")
-            connection.exec_driver_sql("DELETE FROM gone WHERE file_id IN (SELECT file_id FROM held)")
-            connection.exec_driver_sql("DROP TABLE held")
-            self._any_gone = bool(connection.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM gone)").scalar())
+            held, self._any_gone = doubts.hold(connection, which, parameters, self._names)
         for modality, tally in held.items():
             self.gone[modality] += Tally(-tally.files, -tally.bytes)
         return held

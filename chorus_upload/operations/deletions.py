@@ -13,7 +13,8 @@ from chorus_upload.config.settings import Settings
 from chorus_upload.errors import DeletionRefused
 from chorus_upload.events import Emit, ProblemFound
 from chorus_upload.journal.diff import Candidate
-from chorus_upload.journal.observation import MovedOutside, Observation
+from chorus_upload.journal.doubts import MovedOutside
+from chorus_upload.journal.observation import Observation
 from chorus_upload.model import JournalingMode, Problem, ProblemKind, Reading
 from chorus_upload.operations.scanning import Scan
 from chorus_upload.storage.source import FileStat, Source

@@ -15,12 +15,11 @@ from chorus_upload.journal import deliveries, files, submissions, versions
 from chorus_upload.journal.deliveries import PendingFile, Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.who import Who
-from chorus_upload.layout import check_version_label
 from chorus_upload.model import Delivered, Failed, Transfer
 from chorus_upload.operations.central import Keys, PlannedKeys, destination_url, transfer_of
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
-from chorus_upload.operations.selecting import require_not_older
+from chorus_upload.operations.selecting import require_fit, require_not_older
 from chorus_upload.scripting.work import RESULTS_TITLE
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import is_sequential, open_store
@@ -175,7 +174,7 @@ def mark_as_deleted(
     `version` is the one that retires them: new, or the last one, which None means. ConfigError for an older one.
     """
     if version is not None:
-        check_version_label(version)
+        require_fit(journal, version)
         require_not_older(journal, version)
     last = versions.last(journal)
     label = version or (last.label if last else None)

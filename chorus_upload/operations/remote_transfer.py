@@ -15,6 +15,7 @@ from pathlib import Path
 
 from chorus_upload.config.local_paths import expanded
 from chorus_upload.config.own_files import OwnFiles, own_files
+from chorus_upload.config.own_secrets import SecretSearch
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError, StorageError
 from chorus_upload.events import (
@@ -96,7 +97,12 @@ def upload(
         work = _work(local, to=place)
         require_not_the_journal(settings, (transfer.key for transfer in work))
         meter = Meter()
-        terms = Terms(accept_size=settings.accept_size_evidence, replace=options.overwrite, tier=settings.central.tier)
+        terms = Terms(
+            accept_size=settings.accept_size_evidence,
+            replace=options.overwrite,
+            tier=settings.central.tier,
+            holds_secret=SecretSearch.of(settings),
+        )
         sender = Sender(sources, store, terms, meter=meter, traffic=traffic, stop=stop)
         counts = _Counts(Tally(len(work), sum(transfer.size for transfer in work)), meter, emit)
 
@@ -152,14 +158,23 @@ def _local_files(
                 raise ConfigError(problem, hint=hint)
             emit(Notice(f"left out: {problem}", Level.WARNING))
             continue
-        root = full if full.is_dir() else full.parent
+        # A link to a file that is named, and not found below a directory, is followed wherever it leads.
+        real = full if full.is_dir() else full.resolve()
+        root = full if full.is_dir() else real.parent
         if str(root) not in sources:
             sources[str(root)] = stack.enter_context(open_directory(root, own=own))
         source = sources[str(root)]
-        found = _below(source, emit=emit) if full.is_dir() else _one(source, full.name)
-        lead = full.name if full.is_dir() else ""
+        found = _below(source, emit=emit) if full.is_dir() else _one(source, real.name)
+        is_single = not full.is_dir()
         files += [
-            _LocalFile(str(root), name, join_key(lead, name), size, mtime_us, is_single=not full.is_dir())
+            _LocalFile(
+                str(root),
+                name,
+                full.name if is_single else join_key(full.name, name),
+                size,
+                mtime_us,
+                is_single=is_single,
+            )
             for name, size, mtime_us in found
         ]
     return sources, files
@@ -203,7 +218,7 @@ def _one(source: Source, name: str) -> Iterator[tuple[str, int, int]]:
 def _below(source: Source, *, emit: Emit) -> Iterator[tuple[str, int, int]]:
     for directory in source.walk():
         for problem in directory.problems:
-            emit(Notice(f"left out: {problem.path} ({problem.kind})", Level.WARNING))
+            emit(Notice(f"left out: {problem.path} ({problem.kind}): {problem.detail}", Level.WARNING))
         for entry in directory.entries:
             yield join_key(directory.path, entry.name), entry.size, entry.mtime_us
 

@@ -30,6 +30,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind
 from chorus_upload.operations.central import PlannedKeys, destination_url, is_cloud_journal
+from chorus_upload.operations.inspection import Inspection
 from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities
 from chorus_upload.scripting.work import Place, Root, ScriptFile, Shell, Tool, Work, Writer
 from chorus_upload.scripting.writers import WRITERS
@@ -102,6 +103,7 @@ class _Plan:
         self._writer = writer
         self._destination = deliveries.destination_id(journal, url)
         self._keys = PlannedKeys(journal, settings, destination=self._destination)
+        self._inspection = Inspection(settings, self._roots)
         self.refused = 0
 
     def files(self, emit: Emit | None = None) -> Iterator[ScriptFile]:
@@ -111,6 +113,7 @@ class _Plan:
             known = [key for key in keys if not isinstance(key, LayoutError)]
             replaced = planning.superseded_etags(self._journal, destination=self._destination, keys=known)
             for file, key in zip(page, keys, strict=True):
+                kind = FailureKind.REFUSED
                 if isinstance(key, LayoutError):
                     reason: str | None = key.message
                 else:
@@ -123,6 +126,9 @@ class _Plan:
                         replaces=replaced.get(key),
                     )
                     reason = self._refusal(found, file.modality)
+                    inspected = self._inspection.refusal(found, file.modality, again=emit is None)
+                    if reason is None and inspected is not None:
+                        kind, reason = inspected
                     if reason is None:
                         self._in_use.add(file.modality)
                         yield found
@@ -130,7 +136,7 @@ class _Plan:
                 if emit is not None:
                     self.refused += 1
                     named = "" if isinstance(key, LayoutError) else key
-                    emit(FileFailed(file.path, named, file.modality, FailureKind.REFUSED, reason or ""))
+                    emit(FileFailed(file.path, named, file.modality, kind, reason or ""))
 
     def keep_roots_in_use(self) -> tuple[Root, ...]:
         """The roots of the files that there were; from now on they are counted in these."""
@@ -166,7 +172,8 @@ def _work(settings: Settings, request: ScriptRequest, modalities: tuple[str, ...
         )
     roots = []
     for name in modalities:
-        roots.append(_root(name, settings.sites[name].location, request))
+        site = settings.sites[name]
+        roots.append(replace(_root(name, site.location, request), follow_links=site.follow_links is True))
     auth = central.auth
     given = {"endpoint_ip": auth.endpoint_ip, "proxy": settings.proxy, "bandwidth_limit": settings.bandwidth_limit}
     if ignored := [name for name, value in given.items() if value]:

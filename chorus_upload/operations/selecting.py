@@ -5,10 +5,11 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ConfigError
+from chorus_upload.errors import ConfigError, LayoutError
 from chorus_upload.journal import deliveries, files, versions
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.versions import Version
+from chorus_upload.layout import unfit_label
 from chorus_upload.operations.central import Keys
 
 
@@ -25,6 +26,14 @@ def known_version(journal: Journal, label: str) -> Version:
         hint = f"Did you mean {' or '.join(like)}?" if like else "`journal list` shows them."
         raise ConfigError(f"there is no version {label} in the journal", hint=hint)
     return known[label]
+
+
+def require_fit(journal: Journal, label: str) -> None:
+    """Raise LayoutError for a label that a new version cannot have. One that the journal has already is none."""
+    labels = [each.label for each in versions.ordered(journal)]
+    reason = None if label in labels else unfit_label(label, labels)
+    if reason is not None:
+        raise LayoutError(reason, hint="Without --version it is the time of the update.")
 
 
 def require_not_older(journal: Journal, label: str) -> None:

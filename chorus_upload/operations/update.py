@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from chorus_upload.config.own_secrets import SecretSearch
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError, CredentialsExpired, StorageError, TlsError
 from chorus_upload.events import (
@@ -36,16 +37,17 @@ from chorus_upload.events import (
 from chorus_upload.journal import deliveries, mounts, scans, versions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.diff import Candidate
+from chorus_upload.journal.doubts import SameKey
 from chorus_upload.journal.journal import Journal, now_us
-from chorus_upload.journal.observation import Observation, SameKey
+from chorus_upload.journal.observation import Observation
 from chorus_upload.journal.who import Who
-from chorus_upload.layout import check_version_label, new_version_label
+from chorus_upload.layout import new_version_label, unfit_label
 from chorus_upload.model import FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
 from chorus_upload.operations.central import Keys, destination_url
 from chorus_upload.operations.deletions import Deletions
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
-from chorus_upload.operations.selecting import require_not_older, selected_modalities
+from chorus_upload.operations.selecting import require_fit, require_not_older, selected_modalities
 from chorus_upload.storage.source import FileStat, Source
 from chorus_upload.transfer.pool import AdaptivePool, Pool
 from chorus_upload.transfer.reader import read_file
@@ -108,6 +110,11 @@ def update(
             scan.run(missing_is_empty=request.confirm_deletions)
             walked.append(scan)
             _add(problems, scan.problems)
+        labels = [each.label for each in versions.ordered(journal)]
+        for left_out in observation.leave_out_versions(lambda label, others: unfit_label(label, [*labels, *others])):
+            found = Problem(ProblemKind.INVALID_NAME, left_out.directory, f"{left_out.reason}: rename that directory")
+            emit(ProblemFound(found, sources[left_out.modality].url, left_out.modality))
+            _add(problems, {left_out.modality: 1})
         keys = Keys(settings)
         for same in observation.compare(
             complete=settings.mode is JournalingMode.FULL,
@@ -167,7 +174,7 @@ def update(
 def _choose_version(journal: Journal, request: UpdateRequest) -> tuple[str, bool]:
     """The label to record under, and whether that goes on with an update that was interrupted."""
     if request.version is not None:
-        check_version_label(request.version)
+        require_fit(journal, request.version)
         require_not_older(journal, request.version)
     last = versions.last(journal)
     is_open = last is not None and last.completed_us is None
@@ -237,6 +244,7 @@ class _Application:
         self._names = {key: name for name, key in observation.modalities.items()}
         self._sources = {key: sources[name] for key, name in self._names.items()}
         self._emit = emit
+        self._holds_secret = SecretSearch.of(settings)
         self.stop = threading.Event()
         self._changes: defaultdict[tuple[str, str], Tally] = defaultdict(Tally)
         self.not_same: defaultdict[str, Tally] = defaultdict(Tally)
@@ -298,8 +306,11 @@ class _Application:
     def _read_one(self, candidate: Candidate) -> Reading | Problem | StorageError:
         source = self._sources[candidate.modality_id]
         with_md5 = bool(candidate.needs_md5)
+        expected, search = _seen(candidate), self._holds_secret
         try:
-            return read_file(source, candidate.path, expected=_seen(candidate), with_md5=with_md5, stop=self.stop)
+            return read_file(
+                source, candidate.path, expected=expected, with_md5=with_md5, stop=self.stop, holds_secret=search
+            )
         except (CredentialsExpired, TlsError):
             raise
         except StorageError as error:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
+from chorus_upload.config.own_secrets import SecretSearch
 from chorus_upload.config.settings import Overwrite, Settings
 from chorus_upload.errors import LayoutError
 from chorus_upload.events import Emit, FileFailed, FilePlanned, Tally, UploadFinished, UploadPlanned
@@ -106,6 +107,7 @@ def upload(
             accept_size=settings.accept_size_evidence,
             replace=central.overwrite is Overwrite.REPLACE,
             tier=central.tier,
+            holds_secret=SecretSearch.of(settings),
         )
         meter = Meter()
         sender = Sender(sources, store, terms, meter=meter, traffic=traffic, stop=stop)

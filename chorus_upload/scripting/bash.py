@@ -51,6 +51,7 @@ def _settings(work: Work) -> Iterable[str]:
     yield f"roots=({_words(root.path for root in work.roots)})"
     yield f"root_fronts=({_words(root.front or '' for root in work.roots)})"
     yield f"readonly trusted={shlex.quote(trusted_hosts(work))}"
+    yield f"follows=({_words(_yes(root.follow_links) for root in work.roots)})"
     yield f"readonly results_title={shlex.quote(work.results_title)}"
     yield f"batch_files={BATCH_FILES} batch_bytes={BATCH_BYTES}"
     yield f"readonly tier={shlex.quote(work.tier or '')}"

@@ -70,13 +70,15 @@ class Place:
 class Root:
     """Where the files of a modality lie: an absolute path on the machine for which the script is written.
 
-    Or a URL, without a credential: then they are copied from there, and never come by the machine.
+    Or a URL, without a credential: then they are copied from there, and never come by the machine. Without
+    `follow_links` nothing is sent that lies behind a link to elsewhere.
     """
 
     modality: str
     path: str
     front: str | None = None
     """Another address of the same place, which is tried when nothing can be copied from `path`."""
+    follow_links: bool = False
 
     @property
     def is_remote(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
 from chorus_upload import __version__
-from chorus_upload.model import Transfer
+from chorus_upload.model import FailureKind, Transfer
 from chorus_upload.storage.source import FileStat
-from chorus_upload.transfer.reader import SourceChanged
+from chorus_upload.transfer.reader import HELD_SECRET, SCREENED_BYTES, WITHOUT_SECRETS, SourceChanged
 
 
 class Content(NamedTuple):
@@ -16,6 +17,19 @@ class Content(NamedTuple):
 
     fingerprint: bytes | None
     md5: bytes
+
+
+class SecretFound(SourceChanged):
+    """A file holds a secret, and is not to be sent. Never leaves `transfer`."""
+
+    kind = FailureKind.HOLDS_SECRET
+    advice = WITHOUT_SECRETS
+
+
+def require_no_secret(data: bytes | bytearray, holds_secret: Callable[[bytes], bool] | None) -> None:
+    """Raise SecretFound for what must not be sent; larger files than `SCREENED_BYTES` are not looked through."""
+    if holds_secret is not None and len(data) <= SCREENED_BYTES and holds_secret(bytes(data)):
+        raise SecretFound(HELD_SECRET)
 
 
 def require_same(found: FileStat | None, transfer: Transfer) -> None:

@@ -15,18 +15,25 @@ from typing import TYPE_CHECKING, BinaryIO
 import xxhash
 
 from chorus_upload.errors import OutOfResources
-from chorus_upload.model import Problem, ProblemKind, Reading
+from chorus_upload.model import FailureKind, Problem, ProblemKind, Reading
 from chorus_upload.storage.source import FileReplaced, FileStat, Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BLOCK = 1 << 20
+SCREENED_BYTES = 1 << 20
+"""Larger files are not looked through for secrets."""
+HELD_SECRET = "it holds a secret of the configuration, or is a copy of it"  # noqa: S105 - a sentence
+WITHOUT_SECRETS = "it is not sent; move it out of the source"
 _WRITTEN_TO = "it was being written to; it is read again next time"
 
 
 class SourceChanged(Exception):
     """A file is not, or did not stay, what it was expected to be. Never leaves `transfer`."""
+
+    kind = FailureKind.CHANGED
+    advice = "run `journal update`"
 
 
 class Stopped(Exception):
@@ -56,6 +63,9 @@ class CheckedStream(io.RawIOBase):
         self._on_bytes = on_bytes
         self._fingerprint = xxhash.xxh3_128()
         self._md5 = hashlib.md5(usedforsecurity=False)
+        self.kept = bytearray()
+        """All of a file that is small enough to be looked through for secrets."""
+        self._is_kept = size <= SCREENED_BYTES
         if not size:
             verify(self)
 
@@ -80,6 +90,8 @@ class CheckedStream(io.RawIOBase):
             raise SourceChanged("it is shorter than it was")
         self._fingerprint.update(view[:count])
         self._md5.update(view[:count])
+        if self._is_kept:
+            self.kept += view[:count]
         self._left -= count
         self._on_bytes(count)
         if not self._left:
@@ -88,7 +100,13 @@ class CheckedStream(io.RawIOBase):
 
 
 def read_file(
-    source: Source, path: str, *, expected: FileStat, with_md5: bool, stop: threading.Event | None = None
+    source: Source,
+    path: str,
+    *,
+    expected: FileStat,
+    with_md5: bool,
+    stop: threading.Event | None = None,
+    holds_secret: Callable[[bytes], bool] | None = None,
 ) -> Reading | Problem:
     """Read and hash one file, which a moment ago looked as `expected`.
 
@@ -99,9 +117,11 @@ def read_file(
         if expected.size <= BLOCK:
             data, state = source.read_small(path, size=expected.size)
             if state == expected and len(data) == expected.size:
+                if holds_secret is not None and holds_secret(data):
+                    return Problem(ProblemKind.HOLDS_SECRET, path, f"{HELD_SECRET}: {WITHOUT_SECRETS}")
                 fingerprint = xxhash.xxh3_128_digest(data)
                 return Reading(*expected, fingerprint, md5_of(data) if with_md5 else None)
-        return _read_large(source, path, with_md5=with_md5, stop=stop)
+        return _read_large(source, path, with_md5=with_md5, stop=stop, holds_secret=holds_secret)
     except FileReplaced:
         return Problem(ProblemKind.CHANGED_WHILE_READ, path, _WRITTEN_TO)
     except FileNotFoundError:
@@ -112,7 +132,15 @@ def read_file(
         return Problem(ProblemKind.UNREADABLE_FILE, path, error.strerror or str(error))
 
 
-def _read_large(source: Source, path: str, *, with_md5: bool, stop: threading.Event | None) -> Reading | Problem:
+def _read_large(
+    source: Source,
+    path: str,
+    *,
+    with_md5: bool,
+    stop: threading.Event | None,
+    holds_secret: Callable[[bytes], bool] | None,
+) -> Reading | Problem:
+    kept = bytearray()
     fingerprint = xxhash.xxh3_128()
     md5 = hashlib.md5(usedforsecurity=False)
     size = 0
@@ -122,6 +150,8 @@ def _read_large(source: Source, path: str, *, with_md5: bool, stop: threading.Ev
         # One byte more than there was tells that it has grown: what grows as fast as it is read would have no end.
         while size <= before.size and (count := stream.readinto(buffer[: before.size + 1 - size])):  # type: ignore[attr-defined]
             fingerprint.update(buffer[:count])
+            if before.size <= SCREENED_BYTES:
+                kept += buffer[:count]
             if with_md5:
                 md5.update(buffer[:count])
             size += count
@@ -130,6 +160,8 @@ def _read_large(source: Source, path: str, *, with_md5: bool, stop: threading.Ev
         after = source.open_stat(stream)
     if size != before.size or before != after:
         return Problem(ProblemKind.CHANGED_WHILE_READ, path, _WRITTEN_TO)
+    if holds_secret is not None and kept and holds_secret(bytes(kept)):
+        return Problem(ProblemKind.HOLDS_SECRET, path, f"{HELD_SECRET}: {WITHOUT_SECRETS}")
     return Reading(size, before.mtime_us, fingerprint.digest(), md5.digest() if with_md5 else None)
 
 

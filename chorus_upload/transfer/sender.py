@@ -25,7 +25,7 @@ from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Outcom
 from chorus_upload.storage.source import FileReplaced, FileStat, Source
 from chorus_upload.storage.store import Properties, Store, StoredObject
 from chorus_upload.storage.traffic import Traffic
-from chorus_upload.transfer.content import Content, metadata_of, require_known, require_same
+from chorus_upload.transfer.content import Content, metadata_of, require_known, require_no_secret, require_same
 from chorus_upload.transfer.evidence import Verdict, judge, read_back
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.reader import BLOCK, CheckedStream, SourceChanged, Stopped, md5_of, read_file
@@ -50,6 +50,8 @@ class Terms:
     accept_size: bool = False
     replace: bool = False
     tier: str | None = None
+    holds_secret: Callable[[bytes], bool] | None = None
+    """Whether what a small file holds must not be sent."""
 
 
 class _Held(NamedTuple):
@@ -113,7 +115,7 @@ class Sender:
         try:
             return do(transfer, begun)
         except SourceChanged as change:
-            return _failed(transfer, FailureKind.CHANGED, f"{change}; run `journal update`", begun)
+            return _failed(transfer, change.kind, f"{change}; {change.advice}", begun)
         except FileReplaced:
             return _failed(transfer, FailureKind.CHANGED, "it was replaced while it was read", begun)
         except FileNotFoundError:
@@ -251,6 +253,7 @@ class Sender:
                 require_same(source.stat(transfer.path), transfer)
                 content = Content(body.fingerprint, body.md5)
                 require_known(transfer, content)
+                require_no_secret(body.kept, self._terms.holds_secret)
                 if source.open_md5(stream) not in (None, content.md5):
                     self._require_read_twice(transfer, content)
                 read.append(content)
@@ -270,6 +273,7 @@ class Sender:
             require_same(state, transfer)
             if len(data) != transfer.size:
                 raise SourceChanged("it changed while it was read")
+            require_no_secret(data, self._terms.holds_secret)
             content = Content(xxhash.xxh3_128_digest(data), md5_of(data))
             require_known(transfer, content)
             read.append(content)

@@ -18,8 +18,9 @@ from sqlalchemy import text
 from chorus_upload.events import Tally
 from chorus_upload.journal import scans, versions
 from chorus_upload.journal.diff import CLOCK_GRAIN_US, Candidate
+from chorus_upload.journal.doubts import SameKey
 from chorus_upload.journal.journal import Journal
-from chorus_upload.journal.observation import Observation, SameKey
+from chorus_upload.journal.observation import Observation
 from chorus_upload.journal.who import Who
 from chorus_upload.model import JournalingMode, Reading
 

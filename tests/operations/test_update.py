@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -279,6 +280,45 @@ def test_directories_that_lead_to_one_key_are_reported_and_stop_nothing_else(sit
     assert result.problems >= 1
     assert site.delivered()["1/1000/Images/a.dcm"] == "image 0"
     assert site.delivered()["1/1000/Images/b.dcm"] == "fine"
+
+
+@pytest.mark.parametrize("label", ["CON", "v1.", "-rf", "V1"])
+def test_a_label_that_no_new_version_can_have(site: Site, label: str) -> None:
+    site.update(UpdateRequest(version="v1"))
+
+    with pytest.raises(LayoutError, match=re.escape(repr(label))):
+        site.update(UpdateRequest(version=label))
+
+
+def test_a_label_that_the_journal_has_is_taken(site: Site) -> None:
+    """As an older program let it in."""
+    site.update(UpdateRequest(version="v1"))
+    with site.journal() as journal, journal.transaction() as connection:
+        connection.exec_driver_sql("UPDATE version SET label = 'CON'")
+
+    assert site.update(UpdateRequest(version="CON")).version == "CON"
+
+
+def test_a_version_in_the_path_that_cannot_be_one(site: Site) -> None:
+    """What is below it is told of and left alone; of two that differ in case the one stays that the journal has."""
+    pattern = "{version:w}/{patient_id:w}/OMOP_tables/{filepath}"
+    omop = site.settings.sites["OMOP"].model_copy(update={"pattern": pattern, "versioned": True})
+    versioned = site.with_settings(sites={**site.settings.sites, "OMOP": omop}, outside_limit=1.0)
+    site.write("v7/55/OMOP_tables/person.csv", "seven")
+    versioned.update(UpdateRequest(version="1"))
+    for label in ("V7", "NUL", "x" * 129, "2025"):
+        site.write(f"{label}/55/OMOP_tables/person.csv", f"in {label}")
+
+    result = versioned.update(UpdateRequest(version="2"))
+
+    told = {event.problem.path: event.problem for event in versioned.events if isinstance(event, ProblemFound)}
+    assert told.keys() == {f"{label}/55/OMOP_tables" for label in ("V7", "NUL", "x" * 129)}
+    assert {problem.kind for problem in told.values()} == {ProblemKind.INVALID_NAME}
+    assert "differs from v7 in case" in told["V7/55/OMOP_tables"].detail
+    assert "device" in told["NUL/55/OMOP_tables"].detail
+    assert (result.modalities["OMOP"].added.files, result.modalities["OMOP"].unchanged.files) == (1, 1)
+    versioned.upload()
+    assert {key.partition("/")[0] for key in site.delivered() if "OMOP" in key} == {"v7", "2025"}
 
 
 def test_a_version_in_the_path_is_the_version_of_the_file(site: Site) -> None:

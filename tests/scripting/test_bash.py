@@ -29,7 +29,7 @@ from tests.e2e.conftest import settle
 from tests.e2e.site import Site, wait_until
 from tests.emulators import Azurite, real
 from tests.scripting.sites import Script, script_at, site_with, write
-from tests.trees import Bytes, Content, build, bytes_of
+from tests.trees import Bytes, Content, Link, build, bytes_of
 from tests.wire import Answer, Wire
 
 every_tool = pytest.mark.parametrize("tool", ["azcli", "azcopy"])
@@ -185,6 +185,40 @@ def test_what_cannot_be_sent_is_listed_and_the_rest_is_there(tmp_path: Path, con
     expected = {f"spring/1001/Images/{number}.dcm" for number in (0, 3)}
     assert files_of(container.objects()).keys() == expected == delivered(site)
     assert LOCK not in container.objects()
+
+
+def test_what_was_swapped_for_a_link_is_not_sent(tmp_path: Path, container: Container) -> None:
+    """Between the listing and the sending. A link to a file of the source was there, and still is."""
+    tree: dict[str, Content] = {
+        "1001/Images/a.dcm": "a",
+        "1001/Images/link.dcm": Link("a.dcm"),
+        "1002/Images/b.dcm": "b",
+    }
+    site = site_with(tmp_path, tree | {"1003/Images/c.dcm": "c", "1003/Images/d.dcm": "d"}, container)
+    script = write(site, "azcopy")
+    build(tmp_path / "elsewhere", {"Images/b.dcm": "B", "c.dcm": "C"})
+    shutil.move(site.source / "1002", tmp_path / "1002")
+    (site.source / "1002").symlink_to(tmp_path / "elsewhere")
+    (site.source / "1003/Images/c.dcm").unlink()
+    (site.source / "1003/Images/c.dcm").symlink_to(tmp_path / "elsewhere/c.dcm")
+
+    ran = script.run(exit_code=3)
+
+    assert ran.err.count("there is a link in its way that leads elsewhere") == 2
+    arrived = {"1001/Images/a.dcm": b"a", "1001/Images/link.dcm": b"a", "1003/Images/d.dcm": b"d"}
+    assert files_of(container.objects()) == {f"spring/{key}": body for key, body in arrived.items()}
+
+
+@pytest.mark.thorough
+def test_what_leads_elsewhere_is_sent_where_links_are_followed(tmp_path: Path, container: Container) -> None:
+    site = settle(tmp_path / "home", tmp_path / "source", container, configuration="follow_links = true")
+    build(site.source, {"1002": Link("../elsewhere")})
+    build(tmp_path / "elsewhere", {"Images/b.dcm": "b"})
+    site.run("journal", "update", "--version", "spring")
+
+    write(site, "azcopy").run()
+
+    assert files_of(container.objects()) == {"spring/1002/Images/b.dcm": b"b"}
 
 
 @pytest.mark.thorough

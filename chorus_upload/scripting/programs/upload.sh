@@ -465,6 +465,11 @@ send() {
         [ "${#linked[@]}" -gt 0 ] || return
         if transfer; then
             for index in "${linked[@]}"; do
+                # What was swapped for a link while the tool was at it has not arrived as it was listed.
+                if ! is_remote "${roots_of[index]}" && leads_elsewhere "${roots_of[index]}" "${paths[index]}"; then
+                    give_up "${ids[index]}" "${keys[index]}" "it was swapped for a link while it was sent"
+                    continue
+                fi
                 printf '%s %s\n' "${ids[index]}" "${keys[index]}" >>"$results" || fail 1 "$results cannot be written"
                 printf '%s\n' "${ids[index]}" >>"$work/sent/${farm##*/}"
             done
@@ -527,6 +532,19 @@ enlist() {
     printf '%s\0' "${ids[$1]}" "${roots_of[$1]}" "${sizes[$1]}" "${modes[$1]}" "${paths[$1]}" "${keys[$1]}" >>"$2"
 }
 
+# Whether what is at path $2 of root number $1 lies behind a link: one to a directory, or to a file outside of the root.
+leads_elsewhere() {
+    local at=${roots[$1]} rest=$2 real
+    [ "${follows[$1]}" = no ] || return 1
+    while [ "$rest" != "${rest#*/}" ]; do
+        at=$at/${rest%%/*} rest=${rest#*/}
+        [ ! -L "$at" ] || return 0
+    done
+    [ -L "$at/$rest" ] || return 1
+    real=$(readlink -f -- "$at/$rest") && case $real in "$(cd "${roots[$1]}" && pwd -P)"/*) return 1 ;; esac
+    return 0
+}
+
 # A directory in which every file of the batch is a link that is called as its key: no name has to be passed. For what
 # is copied within the cloud, a list of the paths. Leaves the indices of what is in it in `linked`, and in `later` those
 # of files that cannot stand beside the others: the key of one is a directory of another's.
@@ -542,6 +560,9 @@ make_farm() {
         if is_remote "${roots_of[index]}"; then
             printf '%s\n' "${paths[index]}" >>"$farm/list" || fail 1 "$work cannot be written"
             linked+=("$index")
+        elif leads_elsewhere "${roots_of[index]}" "${paths[index]}"; then
+            give_up "${ids[index]}" "${keys[index]}" "there is a link in its way that leads elsewhere: run \`journal update\`"
+            ids[index]=
         elif [ ! -f "$source" ]; then
             give_up "${ids[index]}" "${keys[index]}" "there is no such file any more"
             ids[index]=

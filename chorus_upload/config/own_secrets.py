@@ -1,0 +1,128 @@
+"""The secrets of the configuration, found in files that are to be sent, however they are written there.
+
+A file is read anyway, and asking whether it holds a certain word costs almost nothing: of each secret a run of letters
+and digits is such a word, which looks the same in every spelling. Only where it is found the rest is compared.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from chorus_upload.config.local_paths import expanded
+from chorus_upload.config.settings import Auth, Location, Settings
+
+LARGEST_BYTES = 1 << 20
+"""Larger files are not looked through: no configuration is that large."""
+SHORTEST = 20
+"""A shorter secret may be a word of the data."""
+
+_CORE = 24
+_TELLING = frozenset(
+    {"sig", "accountkey", "sharedaccesskey", "x-amz-signature", "x-amz-security-token", "x-goog-signature"}
+)
+"""The parameters in tokens, addresses and connection strings that are secret in themselves."""
+_IN_CREDENTIALS = ("private_key", "refresh_token", "client_secret")
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class SecretSearch:
+    """Whether the content of a file holds one of `secrets`, or is a copy of one of the texts `whole`."""
+
+    def __init__(self, secrets: Iterable[str], *, whole: Iterable[bytes] = ()) -> None:
+        self._sought = [(_core(each), re.compile(_pattern(each).encode())) for each in sorted(_parts(secrets))]
+        self._whole = frozenset(whole)
+
+    @classmethod
+    def of(cls, settings: Settings) -> SecretSearch:
+        """The secrets of these settings, and of the files with credentials that they name."""
+        places = [settings.journal.cloud, settings.central.location]
+        places += [site.location for site in settings.sites.values()]
+        configuration = _small(settings.file)
+        return cls(_secrets(settings, places), whole=[configuration] if configuration else [])
+
+    def __call__(self, data: bytes) -> bool:
+        for core, pattern in self._sought:
+            if core in data and pattern.search(data):
+                return True
+        if data[:2] in _BYTE_ORDER_MARKS:
+            return self(data.decode("utf-16", "replace").encode("utf-8", "replace"))
+        return data in self._whole
+
+
+def _secrets(settings: Settings, places: Iterable[Location]) -> Iterator[str]:
+    if settings.proxy is not None:
+        # The address of a proxy is no secret, its password is.
+        yield urlsplit(settings.proxy.get_secret_value()).password or ""
+    for place in places:
+        yield from _secrets_of(place.auth)
+
+
+def _secrets_of(auth: Auth) -> Iterator[str]:
+    for secret in (
+        auth.azure_sas_token,
+        auth.azure_account_key,
+        auth.azure_connection_string,
+        auth.aws_secret_access_key,
+        auth.aws_session_token,
+        auth.password,
+        auth.url_query,
+    ):
+        if secret is not None:
+            yield secret.get_secret_value()
+    if auth.google_token_file:
+        yield _small(expanded(auth.google_token_file)).decode("utf-8", "replace").strip()
+    if auth.google_application_credentials:
+        try:
+            found: object = json.loads(_small(expanded(auth.google_application_credentials)))
+        except ValueError:
+            return
+        if isinstance(found, dict):
+            yield from (str(found[name]) for name in _IN_CREDENTIALS if name in found)
+
+
+def _small(path: Path) -> bytes:
+    """What is in a file that is no larger than such files are; nothing of another one."""
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
+            return b""
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _parts(secrets: Iterable[str]) -> set[str]:
+    """What is secret in itself: the signature of a token and the key of a connection string; else all of it."""
+    found = set()
+    for secret in secrets:
+        named = [part.partition("=") for part in re.split(r"[;?&]", secret)]
+        telling = {value for name, _, value in named if name.lower() in _TELLING}
+        found |= {unquote(unquote(each)) for each in telling or {secret}}
+    return {each for each in found if len(each) >= SHORTEST}
+
+
+def _core(secret: str) -> bytes:
+    """A long run of letters and digits, which no spelling changes: the part that is found fastest.
+
+    That is one of capital letters, of which there are few in data, and not too long: `bytes.find` skips by the letters
+    that are not in it.
+    """
+    runs: list[str] = re.findall(r"[A-Za-z0-9]*", secret)
+    run = max(runs, key=len)
+    windows = [run[at : at + _CORE] for at in range(max(1, len(run) - _CORE + 1))]
+    return max(windows, key=lambda window: sum(map(str.isupper, window))).encode()
+
+
+def _pattern(secret: str) -> str:
+    return "".join(each if each.isascii() and each.isalnum() else _any_spelling(each) for each in secret)
+
+
+def _any_spelling(character: str) -> str:
+    """A character as it is, and as addresses, JSON, shells and web pages write it."""
+    ways = {character, json.dumps(character)[1:-1], f"\\{character}", html.escape(character), f"&#{ord(character)};"}
+    escaped = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode())
+    return f"(?:{'|'.join(map(re.escape, sorted(ways)))}|(?i:{escaped})|(?i:\\\\u{ord(character):04x}))"
