@@ -17,6 +17,9 @@ from chorus_upload.errors import JournalError
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.schema import metadata
 
+FUTURE_US = 86_400_000_000
+"""So far ahead of this machine's clock a time may be: clocks differ, and older tools wrote local times."""
+
 MOST_NAMED = 50
 """So many cases of one rule are named; a number stands for the others."""
 
@@ -48,6 +51,10 @@ class _Rule(NamedTuple):
 
 
 _PATH = "iif(k.path = '', f.name, k.path || '/' || f.name)"
+
+# The path of a file `f` in a directory `k` names the folder that the key of its delivery `d` begins with.
+_HAS_OWN_FOLDER = """(instr(d.key, '/') > 1
+        AND instr(k.path || '/' || f.name, substr(d.key, 1, instr(d.key, '/') - 1)) > 0)"""
 
 _RULES = (
     _Rule(
@@ -131,13 +138,90 @@ _RULES = (
         GROUP BY c.destination_id, c.key HAVING count(DISTINCT d.md5) > 1
         """,
     ),
+    # Two files whose object can be only one of them. It may be so of one path in two cases: the first content was
+    # superseded within its version, and so is in the state of none; or the path names the folder of the key itself.
+    _Rule(
+        "key-taken-over",
+        "{} in {} is the key of {} and of {}, with other content: what was delivered first is not there any more",
+        f"""
+        SELECT c.key, t.url, {_PATH}, later.path FROM (
+            SELECT destination_id, key FROM delivery GROUP BY destination_id, key HAVING count(*) > 1) c
+        JOIN delivery d ON d.destination_id = c.destination_id AND d.key = c.key
+        JOIN file f ON f.id = d.file_id JOIN directory k ON k.id = f.directory_id
+        JOIN version v ON v.id = f.introduced_by
+        JOIN (SELECT f.id, f.directory_id, f.name, f.modality_id, f.retired_by, d.destination_id, d.key, d.md5,
+                {_PATH} AS path
+            FROM delivery d JOIN file f ON f.id = d.file_id JOIN directory k ON k.id = f.directory_id) later
+            ON later.destination_id = c.destination_id AND later.key = c.key AND later.id > f.id AND later.md5 <> d.md5
+        JOIN destination t ON t.id = c.destination_id
+        WHERE (f.retired_by IS NOT NULL OR later.retired_by IS NOT NULL)
+            AND (f.retired_by IS NULL OR f.retired_by > f.introduced_by)
+            AND NOT ((f.directory_id, f.name, f.modality_id) = (later.directory_id, later.name, later.modality_id)
+                AND (d.evidence = 'imported' OR {_HAS_OWN_FOLDER}))
+        """,
+    ),
+    _Rule(
+        "retired-before",
+        "{} ({}) is retired by version {}, and was introduced by {}, which is newer",
+        f"""
+        SELECT {_PATH}, m.name, w.label, v.label FROM file f
+        JOIN directory k ON k.id = f.directory_id JOIN modality m ON m.id = f.modality_id
+        JOIN version v ON v.id = f.introduced_by JOIN version w ON w.id = f.retired_by
+        WHERE f.retired_by < f.introduced_by
+        """,
+    ),
+    _Rule(
+        "key-outside-version",
+        "{} is the key of {}, which is of version {}, and whose path names no other",
+        f"""
+        SELECT d.key, {_PATH}, v.label FROM delivery d
+        JOIN file f ON f.id = d.file_id JOIN version v ON v.id = f.introduced_by
+        JOIN directory k ON k.id = f.directory_id
+        WHERE substr(d.key, 1, length(v.label) + 1) <> v.label || '/' AND NOT {_HAS_OWN_FOLDER}
+        """,
+    ),
+    _Rule(
+        "key-name",
+        "{} cannot be a key: it has an empty, '.' or '..' part, or a NUL",
+        """
+        SELECT key FROM delivery
+        WHERE instr(key, '//') OR substr(key, 1, 1) = '/' OR substr(key, -1) = '/' OR instr(key, char(0))
+            OR (instr(key, '/.') OR substr(key, 1, 1) = '.')
+                AND (instr('/' || key || '/', '/./') OR instr('/' || key || '/', '/../'))
+        """,
+    ),
+    _Rule(
+        "delivered-in-future",
+        "{} was delivered at {} UTC, which is still to come: was that machine's clock wrong, or is this one's?",
+        f"""
+        SELECT key, coalesce(datetime(delivered_us / 1000000, 'unixepoch'), delivered_us || ' us') FROM delivery
+        WHERE delivered_us > CAST(strftime('%s', 'now') AS INTEGER) * 1000000 + {FUTURE_US}
+        """,
+    ),
+    _Rule(
+        "file-name",
+        "{} in the directory '{}' cannot be the name of a file",
+        """
+        SELECT f.name, k.path FROM file f JOIN directory k ON k.id = f.directory_id
+        WHERE f.name IN ('.', '..') OR instr(f.name, char(0))
+        """,
+    ),
     _Rule(
         "directory-name",
         "{} cannot be the path of a directory",
         """
         SELECT path FROM directory
-        WHERE path LIKE '/%' OR path LIKE '%/' OR path LIKE '%//%'
+        WHERE path LIKE '/%' OR path LIKE '%/' OR path LIKE '%//%' OR instr(path, char(0))
             OR '/' || path || '/' LIKE '%/./%' OR '/' || path || '/' LIKE '%/../%'
+        """,
+    ),
+    _Rule(
+        "folder-name",
+        "{} cannot be the name of a {}: it is part of keys",
+        """
+        SELECT name, what FROM (
+            SELECT label AS name, 'version' AS what FROM version UNION ALL SELECT name, 'modality' FROM modality)
+        WHERE name IN ('', '.', '..') OR instr(name, '/') OR instr(name, '\\') OR instr(name, char(0))
         """,
     ),
 )
@@ -170,6 +254,17 @@ _REMARKS = (
             SELECT label, begun_us, lag(label) OVER recorded AS before, lag(begun_us) OVER recorded AS before_us
             FROM version WINDOW recorded AS (ORDER BY id))
         WHERE begun_us < before_us
+        """,
+    ),
+    _Rule(
+        "amended-late",
+        "version {} was added to when {} had been begun: that changed what newer versions say. It is refused now",
+        """
+        SELECT DISTINCT v.label, n.label FROM (
+            SELECT version_id, max(version_id) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                AS newest FROM scan) s
+        JOIN version v ON v.id = s.version_id JOIN version n ON n.id = s.newest
+        WHERE s.newest > s.version_id
         """,
     ),
     _Rule(
@@ -238,6 +333,7 @@ def _ask(journal: Journal, rule: _Rule, *, is_broken: bool) -> Iterator[Finding]
         if len(found) > MOST_NAMED:
             more = connection.execute(text(f"SELECT count(*) FROM ({rule.query})")).scalar_one() - MOST_NAMED
     for row in found[:MOST_NAMED]:
-        yield Finding(rule.name, rule.words.format(*row), is_broken=is_broken)
+        shown = (each.replace("\0", "\\0") if isinstance(each, str) else each for each in row)
+        yield Finding(rule.name, rule.words.format(*shown), is_broken=is_broken)
     if more:
         yield Finding(rule.name, f"and {more:,} more of the kind", is_broken=is_broken)

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 from chorus_upload.errors import JournalError
 from chorus_upload.journal.database import DAMAGED_HINT, damage_of, harden, journal_errors
-from chorus_upload.journal.legacy_rows import OldRow, Unusable, problem_of
+from chorus_upload.journal.legacy_rows import OldRow, Unusable, can_be_folder, plain_path, problem_of
 
 
 class Generation(StrEnum):
@@ -82,6 +82,13 @@ _ROWS = {
         LEFT JOIN versions v ON v.id = j.VERSION_ID
     """,
 }
+# Most paths are plain, and asking costs time.
+_IS_ODD = "(typeof(path) = 'text' AND (instr(path, '//') OR instr('/' || path, '/./')))"
+_PLAIN_ROWS = f"""
+    SELECT id, modality, iif({_IS_ODD}, plain_path(path), path) AS path, person, mtime_us, size, md5, valid_us,
+        invalid_us, upload, version, state, seconds, upload_is_lost
+    FROM written_row
+"""
 _TABLE = {Generation.V1: "journal", Generation.V2: "journal_v2"}
 _HISTORY = {Generation.V1: "command_history", Generation.V2: "command_history_v2"}
 _MODALITIES = {
@@ -180,16 +187,22 @@ class OldJournal:
             old: OldRow = OldRow._make(row)
             yield old if reason is None else Unusable(old.id, str(old.path), reason)
 
+    def odd_paths(self) -> Iterator[str]:
+        """Yield, for each row whose path is written in another way than ours are, how it is written."""
+        for (path,) in self.ask(f"SELECT path FROM written_row WHERE {_IS_ODD} AND path <> plain_path(path)"):
+            yield str(path)
+
     def omit(self, row: Unusable) -> None:
         """Note that a row cannot be taken over."""
         self._database.execute("INSERT INTO omitted VALUES (?)", (row.id,))
 
     def modalities(self) -> list[str]:
         """Their names, in the order in which they came."""
-        return [name for (name,) in self.ask(_MODALITIES[self.generation]) if name and isinstance(name, str)]
+        named = [name for (name,) in self.ask(_MODALITIES[self.generation]) if name and isinstance(name, str)]
+        return [name for name in named if can_be_folder(name)]
 
     def versions(self) -> list[OldVersion]:
-        """All versions in the order in which they came, those without rows included."""
+        """All versions in the order in which they came, those without rows included; none that cannot be a folder."""
         statement = f"""
             WITH spans AS (
                 SELECT version, min(valid_us) AS first_us, max(valid_us) AS last_us FROM old_row
@@ -197,7 +210,8 @@ class OldJournal:
             SELECT l.label, s.first_us, s.last_us FROM ({_VERSIONS[self.generation]}) l
             LEFT JOIN spans s ON s.version = l.label
         """
-        return [OldVersion._make(row) for row in self.ask(statement) if row[0] and isinstance(row[0], str)]
+        named = [OldVersion._make(row) for row in self.ask(statement) if row[0] and isinstance(row[0], str)]
+        return [each for each in named if can_be_folder(each.label)]
 
     def uploads(self) -> list[OldUpload]:
         """All uploads that sent something, by their labels."""
@@ -240,7 +254,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _prepare(database: sqlite3.Connection, generation: Generation, *, known_as: str) -> None:
     try:
-        database.execute(f"CREATE TEMP VIEW old_row AS {_ROWS[generation]}")
+        database.create_function("plain_path", 1, plain_path, deterministic=True)
+        database.execute(f"CREATE TEMP VIEW written_row AS {_ROWS[generation]}")
+        database.execute(f"CREATE TEMP VIEW old_row AS {_PLAIN_ROWS}")
         database.execute("CREATE TEMP TABLE omitted (id INTEGER PRIMARY KEY)")
         database.execute("SELECT * FROM old_row LIMIT 0")
     except sqlite3.OperationalError as error:

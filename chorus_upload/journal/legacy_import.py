@@ -24,9 +24,10 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Table, insert
 
 from chorus_upload.events import UpgradeRemark
+from chorus_upload.journal.checking import FUTURE_US
 from chorus_upload.journal.database import connect, driver, journal_errors, private_file
 from chorus_upload.journal.diff import CLOCK_GRAIN_US
-from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.legacy import OldJournal, moment_us
 from chorus_upload.journal.legacy_history import Redact, command_of
 from chorus_upload.journal.legacy_lives import Life, lives_of
@@ -177,10 +178,14 @@ class _TakeOver:
     def _add_submissions(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """Number and time of each submission, by its label."""
         for label, latest_us in self._old.uploads():
-            moment = moment_us(label)
+            moment, now = moment_us(label), now_us()
             if moment is None:
                 self._remark("an upload has no date that can be read; it gets the time of what it sent", label)
                 moment = latest_us
+            elif moment > now + FUTURE_US:
+                self._remark("an upload has a date that is still to come; it gets the time of what it sent", label)
+                moment = latest_us
+            moment = min(moment, now + FUTURE_US)
             number = self._insert(
                 submission,
                 label=label,
@@ -195,6 +200,8 @@ class _TakeOver:
         """Add all files with their deliveries."""
         files: list[tuple[object, ...]] = []
         deliveries: list[tuple[object, ...]] = []
+        for path in self._old.odd_paths():
+            self._remark("a path is written in another way (`./x`, `a//b`); it is taken for the plain one", path)
         for life in self._lives():
             placed = self._terms.place(life.first.modality, life.first.path, life.first.version)
             files.append(self._file(life, placed))
@@ -233,6 +240,17 @@ class _TakeOver:
             else:
                 yield row
 
+    def _retired_by(self, life: Life) -> int | None:
+        """The number of the version that retires a content: with the older tool an earlier one might be added to."""
+        if life.retired_by is None:
+            return None
+        introduced, retired = self._versions[life.first.version], self._versions[life.retired_by]
+        if retired < introduced:
+            self._remark(
+                "a file was retired by a version older than its own; it counts as retired by its own", life.first.path
+            )
+        return max(introduced, retired)
+
     def _file(self, life: Life, placed: Placed) -> tuple[object, ...]:
         first, last = life.first, life.last
         directory, _, name = first.path.rpartition("/")
@@ -250,7 +268,7 @@ class _TakeOver:
             int(last.mtime_us >= last.valid_us - CLOCK_GRAIN_US),
             life.change.value,
             self._versions[first.version],
-            None if life.retired_by is None else self._versions[life.retired_by],
+            self._retired_by(life),
             None if life.retirement is None else life.retirement.value,
         )
 

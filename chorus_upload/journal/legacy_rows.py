@@ -60,15 +60,37 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _STATES = frozenset(State)
 
 
+def plain_path(path: str) -> str:
+    """Return a path without what means nothing in it: `./x`, `a//b` and `a/./b`.
+
+    What begins with a slash stays: whether it is meant from the root of the source or of the machine cannot be told.
+    """
+    lead = "/" if path.startswith("/") else ""
+    # A slash at the end stays: then there is no name of a file.
+    *directories, name = path.split("/")
+    return lead + "/".join([*(part for part in directories if part not in ("", ".")), name])
+
+
+def can_be_folder(name: str) -> bool:
+    """Return whether a version or a modality of that name can be one part of a key."""
+    return name not in ("", ".", "..") and not any(each in name for each in "/\\\0")
+
+
 def problem_of(row: tuple[object, ...]) -> str | None:  # noqa: PLR0911 - a list of reasons
     """Why these values for the fields of an OldRow cannot be taken over; SQLite holds no column to its type."""
     _, modality, path, _, mtime_us, size, md5, valid_us, invalid_us, upload, version, state, _, upload_is_lost = row
-    if not isinstance(path, str) or not path.rpartition("/")[2]:
+    if not isinstance(path, str) or not path.rpartition("/")[2] or "\0" in path:
         return f"its path is {path!r}"
+    if not {"", ".", ".."}.isdisjoint(path.split("/")):
+        return f"its path is {path!r}, which leads out of the source"
     if not isinstance(modality, str):
         return "it has no modality"
     if not isinstance(version, str):
         return "it has no version"
+    if not can_be_folder(modality):
+        return f"its modality is {modality!r}"
+    if not can_be_folder(version):
+        return f"its version is {version!r}"
     if not isinstance(size, int) or size < 0:
         return f"its size is {size!r}"
     if not isinstance(mtime_us, int):

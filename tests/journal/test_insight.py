@@ -282,6 +282,14 @@ def test_a_sound_journal_gives_no_reason_for_concern(journal: Journal) -> None:
     assert checking.contents(journal) == checking.Contents(versions=2, files=4, deliveries=2)
 
 
+_DELIVERY = "destination_id, submission_id, key, zeroblob(16), evidence, etag, delivered_us, seconds FROM delivery"
+KEY_OF_ANOTHER = f"UPDATE file SET md5 = zeroblob(16) WHERE id = 3; INSERT INTO delivery SELECT 3, {_DELIVERY}"  # noqa: S608
+KEY_OF_THE_NEXT = (
+    "INSERT INTO file SELECT 9, modality_id, directory_id, name, patient, size, mtime_us, fingerprint, zeroblob(16), 0,"  # noqa: S608
+    f" 'modified', 1, NULL, NULL, NULL FROM file WHERE id = 1; INSERT INTO delivery SELECT 9, {_DELIVERY}"
+)
+
+
 def broken_by(path: Path, damage: str) -> list[Finding]:
     """What is found in a journal like those in the field after somebody has done this to it."""
     with Journal.create(path):
@@ -340,6 +348,47 @@ def broken_by(path: Path, damage: str) -> list[Finding]:
             "key-of-several",
             "20240101000000/OMOP/person.csv in az://central/site-a@account is the key of several",
         ),
+        (
+            "UPDATE file SET introduced_by = 2, retired_by = 1, retirement = 'gone' WHERE id = 1",
+            "retired-before",
+            "OMOP/person.csv (OMOP) is retired by version 20240101000000, and was introduced by 20240201000000",
+        ),
+        (
+            "UPDATE delivery SET key = '20240201000000/OMOP/person.csv'",
+            "key-outside-version",
+            "20240201000000/OMOP/person.csv is the key of OMOP/person.csv, which is of version 20240101000000",
+        ),
+        ("UPDATE delivery SET key = 'person'", "key-outside-version", "person is the key of OMOP/person.csv"),
+        # Two files with one key, of which one is retired: the one that was delivered first, or the other.
+        (
+            f"{KEY_OF_ANOTHER}; UPDATE file SET retired_by = 2, retirement = 'gone' WHERE id = 1",  # noqa: S608
+            "key-taken-over",
+            "is the key of OMOP/person.csv and of 1001/Images/1/b.dcm, with other content",
+        ),
+        (
+            f"{KEY_OF_ANOTHER}; UPDATE file SET retired_by = 2, retirement = 'gone' WHERE id = 3",  # noqa: S608
+            "key-taken-over",
+            "is the key of OMOP/person.csv and of 1001/Images/1/b.dcm, with other content",
+        ),
+        (
+            f"UPDATE file SET retired_by = 2, retirement = 'modified' WHERE id = 1; {KEY_OF_THE_NEXT}",  # noqa: S608
+            "key-taken-over",
+            "is the key of OMOP/person.csv and of OMOP/person.csv, with other content",
+        ),
+        ("UPDATE delivery SET key = '20240101000000/../x'", "key-name", "20240101000000/../x cannot be a key"),
+        ("UPDATE delivery SET key = '20240101000000/a//x'", "key-name", "20240101000000/a//x cannot be a key"),
+        ("UPDATE delivery SET key = '20240101000000/a' || char(0)", "key-name", "20240101000000/a\\0 cannot be a key"),
+        (
+            "UPDATE delivery SET delivered_us = 32503680000000000",
+            "delivered-in-future",
+            "20240101000000/OMOP/person.csv was delivered at 3000-01-01 00:00:00 UTC, which is still to come",
+        ),
+        ("UPDATE file SET name = '..' WHERE id = 1", "file-name", ".. in the directory 'OMOP' cannot be"),
+        ("UPDATE file SET name = 'a' || char(0) || 'b' WHERE id = 1", "file-name", "a\\0b in the directory 'OMOP'"),
+        ("UPDATE directory SET path = 'a' || char(0) WHERE id = 1", "directory-name", "a\\0 cannot be"),
+        ("UPDATE version SET label = '..' WHERE id = 1", "folder-name", ".. cannot be the name of a version"),
+        ("UPDATE version SET label = 'a/b' WHERE id = 1", "folder-name", "a/b cannot be the name of a version"),
+        ("UPDATE modality SET name = '..' WHERE id = 1", "folder-name", ".. cannot be the name of a modality"),
         ("UPDATE directory SET path = '/OMOP' WHERE id = 1", "directory-name", "/OMOP cannot be"),
         ("UPDATE directory SET path = 'a/../b' WHERE id = 1", "directory-name", "a/../b cannot be"),
     ],
@@ -367,6 +416,25 @@ def test_what_is_broken_is_named(tmp_path: Path, damage: str, rule: str, words: 
             "UPDATE version SET begun_us = 1 WHERE id = 2",
             "clock-went-back",
             "version 20240201000000 was recorded after",
+        ),
+        (
+            "INSERT INTO scan SELECT 2, 2, 1, root, begun_us, completed_us, 1, 1, 0, 0, 0, 0, 0, 0 FROM scan;"
+            " INSERT INTO scan SELECT 3, 1, 1, root, begun_us, completed_us, 1, 1, 0, 0, 0, 0, 0, 0 FROM scan"
+            " WHERE id = 1",
+            "amended-late",
+            "version 20240101000000 was added to when 20240201000000 had been begun",
+        ),
+        # What was superseded within its version, and a path that names the folder of its key, break nothing.
+        (
+            f"UPDATE file SET retired_by = 1, retirement = 'modified' WHERE id = 1; {KEY_OF_THE_NEXT};"  # noqa: S608
+            " UPDATE version SET completed_us = NULL WHERE id = 2",
+            "version-open",
+            "20240201000000",
+        ),
+        (
+            "UPDATE delivery SET key = 'OMOP/OMOP/person.csv'; UPDATE version SET completed_us = NULL WHERE id = 2",
+            "version-open",
+            "20240201000000",
         ),
         ("INSERT INTO directory VALUES (3, 'empty')", "directories-unused", "directories without a file: 1;"),
     ],

@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from chorus_upload.errors import JournalError
 from chorus_upload.events import UpgradeRemark
-from chorus_upload.journal import commands
+from chorus_upload.journal import checking, commands
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.legacy import Generation, OldJournal, generation_of
 from chorus_upload.journal.legacy_import import Placed, Terms, new_journal, take_over
@@ -427,6 +427,14 @@ def test_a_table_that_the_older_tool_had_itself_upgraded_counts_no_more(tmp_path
 UNUSABLE = {
     "its path is None": "FILEPATH = NULL",
     "its path is 'OMOP/'": "FILEPATH = 'OMOP/'",
+    "its path is '/OMOP/person.csv', which leads out of the source": "FILEPATH = '/OMOP/person.csv'",
+    "its path is 'OMOP/../person.csv', which leads out of the source": "FILEPATH = 'OMOP/../person.csv'",
+    "its path is '..', which leads out of the source": "FILEPATH = '..'",
+    "its path is '.', which leads out of the source": "FILEPATH = '.'",
+    "its path is 'OMOP/a\\x00b'": "FILEPATH = 'OMOP/a' || char(0) || 'b'",
+    "its version is '..'": "VERSION = '..'",
+    "its version is 'a/b'": "VERSION = 'a/b'",
+    "its modality is '..'": "MODALITY = '..'",
     "it has no modality": "MODALITY = ''",
     "it has no version": "VERSION = NULL",
     "its size is 'big'": "SIZE = 'big'",
@@ -448,6 +456,81 @@ def test_a_row_that_makes_no_sense_is_handed_back(reason: str, tmp_path: Path) -
     assert [(row.id, row.reason) for row in journal.unusable] == [(3, reason)]
     assert 3 not in {row["id"] for row in journal.rows}
     assert len(journal.rows) == 35
+
+
+@pytest.mark.parametrize("written", ["./{}", "{}", ".//{}", "././{}"])
+@pytest.mark.parametrize("between", ["/", "//", "/./", "///"])
+def test_a_path_that_is_written_otherwise_is_taken_for_the_plain_one(
+    written: str, between: str, tmp_path: Path
+) -> None:
+    odd = written.format("OMOP/person.csv".replace("/", between))
+    old = copied("journal-v1", tmp_path, f"UPDATE journal SET FILEPATH = '{odd}' WHERE FILEPATH = 'OMOP/person.csv'")  # noqa: S608
+    (plain := tmp_path / "plain").mkdir()
+
+    journal = upgraded(old)
+
+    usual = upgraded(copied("journal-v1", plain))
+    assert (journal.rows, journal.proof, journal.unusable) == (usual.rows, usual.proof, [])
+    assert [remark.examples[0] for remark in journal.remarks] == ([] if odd == "OMOP/person.csv" else [odd])
+    with Journal.open(old.with_name(f"{old.name}.new"), read_only=True) as new:
+        assert [each for each in checking.findings(new) if each.is_broken] == []
+
+
+def test_a_file_that_is_written_in_two_ways_is_one(tmp_path: Path) -> None:
+    old = copied(
+        "journal-v1",
+        tmp_path,
+        "UPDATE journal SET FILEPATH = './OMOP/person.csv' WHERE FILE_ID = 1",
+        "UPDATE journal SET FILEPATH = 'OMOP/person.csv', MODALITY = 'OMOP' WHERE FILE_ID = 2",
+    )
+
+    journal = upgraded(old)
+
+    assert sum(row["retired_by"] is None for row in journal.of("OMOP/person.csv")) == 1
+    with Journal.open(old.with_name(f"{old.name}.new"), read_only=True) as new:
+        assert [each for each in checking.findings(new) if each.is_broken] == []
+
+
+def test_what_an_older_version_retired_is_retired_by_its_own(tmp_path: Path) -> None:
+    """With the older tool an update could be made under the label of any version."""
+    ((first,),) = {tuple(row.values()) for row in ask(LEGACY / "journal-v1.db", "SELECT VERSION FROM journal")}
+    second = "20240301000000"
+    columns = "PERSON_ID, FILEPATH, MODALITY, SRC_MODTIME_us, SIZE, MD5"
+    copy = f"INSERT INTO journal ({columns}, TIME_VALID_us, TIME_INVALID_us, VERSION, STATE) SELECT PERSON_ID, 'OMOP/x'"
+    old = copied(
+        "journal-v1",
+        tmp_path,
+        f"{copy}, MODALITY, 5, 1, MD5, 9000, 9500, '{second}', 'OUTDATED' FROM journal WHERE FILE_ID = 1",
+        f"{copy}, MODALITY, 5, 2, MD5, 9500, NULL, '{first}', 'ADDED' FROM journal WHERE FILE_ID = 1",
+    )
+
+    journal = upgraded(old)
+
+    before, after = journal.of("OMOP/x")
+    assert (before["version"], before["retired_by"], after["version"]) == (second, second, first)
+    assert "a file was retired by a version older than its own" in journal.remarks[0].reason
+    with Journal.open(old.with_name(f"{old.name}.new"), read_only=True) as new:
+        assert [each for each in checking.findings(new) if each.is_broken] == []
+
+
+def test_an_upload_that_is_still_to_come_has_the_time_of_what_it_sent(tmp_path: Path) -> None:
+    old = copied("journal-v1", tmp_path, "UPDATE journal SET UPLOAD_DTSTR = '29990101000000' WHERE UPLOAD_DTSTR <> ''")
+
+    journal = upgraded(old)
+
+    assert "still to come" in journal.remarks[0].reason
+    assert all(row["delivered_us"] < time.time() * 1e6 for row in journal.rows if row["upload"])
+    with Journal.open(old.with_name(f"{old.name}.new"), read_only=True) as new:
+        assert [each for each in checking.findings(new) if each.is_broken] == []
+
+
+def test_a_version_that_no_folder_can_be_called_after_is_left_out_with_its_rows(tmp_path: Path) -> None:
+    old = copied("journal-v2", tmp_path, "UPDATE versions SET VERSION = '../x' WHERE VERSION = '20240201000000'")
+
+    journal = upgraded(old)
+
+    assert {row.reason for row in journal.unusable} == {"its version is '../x'"}
+    assert [row["label"] for row in journal.tables["version"]] == ["20240101000000"]
 
 
 @pytest.mark.parametrize(
