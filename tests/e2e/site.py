@@ -193,7 +193,7 @@ class Site:
         return {each["path"]: each for each in self.run("--json", "file", "list", "--uploaded").events("listed-file")}
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 300) -> None:
     """Wait for something to become true; fail when it does not."""
     end = time.monotonic() + seconds
     while not condition():
