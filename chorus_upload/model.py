@@ -88,6 +88,8 @@ class ProblemKind(StrEnum):
     """An active file that is now under a name that no pattern matches; it stays active until that is confirmed."""
     OUTSIDE_PATTERNS = "outside-patterns"
     """So much of a source matches no pattern that one of them may be wrong."""
+    EMPTY_SOURCE = "empty-source"
+    """A source without a single file, where it is to hold everything."""
     INVALID_NAME = "invalid-name"
     SAME_KEY = "same-key"
     NAMES_DIFFER_ONLY_IN_CASE = "names-differ-only-in-case"

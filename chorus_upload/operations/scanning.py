@@ -127,6 +127,13 @@ class Scan:
             self._emit(Notice(f"{refusal.message}; taken for empty, as confirmed"))
         self._emit(ScanProgressed(root, directories, self.files))
 
+    def tell_empty(self) -> None:
+        """Say that the tree holds no file, although it is to hold everything."""
+        detail = (
+            "the source holds no file: is it mounted, and is its path right? --confirm-deletions takes it for empty"
+        )
+        self._report(Problem(ProblemKind.EMPTY_SOURCE, "", detail), [""])
+
     def _take(self, directory: Directory) -> None:
         claimed: set[str] = set()
         concerned: list[str] = []

@@ -108,6 +108,8 @@ def update(
                 emit=emit,
             )
             scan.run(missing_is_empty=request.confirm_deletions)
+            if not scan.files and settings.mode is JournalingMode.FULL and not request.confirm_deletions:
+                scan.tell_empty()
             walked.append(scan)
             _add(problems, scan.problems)
         labels = [each.label for each in versions.ordered(journal)]

@@ -537,3 +537,15 @@ def test_versions_without_files_are_only_counted(site: Site) -> None:
     assert "(no files)" in site.type("journal", "list", "--version", "v2").out
     events = site.type("--json", "journal", "list").events
     assert [each["version"] for each in events if each["event"] == "version"][-1] == "v3"
+
+
+def test_an_empty_source_is_told_at_the_first_update(site: Site) -> None:
+    shutil.rmtree(site.root / "site")
+    (site.root / "site").mkdir()
+
+    updated = site.type("journal", "update", "--version", "v1")
+    assert updated.code == 3
+    assert "the source holds no file: is it mounted, and is its path right?" in updated.err
+    assert "No file of any modality was found." in updated.out + updated.err
+    assert "Nothing has changed" not in updated.out + updated.err
+    assert site.type("journal", "update", "--version", "v2", "--confirm-deletions").code == 0

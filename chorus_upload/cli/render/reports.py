@@ -58,7 +58,8 @@ def _update(result: UpdateFinished) -> Report:
         if tally.files
     ]
     if not total.changed and not result.resumed:
-        remarks.append("Nothing has changed since the last update.")
+        known = total.unchanged.files
+        remarks.append("Nothing has changed since the last update." if known else "No file of any modality was found.")
     if result.pending.files:
         remarks.append(f"To upload: {_tally(result.pending)}.")
     remarks.append(f"Took {duration(result.seconds)}.")
