@@ -137,9 +137,13 @@ class SchemaTooNew(JournalError):
 
 
 class StorageError(ChorusError):
-    """A store failed for good, for none of the reasons that have a class of their own."""
+    """A store failed for good, for none of the reasons that have a class of their own.
+
+    `is_of_source`: it is not the central store that failed but a source.
+    """
 
     exit_code = 20
+    is_of_source = False
 
 
 class AccessDenied(StorageError):
@@ -192,6 +196,14 @@ class TransientError(StorageError):
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
         self.foreign_status = foreign_status
+
+
+class HostUnresolved(TransientError):
+    """The name of a host could not be looked up: there may be no network."""
+
+
+class HostUnknown(HostUnresolved):
+    """The name service says that there is no such host: most likely the name is misspelled."""
 
 
 class IntegrityError(StorageError):

@@ -135,8 +135,10 @@ class FailureKind(StrEnum):
     """The service or the network failed for longer than the configured patience."""
     HOLDS_SECRET = "holds-secret"  # noqa: S105 - the name of a kind
     """It holds a secret of the configuration, or is a copy of it; it was not sent."""
+    DENIED = "denied"
+    """The service does not let us write this one object: a policy protects it, or its name."""
     REFUSED = "refused"
-    """The service refuses this one object (its name or its size)."""
+    """The service refuses this one object for another reason (its name or its size)."""
 
 
 class Reading(NamedTuple):
@@ -328,3 +330,38 @@ class CommandRecord:
     tool_version: str
     seconds: float | None
     exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceSilent:
+    """A place has not responded for `seconds`, because of `reason`, and is tried until then.
+
+    `look_at` names the keys of the configuration that say where it is.
+    """
+
+    place: str
+    seconds: float
+    reason: str
+    until_us: int
+    look_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsAwaited:
+    """The credentials of a place have expired, for this `reason`; new ones are waited for until then.
+
+    `look_at` are the files in which they are looked for.
+    """
+
+    place: str
+    reason: str
+    until_us: int
+    look_at: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceResponds:
+    """A place that was called silent responds again, after so many seconds."""
+
+    place: str
+    seconds: float

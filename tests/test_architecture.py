@@ -69,7 +69,7 @@ AT_HOME = {
 # What the other parts know of storage: the contracts, and how to get what keeps them. Never a kind of store.
 DOORS_OF_STORAGE = {
     *("bandwidth", "durable", "keys", "names", "network", "open", "parts", "store", "source", "target"),
-    *("temporary", "traffic"),
+    *("liveness", "temporary", "traffic", "tries"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from chorus_upload.events import Emit, Level, Notice
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
 
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LONGEST_WAIT = 7 * 86_400
 _FLAGS = frozenset({"--json", "--quiet", "-v", "--verbose"})
 _WITH_VALUE = frozenset({"-c", "--config"})
 
@@ -36,6 +39,15 @@ def hoist_global_options(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(argument)
     return front + rest
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time as people type it: 90s, 30m, 12h or 2d, at most a week. Raises ConfigError."""
+    found = re.fullmatch(r"([0-9]{1,6})\s*([smhd])", text.strip().lower())
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    if not 0 < seconds <= _LONGEST_WAIT:
+        raise ConfigError(f"{text!r} is not a time from 1s to 7d", hint="Write 90s, 30m, 12h or 2d.")
+    return float(seconds)
 
 
 def chosen_modalities(settings: Settings, text: str | None, *, emit: Emit) -> tuple[str, ...] | None:

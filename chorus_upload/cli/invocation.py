@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from chorus_upload.cli.arguments import seconds_of
 from chorus_upload.cli.groups import PROGRAM
 from chorus_upload.cli.logs import set_up_logging
 from chorus_upload.cli.render.choose import choose_sink
@@ -24,6 +25,7 @@ from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.secrets import Redactor, secrets_in
 from chorus_upload.errors import ChorusError
 from chorus_upload.events import (
+    CredentialsAwaited,
     Event,
     ExtraFile,
     FileFailed,
@@ -31,8 +33,10 @@ from chorus_upload.events import (
     FilesMarked,
     Level,
     Notice,
+    PlaceSilent,
     ProblemFound,
 )
+from chorus_upload.storage.liveness import listen
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
@@ -58,6 +62,7 @@ class Invocation:
         """How many problems were reported that may keep a file out of the journal."""
         self._emitting = threading.RLock()
         self.configure(GlobalOptions())
+        listen(self.emit)
 
     def configure(self, options: GlobalOptions) -> None:
         """Take over the global options."""
@@ -98,8 +103,16 @@ class Invocation:
             self.emit(Notice(warning, Level.WARNING))
         return settings
 
+    def wait_for_credentials(self, text: str | None) -> None:
+        """Have the rest of this run wait so long for new credentials when some have expired. Raises ConfigError."""
+        if text is not None:
+            self.__dict__["settings"] = self.settings.model_copy(update={"credential_seconds": seconds_of(text)})
+
     def emit(self, event: Event) -> None:
-        """Show an event, and count what a person has to look at. The keeper of the lock calls it from its thread."""
+        """Show an event, and count what a person has to look at.
+
+        The keeper of the lock, and whoever waits for a place, calls it from another thread.
+        """
         with self._emitting:
             if isinstance(event, ProblemFound) and event.problem.kind.needs_attention:
                 self.needs_attention += 1
@@ -110,6 +123,8 @@ class Invocation:
         match event:
             case Notice():
                 return replace(event, text=self.redact(event.text))
+            case PlaceSilent() | CredentialsAwaited():
+                return replace(event, reason=self.redact(event.reason))
             case FileFailed() | FileNotDownloaded() | ExtraFile():
                 return replace(event, detail=self.redact(event.detail))
             case FilesMarked():

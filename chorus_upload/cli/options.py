@@ -33,6 +33,16 @@ MaxFiles = Annotated[
     ),
 ]
 
+WaitForCredentials = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-credentials",
+        metavar="TIME",
+        help="When credentials have expired, wait so long for new ones, and go on: 90s, 30m, 12h or 2d. They are taken"
+        " from the configuration, its environment_file and its token files.",
+    ),
+]
+
 LocalJournal = Annotated[
     Path | None,
     typer.Option(

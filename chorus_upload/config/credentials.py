@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from chorus_upload.config.accounts import Account, account_of, account_of_connection_string
 from chorus_upload.config.addresses import Address
 from chorus_upload.config.keys import CREDENTIALS
+from chorus_upload.config.local_paths import expanded
 from chorus_upload.config.pasting import clean_token, unquoted
 from chorus_upload.config.reading import Complaints, Entry, Given, convert, is_empty
 from chorus_upload.config.settings import Auth, AuthMode
@@ -51,14 +52,16 @@ class _Cloud:
 
     @property
     def modes(self) -> tuple[AuthMode, ...]:
-        return (AuthMode.LOGIN, *(kind.mode for kind in self.kinds), AuthMode.ANONYMOUS)
+        return (AuthMode.LOGIN, *dict.fromkeys(kind.mode for kind in self.kinds), AuthMode.ANONYMOUS)
 
 
+_LONGEST_TOKEN = 1 << 16
 _ACCOUNT = ("azure_account_name", "azure_account_url")
 _CLOUDS = {
     "az": _Cloud(
         (
             _Kind(AuthMode.SAS_TOKEN, ("azure_sas_token",)),
+            _Kind(AuthMode.SAS_TOKEN, ("azure_sas_token_file",)),
             _Kind(AuthMode.CONNECTION_STRING, ("azure_connection_string",)),
             _Kind(AuthMode.ACCOUNT_KEY, ("azure_account_key",)),
         ),
@@ -127,6 +130,8 @@ def resolve(
     chosen = _choose(cloud, given, usual=usual, where=where, complaints=complaints)
     if chosen is None:
         return {}
+    if file := chosen.get("azure_sas_token_file"):
+        chosen |= _token_in(file, complaints)
     identity = {name: entry for name, entry in (usual | given).items() if name in cloud.identity}
     if address.service == "az":
         named = {name: entry for name, entry in identity.items() if name in _ACCOUNT}
@@ -263,6 +268,21 @@ def _azure_account(own: Account, identity: Given, *, chosen: Given, where: str, 
         for name, value in found.items()
         if value
     }
+
+
+def _token_in(file: Entry, complaints: Complaints) -> Given:
+    """The SAS token that a file holds."""
+    try:
+        with expanded(str(file.value)).open(encoding="utf-8-sig") as stream:
+            text = clean_token(stream.read(_LONGEST_TOKEN)).rpartition("?")[2]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        complaints.error(file.origin, f"{file.value} cannot be read: {reason}")
+        return {}
+    if not text:
+        complaints.error(file.origin, f"{file.value} is empty: it is to hold a SAS token and nothing else")
+        return {}
+    return {"azure_sas_token": Entry(SecretStr(text), file.origin)}
 
 
 def _text(given: Given, name: str) -> str | None:

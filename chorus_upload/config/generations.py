@@ -128,6 +128,14 @@ _CONFIGURATION = Section(
             default="`900`",
         ),
         Key(
+            "environment_file",
+            "environment_file",
+            TEXT,
+            "A file of environment variables, one `NAME=VALUE` a line: they count as if they were in the environment,"
+            " whose own come first. When credentials have expired, a command that works takes the next ones from it.",
+            '"~/chorus.env"',
+        ),
+        Key(
             "bandwidth_limit",
             "bandwidth_limit",
             BANDWIDTH,

@@ -229,6 +229,14 @@ CREDENTIALS = (
         current=False,
     ),
     Key(
+        "azure_sas_token_file",
+        "auth.azure_sas_token_file",
+        TEXT,
+        "A text file that holds a SAS token and nothing else, instead of `azure_sas_token`. When the token has expired,"
+        " a command that works takes the next one from it.",
+        '"~/sas-token.txt"',
+    ),
+    Key(
         "azure_account_key",
         "auth.azure_account_key",
         SECRET,

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from chorus_upload.config.addresses import Address, in_container, parse_address
 from chorus_upload.config.credentials import auth_of, overlay, resolve
+from chorus_upload.config.environment import read_environment
 from chorus_upload.config.generations import (
     CENTRAL_UPLOAD_METHOD,
     DEFAULT_PLACE,
@@ -51,7 +52,10 @@ _PLAIN_SLOTS = (
 )
 _CENTRAL_SLOTS = ("patient_first", "tier", "overwrite")
 
-_CREDENTIAL_FILES = ("google_application_credentials", "google_token_file")
+_CREDENTIAL_FILES = (
+    *("google_application_credentials", "google_token_file"),
+    *("azure_sas_token_file", "environment_file"),
+)
 _STAND_IN = Location(path="not understood")
 
 
@@ -63,9 +67,24 @@ def load(path: Path | None, *, environ: Mapping[str, str]) -> Settings:
     file = path or DEFAULT_FILE
     document = read_document(file)
     complaints = Complaints(file)
-    settings = _Loader(read_entries(document, complaints), document, environ, complaints).settings()
+    entries = read_entries(document, complaints)
+    environ = {**_environment_in(entries, complaints), **environ}
+    settings = _Loader(entries, document, environ, complaints).settings()
     complaints.raise_if_any()
     return settings
+
+
+def _environment_in(entries: Mapping[str, Entry], complaints: Complaints) -> dict[str, str]:
+    """The variables of the configuration's own file of them."""
+    entry = entries.get("environment_file")
+    if entry is None:
+        return {}
+    try:
+        return read_environment(expanded(entry.value))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        complaints.error(entry.origin, f"{entry.value}: {reason}")
+        return {}
 
 
 @dataclass(slots=True)
@@ -103,6 +122,7 @@ class _Loader:
             sites=sites,
             upload_method=method or UploadMethod.BUILTIN,
             ca_bundle=self._ca_bundle(),
+            environment_file=self._environment_file(),
             warnings=tuple(self.complaints.warnings),
             origins=self.origins,
             **values,
@@ -168,6 +188,10 @@ class _Loader:
         if "tier" in values and location.scheme != "az" and location is not _STAND_IN:
             self.complaints.warning(self.origins["central.tier"], "not used: only an az:// path has tiers")
         return CentralSettings(location=location, **values)
+
+    def _environment_file(self) -> Path | None:
+        written = self._take("environment_file")
+        return None if written is None else expanded(written)
 
     def _ca_bundle(self) -> Path | None:
         written = self._take("ca_bundle")

@@ -74,16 +74,22 @@ def own_files(settings: Settings, environ: Mapping[str, str] = os.environ) -> Ow
     """All of them, for these settings."""
     places = (settings.journal.cloud, settings.central.location, *(site.location for site in settings.sites.values()))
     return OwnFiles(
-        secrets=(settings.file, *_credentials(places), *_log_ins(environ)),
+        secrets=(settings.file, *_environment(settings), *_credentials(places), *_log_ins(environ)),
         journals=(settings.journal.local_path, *_local(settings.journal.cloud)),
         stores=tuple(_local(settings.central.location)),
         configuration=settings.file,
     )
 
 
+def _environment(settings: Settings) -> Iterator[Path]:
+    if settings.environment_file is not None:
+        yield settings.environment_file
+
+
 def _credentials(places: tuple[Location, ...]) -> Iterator[Path]:
     for place in places:
-        for name in (place.auth.google_application_credentials, place.auth.google_token_file):
+        auth = place.auth
+        for name in (auth.google_application_credentials, auth.google_token_file, auth.azure_sas_token_file):
             if name:
                 yield expanded(name)
 

@@ -77,6 +77,8 @@ class Auth(_Frozen):
     azure_account_name: str | None = None
     azure_account_url: str | None = None
     azure_sas_token: SecretStr | None = None
+    azure_sas_token_file: str | None = None
+    """Where `azure_sas_token` was read from, if it is not in the configuration itself."""
     azure_account_key: SecretStr | None = None
     azure_connection_string: SecretStr | None = None
     endpoint_ip: str | None = None
@@ -263,6 +265,10 @@ class Settings(_Frozen):
     """The share of a source's files that may match no pattern without a person being asked to look."""
     accept_size_evidence: bool = False
     retry_seconds: Seconds = 900.0
+    credential_seconds: Seconds = 0.0
+    """For how long new credentials are waited for when they have expired; of the command line."""
+    environment_file: Path | None = None
+    """A file of environment variables, which those of the environment itself come before."""
     bandwidth_limit: BandwidthLimit | None = None
     ca_bundle: Path | None = None
     """A file or directory of certificates to trust instead of the usual ones; it was there when it was loaded."""

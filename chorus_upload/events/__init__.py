@@ -1,8 +1,9 @@
 """What operations tell the world while they work: frozen values, sent to one `emit` function.
 
 The terminal, the JSON lines and the tests are all sinks of these same events, so they cannot drift apart.
-An operation emits from one thread only; the keeper of the lock, beside it, from its own. Progress events are sent
-a few times a second at most; every other event is sent once for each thing that it names.
+An operation emits from one thread only; the keeper of the lock, beside it, from its own, and any thread that a place
+keeps silent or responds again. Progress events are sent a few times a second at most; every other event is sent once
+for each thing that it names.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ from chorus_upload.events.upload import (
     UploadProgressed,
 )
 from chorus_upload.events.verify import FileVerified, VerifyFinished, VerifyProgressed, VerifyResult
+from chorus_upload.model import CredentialsAwaited, PlaceResponds, PlaceSilent
 
 __all__ = [
+    "CredentialsAwaited",
     "DownloadFinished",
     "DownloadPlanned",
     "DownloadProgressed",
@@ -69,6 +72,8 @@ __all__ = [
     "Level",
     "ModalityUpdate",
     "Notice",
+    "PlaceResponds",
+    "PlaceSilent",
     "ProblemFound",
     "ReadProgressed",
     "RemoteDeleted",
@@ -89,6 +94,9 @@ __all__ = [
 
 Event = (
     Notice
+    | PlaceSilent
+    | PlaceResponds
+    | CredentialsAwaited
     | ScanProgressed
     | ReadProgressed
     | ProblemFound

@@ -97,6 +97,14 @@ _PENDING_ROWS = f"""
 """
 
 
+_OF_PLANNED = """
+    JOIN file f ON f.id = p.file_id
+    JOIN directory k ON k.id = f.directory_id
+    JOIN modality m ON m.id = f.modality_id
+    JOIN version v ON v.id = f.introduced_by
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which files are meant; None means all."""
@@ -203,11 +211,7 @@ def planned(journal: Journal, *, waiting: bool | None = None) -> Iterator[list[P
     statement = text(f"""
         SELECT p.id, f.id, m.name, {_PATH}, f.patient, v.label, f.change, f.size, f.mtime_us,
             f.fingerprint, f.md5, p.twin_of
-        FROM planned p
-        JOIN file f ON f.id = p.file_id
-        JOIN directory k ON k.id = f.directory_id
-        JOIN modality m ON m.id = f.modality_id
-        JOIN version v ON v.id = f.introduced_by
+        FROM planned p {_OF_PLANNED}
         WHERE p.waits = :waits AND p.id > :after ORDER BY p.id LIMIT :page
     """)
     for waits in (False, True) if waiting is None else (waiting,):
@@ -219,6 +223,31 @@ def planned(journal: Journal, *, waiting: bool | None = None) -> Iterator[list[P
                 break
             yield [PendingFile(*row[1:]) for row in rows]
             after = rows[-1][0]
+
+
+def sample(
+    journal: Journal, *, waiting: bool, after: int | None, but_for: Sequence[int], number: int
+) -> list[PendingFile]:
+    """Return so many files from all over the rest of the plan: what comes after the file `after` in it."""
+    rest = """
+        FROM planned p WHERE p.waits = :waits
+            AND p.id > coalesce((SELECT id FROM planned WHERE file_id = :after), 0)
+            AND p.file_id NOT IN (SELECT value FROM json_each(:but_for))
+    """
+    parameters = {"waits": waiting, "after": after, "but_for": json.dumps(list(but_for))}
+    with journal.transaction() as connection:
+        size = connection.execute(text(f"SELECT count(*) {rest}"), parameters).scalar_one()
+        numbered = f"SELECT p.id, row_number() OVER (ORDER BY p.id DESC) AS place {rest}"
+        rows = connection.execute(
+            text(f"""
+                SELECT p.id, f.id, m.name, {_PATH}, f.patient, v.label, f.change, f.size, f.mtime_us,
+                    f.fingerprint, f.md5, p.twin_of
+                FROM ({numbered}) n JOIN planned p ON p.id = n.id {_OF_PLANNED}
+                WHERE (n.place - 1) % :step = 0 ORDER BY p.id LIMIT :number
+            """),
+            {**parameters, "step": max(1, size // max(1, number)), "number": number},
+        ).all()
+    return [PendingFile(*row[1:]) for row in rows]
 
 
 def distrust(journal: Journal, file_ids: Sequence[int]) -> None:
@@ -269,6 +298,28 @@ def _by_key(journal: Journal, *, where: str, parameters: dict[str, object]) -> I
         if len(page) < PAGE:
             return
         position |= {"key": page[-1].key, "id": page[-1].file_id}
+
+
+def smallest(
+    journal: Journal, submission_: Submission, *, modalities: tuple[str, ...] | None, number: int
+) -> list[DeliveryRecord]:
+    """Return the smallest files that were delivered to the destination of a submission and are active still."""
+    statement = text(f"""
+        SELECT f.id, m.name, {_PATH}, f.patient, v.label, f.change, f.size, f.mtime_us, f.fingerprint,
+            d.key, d.md5, d.evidence, d.etag, d.delivered_us, s.label
+        FROM delivery d
+        JOIN file f ON f.id = d.file_id
+        JOIN directory k ON k.id = f.directory_id
+        JOIN modality m ON m.id = f.modality_id
+        JOIN version v ON v.id = f.introduced_by
+        JOIN submission s ON s.id = d.submission_id
+        WHERE d.destination_id = :destination AND f.retired_by IS NULL
+            AND (:modalities IS NULL OR m.name IN (SELECT value FROM json_each(:modalities)))
+        ORDER BY f.size LIMIT :number
+    """)
+    parameters = Selection(modalities=modalities).parameters(submission_.destination_id) | {"number": number}
+    with journal.transaction() as connection:
+        return [DeliveryRecord(*row) for row in connection.execute(statement, parameters)]
 
 
 def versions_delivered(journal: Journal, *, url: str, selection: Selection) -> list[str]:

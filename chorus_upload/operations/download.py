@@ -86,7 +86,7 @@ def download(
         modalities=selected_modalities(settings, request.modalities),
         patients=chosen_patients(journal, request.patients),
     )
-    with state, open_store(location, Network.of(settings), stop=stop) as store:
+    with state, open_store(location, Network.of(settings), stop=stop, others_follow=True) as store:
         wanted = state.tally()
         _require_sense(state, wanted, version, request)
         store.probe()

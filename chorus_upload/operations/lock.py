@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-from chorus_upload.errors import ObjectExists, ObjectNotFound, PreconditionFailed
+from chorus_upload.errors import ObjectExists, ObjectNotFound, PreconditionFailed, TransientError
 from chorus_upload.journal.journal import now_us
 from chorus_upload.journal.who import Who
 from chorus_upload.storage.store import Store
+from chorus_upload.storage.tries import tries
 from chorus_upload.transfer.evidence import read_surely
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -27,6 +28,8 @@ STALE_SECONDS = 3_600.0
 """A lock that a command holds, and has not renewed for so long, is called stale."""
 
 _TRIES = 5
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
 _END_OF_CLOCKS_US = 253_402_000_000_000_000
 """In the year 9999, after which Python has no dates."""
 
@@ -121,9 +124,14 @@ def acquire(
 
 
 def read(store: Store, journal_name: str) -> Lock | None:
-    """The lock that is there now; None when the journal is not locked."""
+    """The lock that is there now; None when the journal is not locked.
+
+    TransientError when the store says again and again that there is one, and then that there is none.
+    """
     key = lock_key(journal_name)
-    while (found := store.stat(key)) is not None:
+    for _ in _tries():
+        if (found := store.stat(key)) is None:
+            return None
         body = bytearray()
 
         def take(blocks: Iterator[bytes], body: bytearray = body) -> None:
@@ -136,7 +144,10 @@ def read(store: Store, journal_name: str) -> Lock | None:
             # Given back between the two requests: look again, for somebody may have taken it since.
             continue
         return _parse(bytes(body), etag=found.etag, written_us=found.time_us)
-    return None
+    raise TransientError(
+        f"{key} in {store.url} is said to be there, and cannot be read: there is no such object",
+        hint="Does something between here and the service keep old responses? Repeat the command.",
+    )
 
 
 def renew(store: Store, journal_name: str, *, lock_id: str, who: Who, by_hand: bool) -> Lock | None:
@@ -144,7 +155,7 @@ def renew(store: Store, journal_name: str, *, lock_id: str, who: Who, by_hand: b
 
     This process is named as the one that works under it. A lock that is gone is not made again.
     """
-    for _ in range(_TRIES):
+    for _ in _tries():
         there = read(store, journal_name)
         if there is None or there.id != lock_id:
             return there
@@ -177,7 +188,7 @@ def note_journal(store: Store, journal_name: str, held: Lock, *, journal_etag: s
 
 def release(store: Store, journal_name: str, *, lock_id: str) -> bool:
     """Remove the lock of that id, and no other; gives whether it was there."""
-    for _ in range(_TRIES):
+    for _ in _tries():
         there = read(store, journal_name)
         if there is None or there.id != lock_id:
             return False
@@ -192,6 +203,10 @@ def release(store: Store, journal_name: str, *, lock_id: str) -> bool:
 def break_open(store: Store, journal_name: str, held: Lock) -> None:
     """Remove a lock as it was read, whoever holds it. Raises PreconditionFailed if it is another by now."""
     store.delete(lock_key(journal_name), if_match=held.etag)
+
+
+def _tries() -> Iterator[int]:
+    return tries(_TRIES, first=_FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS)
 
 
 def _rewrite(store: Store, journal_name: str, lock: Lock) -> Lock:

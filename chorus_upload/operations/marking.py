@@ -18,6 +18,7 @@ from chorus_upload.journal.who import Who
 from chorus_upload.model import Delivered, Failed, Transfer
 from chorus_upload.operations.central import Keys, PlannedKeys, destination_url, transfer_of
 from chorus_upload.operations.proof import leave_proof
+from chorus_upload.operations.refusals import Refusals, require_access
 from chorus_upload.operations.scanning import open_sources
 from chorus_upload.operations.selecting import require_fit, require_not_older
 from chorus_upload.scripting.work import RESULTS_TITLE
@@ -143,17 +144,20 @@ def _mark(
         sender = Sender(sources, store, Terms(), meter=Meter(), traffic=traffic)
         transfers = _announced(sender, _pending(journal, keys, is_wanted, refused))
         proven: list[Delivered] = []
+        refusals = Refusals(store.probe)
         try:
             with (pool or ThreadPool(settings.num_threads)).run(sender.recognise, transfers) as outcomes:
                 for outcome in outcomes:
                     match outcome:
                         case Delivered():
+                            refusals.accepted()
                             proven.append(outcome)
                             marked += 1
                             refused.pop(outcome.transfer.path, None)
                             emit(FileDelivered.of(outcome))
                         case Failed():
                             refused[outcome.transfer.path] = outcome.detail
+                            require_access(outcome, refusals)
                     if len(proven) >= RECORD_FILES:
                         deliveries.record(journal, submission, proven)
                         proven = []
@@ -161,7 +165,7 @@ def _mark(
             deliveries.record(journal, submission, proven)
         if leaving_proof and marked:
             for folder in submissions.folders_written(journal, submission):
-                leave_proof(journal, settings, submission, store, folder=folder)
+                leave_proof(journal, settings, submission, store, folder=folder, emit=emit)
     submissions.complete(journal, submission)
     return FilesMarked(what="uploaded", marked=marked, refused=refused)
 

@@ -95,8 +95,8 @@ def _address(url: str, location: Location, network: Network) -> Iterator[tuple[L
     else:
         try:
             found = {str(each[4][0]) for each in socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)}
-        except OSError as error:
-            yield Level.ERROR, f"{host} has no address here: {error.strerror or error}"
+        except (OSError, UnicodeError) as error:
+            yield Level.ERROR, f"{host} has no address here: {getattr(error, 'strerror', None) or error}"
         else:
             yield Level.OK, f"{host} is at {', '.join(sorted(found))}"
 

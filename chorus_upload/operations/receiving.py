@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
-from chorus_upload.errors import AccessDenied
+from chorus_upload.errors import AccessDenied, StorageError
 from chorus_upload.events import (
     DownloadFinished,
     DownloadProgressed,
@@ -17,14 +17,10 @@ from chorus_upload.events import (
 )
 from chorus_upload.model import NotRetrieved, Retrieval, RetrievalFailure, Retrieved
 from chorus_upload.operations.pace import Pace
+from chorus_upload.operations.refusals import MOST_DENIED, Refusals
 from chorus_upload.storage.store import Store
 from chorus_upload.transfer.pool import Pool
 from chorus_upload.transfer.receiver import Receiver
-
-MOST_DENIED = 10
-"""So many refusals in a row to let us read are not about single objects any more."""
-MOST_GIVEN_UP = 4
-"""When patience has ended for so many files in a row, it is asked whether the service is there at all."""
 
 
 class Receiving:
@@ -32,9 +28,8 @@ class Receiving:
 
     def __init__(self, wanted: Tally, store: Store, emit: Emit) -> None:
         self._wanted = wanted
-        self._store = store
         self._emit = emit
-        self._denied = self._given_up = 0
+        self._refusals = Refusals(store.probe)
         # By path and modality; written by the receivers' threads, each for its own file.
         self._under_way: dict[tuple[str, str], int] = {}
         self.fetched = Tally()
@@ -84,7 +79,7 @@ class Receiving:
 
     def _received(self, done: Retrieved) -> None:
         self._under_way.pop((done.retrieval.modality, done.retrieval.path), None)
-        self._denied = self._given_up = 0
+        self._refusals.accepted()
         one = Tally(1, done.retrieval.size)
         if done.was_there:
             self.was_there += one
@@ -94,15 +89,17 @@ class Receiving:
 
     def _failed(self, failed: NotRetrieved) -> None:
         self._under_way.pop((failed.retrieval.modality, failed.retrieval.path), None)
-        if failed.kind is RetrievalFailure.TRANSIENT:
-            self._given_up += 1
-        is_in_doubt = failed.kind is RetrievalFailure.TRANSIENT and self._given_up % MOST_GIVEN_UP == 0
-        if failed.kind is RetrievalFailure.MISSING or is_in_doubt:
-            # Whether it is the whole container or directory that is gone, or out of reach.
-            self._store.probe()
-        self._denied = self._denied + 1 if failed.kind is RetrievalFailure.DENIED else 0
-        if self._denied == MOST_DENIED:
-            raise AccessDenied(failed.detail, hint="Reading has to be allowed for all of the central path.")
+        trouble: StorageError | None = None
+        match failed.kind:
+            case RetrievalFailure.TRANSIENT:
+                trouble = self._refusals.gave_up()
+            case RetrievalFailure.MISSING:
+                # Whether it is the whole container or directory that is gone, or out of reach.
+                trouble = self._refusals.missing()
+            case RetrievalFailure.DENIED if self._refusals.denied() == MOST_DENIED:
+                trouble = AccessDenied(failed.detail, hint="Reading has to be allowed for all of the central path.")
+        if trouble is not None:
+            raise trouble
         self.failures[failed.kind] += 1
         self._emit(FileNotDownloaded.of(failed))
 

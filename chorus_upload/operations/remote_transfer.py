@@ -32,6 +32,7 @@ from chorus_upload.events import (
 from chorus_upload.model import Delivered, FailureKind, Outcome, Retrieval, Transfer
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.receiving import Receiving
+from chorus_upload.operations.refusals import Refusals, require_access
 from chorus_upload.operations.remote import (
     central_store,
     clean,
@@ -104,7 +105,7 @@ def upload(
             holds_secret=SecretSearch.of(settings),
         )
         sender = Sender(sources, store, terms, meter=meter, traffic=traffic, stop=stop)
-        counts = _Counts(Tally(len(work), sum(transfer.size for transfer in work)), meter, emit)
+        counts = _Counts(Tally(len(work), sum(transfer.size for transfer in work)), meter, emit, Refusals(store.probe))
 
         def send(transfer: Transfer) -> Outcome | None:
             try:
@@ -226,17 +227,19 @@ def _below(source: Source, *, emit: Emit) -> Iterator[tuple[str, int, int]]:
 class _Counts:
     """What became of the files."""
 
-    def __init__(self, total: Tally, meter: Meter, emit: Emit) -> None:
+    def __init__(self, total: Tally, meter: Meter, emit: Emit, refusals: Refusals) -> None:
         self._total = total
         self._meter = meter
         self._emit = emit
         self._pace = Pace(0.2)
+        self._refusals = refusals
         self.sent = Tally()
         self.there = Tally()
         self.failures: Counter[FailureKind] = Counter()
 
     def take(self, outcome: Outcome | None) -> None:
         if isinstance(outcome, Delivered):
+            self._refusals.accepted()
             one = Tally(1, outcome.transfer.size)
             if outcome.sent:
                 self.sent += one
@@ -246,6 +249,7 @@ class _Counts:
         elif outcome is not None:
             self.failures[outcome.kind] += 1
             self._emit(FileFailed.of(outcome))
+            require_access(outcome, self._refusals)
         if self._pace.is_due():
             under_way, current = self._meter.snapshot()
             done = self.sent + self.there

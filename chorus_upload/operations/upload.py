@@ -20,11 +20,19 @@ from itertools import islice
 
 from chorus_upload.config.own_secrets import SecretSearch
 from chorus_upload.config.settings import Overwrite, Settings
-from chorus_upload.errors import LayoutError
-from chorus_upload.events import Emit, FileFailed, FilePlanned, Tally, UploadFinished, UploadPlanned
+from chorus_upload.errors import (
+    CredentialsExpired,
+    LayoutError,
+    StorageError,
+    StoreFull,
+    TlsError,
+    TransientError,
+)
+from chorus_upload.events import Emit, FileFailed, FilePlanned, Level, Notice, Tally, UploadFinished, UploadPlanned
 from chorus_upload.journal import deliveries, submissions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.submissions import Submission
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import new_version_label
 from chorus_upload.model import FailureKind, Transfer
@@ -38,6 +46,7 @@ from chorus_upload.operations.sending import Run
 from chorus_upload.storage.bandwidth import Throttle
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import forget_sessions, is_sequential, open_store
+from chorus_upload.storage.store import Store
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import AdaptivePool, Pool, ThreadPool
@@ -84,7 +93,7 @@ def upload(
         emit(UploadPlanned(submission="", destination=url, pending=pending, dry_run=True))
         return _dry_run(journal, settings, request, selection=selection, emit=emit)
 
-    expires = check_token(central.location, emit=emit)
+    expires = _expiry(settings, emit=emit)
     with ExitStack() as stack:
         _, sources = stack.enter_context(open_sources(settings, modalities, stop=stop))
         traffic = Traffic(
@@ -96,7 +105,14 @@ def upload(
         local = settings.journal.local_path
         sessions = local.with_name(f"{local.name}.sessions")
         store = stack.enter_context(
-            open_store(central.location, Network.of(settings), traffic=traffic, stop=stop, sessions=sessions)
+            open_store(
+                central.location,
+                Network.of(settings),
+                traffic=traffic,
+                stop=stop,
+                sessions=sessions,
+                others_follow=True,
+            )
         )
         store.probe()
         submission = submissions.begin(
@@ -116,10 +132,7 @@ def upload(
         run.send_all(pool or _pool(settings, in_order=bool(in_order), stop=stop), at_most=request.max_files)
         if stop.is_set():
             raise KeyboardInterrupt
-        manifests = [
-            leave_proof(journal, settings, submission, store, folder=folder)
-            for folder in submissions.folders_written(journal, submission)
-        ]
+        manifests = _leave_proof(journal, settings, submission, store, emit=emit)
     submissions.complete(journal, submission)
     if not deliveries.pending_tally(journal, url=url, selection=Selection(modalities=settings.modalities)).files:
         forget_sessions(sessions)
@@ -137,6 +150,37 @@ def upload(
         manifests=tuple(manifests),
         seconds=time.monotonic() - begun,
     )
+
+
+def _expiry(settings: Settings, *, emit: Emit) -> datetime | None:
+    """When the token of the central store does; one that has expired is no trouble for whoever waits for another."""
+    try:
+        return check_token(settings.central.location, emit=emit)
+    except CredentialsExpired:
+        if not settings.credential_seconds:
+            raise
+        return None
+
+
+def _leave_proof(
+    journal: Journal, settings: Settings, submission: Submission, store: Store, *, emit: Emit
+) -> list[str]:
+    """Leave the proof in every version folder that was written to; one that refuses it does not keep it from others.
+
+    What was refused is raised at the end, and the submission stays open.
+    """
+    manifests, refused = [], None
+    for folder in submissions.folders_written(journal, submission):
+        try:
+            manifests.append(leave_proof(journal, settings, submission, store, folder=folder, emit=emit))
+        except (CredentialsExpired, TlsError, TransientError, StoreFull):
+            raise
+        except StorageError as error:
+            refused = refused or error
+            emit(Notice(f"{folder}: its manifest or journal copy was refused: {error.message}", Level.WARNING))
+    if refused is not None:
+        raise refused
+    return manifests
 
 
 def _pool(settings: Settings, *, in_order: bool, stop: threading.Event) -> Pool:

@@ -37,6 +37,8 @@ from chorus_upload.journal.versions import find
 from chorus_upload.model import Evidence
 from chorus_upload.operations.central import destination_url
 from chorus_upload.operations.pace import Pace
+from chorus_upload.operations.proof import is_proof
+from chorus_upload.operations.refusals import MOST_DENIED, Refusals
 from chorus_upload.operations.sampling import Sample
 from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities
 from chorus_upload.operations.verifying import BackReader, Reading, from_listing, from_reading, unexplained
@@ -47,10 +49,6 @@ from chorus_upload.transfer.pool import Pool, ThreadPool
 
 FRESH_US = 60_000_000
 """What was delivered later than this before the listing began may be too new for it, clocks being what they are."""
-MOST_DENIED = 10
-"""So many refusals in a row to let us read are not about single objects any more."""
-MOST_GIVEN_UP = 4
-"""When patience has ended for so many objects in a row, it is asked whether the service is there at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +106,7 @@ def verify(
     check = _Check(emit=emit, stop=stop)
     if versions:
         with (
-            open_store(settings.central.location, Network.of(settings), stop=stop) as store,
+            open_store(settings.central.location, Network.of(settings), stop=stop, others_follow=True) as store,
             Listing(journal, url=url) as listing,
         ):
             folders = deliveries.folders_delivered(journal, url=url, selection=selection)
@@ -161,8 +159,7 @@ class _Check:
         self._objects = 0
         self._begun_us = now_us()
         self._done = Tally()
-        self._denied: list[AccessDenied] = []
-        self._given_up = 0
+        self._denied: AccessDenied | None = None
         self.results: Counter[VerifyResult] = Counter()
         self.evidence: Counter[Evidence] = Counter()
         self.read = Tally()
@@ -225,40 +222,39 @@ class _Check:
                 if from_listing(compared, read=is_chosen(compared.key)) is None:
                     yield compared
 
-        reader, pace = BackReader(store, stop=self._stop), Pace(0.2)
+        reader, refusals, pace = BackReader(store, stop=self._stop), Refusals(store.probe), Pace(0.2)
         trouble: StorageError | None = None
         self._report(reader, total)
         with pool.run(reader.read, to_read()) as readings:
             for reading in readings:
                 if reading is not None and trouble is None:
-                    trouble = self._take(reading, reader)
+                    trouble = self._take(reading, refusals)
                 if trouble is not None:
                     self._stop.set()
                 if pace.is_due():
                     self._report(reader, total)
         if trouble is None and self._denied and not self.read.files:
-            trouble = self._denied[0]
+            trouble = self._denied
         if trouble is not None:
             raise trouble
         self._require_going_on()
         self._report(reader, total)
 
-    def _take(self, reading: Reading, reader: BackReader) -> StorageError | None:
+    def _take(self, reading: Reading, refusals: Refusals) -> StorageError | None:
         """Tell what came of a reading; gives the trouble that concerns every file."""
         trouble = reading.trouble
         if isinstance(trouble, (CredentialsExpired, TlsError, ObjectNotFound)):
             return trouble
         if isinstance(trouble, AccessDenied):
-            self._denied.append(trouble)
-            if len(self._denied) == MOST_DENIED:
+            self._denied = trouble
+            if refusals.denied() == MOST_DENIED:
                 return trouble
         elif isinstance(trouble, TransientError):
-            self._given_up += 1
-            if self._given_up % MOST_GIVEN_UP == 0 and (place := reader.trouble_with_the_place()):
+            if place := refusals.gave_up():
                 return place
         elif trouble is None:
-            self._denied.clear()
-            self._given_up = 0
+            self._denied = None
+            refusals.accepted()
         one = Tally(1, reading.compared.size)
         self._done += one
         if trouble is None and not reading.gone:
@@ -271,7 +267,7 @@ class _Check:
         for key, size in unknown:
             self._require_going_on()
             folder, _, name = key.partition("/")
-            if name != journal_name and not ("/" not in name and name.startswith("manifest-")):
+            if not is_proof(name, journal_name=journal_name):
                 self._tell(unexplained(key, version=folder, size=size))
 
     def _tell(self, found: FileVerified) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+import socket
 from base64 import b64decode
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from chorus_upload.errors import AccessDenied, StorageError, TlsError, TransientError
-from chorus_upload.storage.curl import NoAnswer, NotTrusted, ProxyRefused
+from chorus_upload.errors import AccessDenied, HostUnknown, HostUnresolved, StorageError, TlsError, TransientError
+from chorus_upload.storage.curl import UNKNOWN_HOST, NoAnswer, NotTrusted, ProxyRefused, Unresolved
 from chorus_upload.storage.service_mark import Unmarked
 
 # More than the largest object, file or wait needs, and less than what a journal can hold (63 bits). Of numbers of more
@@ -92,10 +93,24 @@ def no_answer(error: NoAnswer, *, doing: str) -> StorageError:
         return AccessDenied(
             f"{doing}: {error}", hint="Set `proxy` in the configuration, as http://user:password@host:port."
         )
+    if isinstance(error, Unresolved):
+        kind = HostUnknown if error.is_unknown else HostUnresolved
+        return kind(f"{doing}: {error}")
     if isinstance(error, Unmarked):
         asked = seconds_to_wait(error.asked)
         return TransientError(f"{doing}: {error}", hint=error.hint, retry_after=asked, foreign_status=error.status)
     return TransientError(f"{doing}: {error}", hint=error.hint)
+
+
+def unresolved(error: BaseException, *, doing: str) -> HostUnresolved | None:
+    """That Python could not look up the name of a host while `doing`; None when it was something else."""
+    cause = error.__cause__ if isinstance(error.__cause__, (socket.gaierror, UnicodeError)) else error
+    if isinstance(cause, UnicodeError):
+        return HostUnknown(f"{doing}: there is no host of such a name")
+    if not isinstance(cause, socket.gaierror):
+        return None
+    kind = HostUnknown if cause.errno in UNKNOWN_HOST else HostUnresolved
+    return kind(f"{doing}: {cause.strerror or 'the name of the host cannot be looked up'}")
 
 
 def not_trusted(reason: str, *, doing: str) -> TlsError:

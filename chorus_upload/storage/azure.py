@@ -29,7 +29,7 @@ from chorus_upload.errors import IntegrityError, ObjectNotFound, PreconditionFai
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off, must_be_complete
 from chorus_upload.storage.azure_client import connect
-from chorus_upload.storage.azure_credentials import AzureCredential, ConnectionString, SasToken
+from chorus_upload.storage.azure_credentials import AzureCredential
 from chorus_upload.storage.azure_download import Download, read_range
 from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
@@ -49,6 +49,7 @@ from chorus_upload.storage.store import (
     StoredObject,
 )
 from chorus_upload.storage.traffic import Traffic
+from chorus_upload.storage.tries import Pages
 
 _MIB = 1 << 20
 _NOT_VERIFIED = "CannotVerifyCopySource"
@@ -87,8 +88,7 @@ class AzureStore(ServiceStore):
         traffic = traffic or Traffic(network.connections, patience=network.patience)
         self._block_size = block_size
         self._page_size = page_size
-        expires = credential.expires if isinstance(credential, (SasToken, ConnectionString)) else None
-        self._requests = Requests(retry or Retry(), expires)
+        retry = retry or Retry()
         self._connection = connect(
             account_url,
             container,
@@ -97,7 +97,9 @@ class AzureStore(ServiceStore):
             endpoint_ip=endpoint_ip,
             traffic=traffic,
             one_request=block_size,
+            moved=retry.liveness.moved,
         )
+        self._requests = Requests(retry, self._connection.access)
         self._data = DataRequests(self._connection.http, self._connection.access, traffic)
         self._container = self._connection.client
         self._root = self._container.url.partition("?")[0].rstrip("/")
@@ -113,6 +115,10 @@ class AzureStore(ServiceStore):
             service=f"Azure: {domain if domain.startswith('blob.') else name}",
             connections=network.connections,
         )
+
+    def use(self, credential: AzureCredential) -> None:
+        """Ask with this credential from now on."""
+        self._connection.use(credential)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -252,9 +258,11 @@ class AzureStore(ServiceStore):
 
     def _listed(self, start: str, *, delimiter: str) -> Iterator[StoredObject | str]:
         """Directories of accounts with a hierarchical namespace are no objects."""
+        pages = Pages(self._url)
         marker: str | None = ""
         while marker is not None:
-            found, marker = self._page(start, marker, most=self._page_size, delimiter=delimiter)
+            found, following = self._page(start, marker, most=self._page_size, delimiter=delimiter)
+            marker = pages.following(following)
             for blob in found:
                 key = self._key(blob.name)
                 if isinstance(blob, BlobPrefix):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,12 @@ class Connection:
     http: HttpClient
     access: Access
     login: DefaultAzureCredential | None = None
+    sas: AzureSasCredential | None = None
+
+    def use(self, credential: AzureCredential) -> None:
+        """Ask with this credential from now on, if it is a SAS token as the one before."""
+        if (token := self.access.use(credential)) and self.sas is not None:
+            self.sas.update(token)
 
     def close(self) -> None:
         self.client.close()
@@ -71,6 +78,7 @@ def connect(
     endpoint_ip: str | None = None,
     traffic: Traffic,
     one_request: int,
+    moved: Callable[[], None] | None = None,
 ) -> Connection:
     """The means to reach one container. Sends nothing yet.
 
@@ -84,10 +92,11 @@ def connect(
     session.trust_env = False
     transport = RequestsTransport(session=session, use_env_settings=False)
     try:
+        shown = cached or _secret(credential)
         if isinstance(credential, ConnectionString):
-            make = partial(ContainerClient.from_connection_string, credential.text, container)
+            make = partial(ContainerClient.from_connection_string, credential.text, container, credential=shown)
         else:
-            make = partial(ContainerClient, account_url or "", container, credential=cached or _secret(credential))
+            make = partial(ContainerClient, account_url or "", container, credential=shown)
         client = make(
             transport=transport,
             retry_total=0,
@@ -108,10 +117,12 @@ def connect(
             throttle=traffic.throttle,
             stop=traffic.stop,
             require=require_service,
+            moved=moved,
         )
         for scheme in ("https://", "http://"):
             session.mount(scheme, CurlAdapter(http))
-        return Connection(client, http, Access(credential, container, cached), login)
+        sas = shown if isinstance(shown, AzureSasCredential) else None
+        return Connection(client, http, Access(credential, container, cached), login, sas)
     raise ConfigError(
         f"the Azure account or its credentials are not usable: {reason}",
         hint="Check azure_account_url, azure_account_name and the credentials in the configuration.",
@@ -119,8 +130,8 @@ def connect(
 
 
 def _secret(credential: AzureCredential) -> AzureSasCredential | AzureNamedKeyCredential | None:
-    match credential:
-        case SasToken():
+    match credential.secret if isinstance(credential, ConnectionString) else credential:
+        case SasToken() as credential:
             return AzureSasCredential(credential.query)
         case AccountKey(account, key):
             return AzureNamedKeyCredential(account, key)

@@ -156,12 +156,20 @@ class Access:
     """
 
     def __init__(self, credential: AzureCredential, container: str, login: CachedLogin | None) -> None:
-        secret = credential.secret if isinstance(credential, ConnectionString) else credential
-        self._sas = secret.query if isinstance(secret, SasToken) else ""
-        self._key = secret if isinstance(secret, AccountKey) else None
         self._container = container
-        self._own: tuple[str, datetime] = "", datetime.min.replace(tzinfo=UTC)
         self.login = login
+        self.expires: datetime | None = None
+        """When our SAS token does; None when there is none, or it does not say it."""
+        self.use(credential)
+
+    def use(self, credential: AzureCredential) -> str:
+        """Ask with this credential from now on; gives its SAS token, or ""."""
+        secret = credential.secret if isinstance(credential, ConnectionString) else credential
+        self._key = secret if isinstance(secret, AccountKey) else None
+        self._own: tuple[str, datetime] = "", datetime.min.replace(tzinfo=UTC)
+        self._sas = secret.query if isinstance(secret, SasToken) else ""
+        self.expires = secret.expires if isinstance(secret, SasToken) else None
+        return self._sas
 
     def query(self) -> str:
         """What belongs behind the question mark of a URL, or ""."""

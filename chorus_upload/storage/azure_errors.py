@@ -145,7 +145,9 @@ def _refused(refusal: Refusal, *, doing: str, expires: datetime | None) -> Stora
         return IntegrityError(f"{doing}: the service received other bytes than were sent ({code})")
     if code in ("BlobAlreadyExists", "UnauthorizedBlobOverwrite"):
         return ObjectExists(text)
-    if status in (401, 403) or code in ("PublicAccessNotPermitted", "BlobImmutableDueToPolicy"):
+    if code == "BlobImmutableDueToPolicy":
+        return StorageError(text, hint=_HINTS[code])
+    if status in (401, 403) or code == "PublicAccessNotPermitted":
         return _denied(refusal, text=text, expires=expires)
     if status == 404:
         return _missing(code, text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, TypeVar
 
 import requests
@@ -42,10 +41,10 @@ _PARTIAL = 206
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """How requests are made. `expires` is when our SAS token does."""
+    """How requests are made, and as whom."""
 
     retry: Retry
-    expires: datetime | None
+    access: Access
 
     def run(self, doing: str, action: Callable[[], T]) -> T:
         """The result of `action`, which may be called repeatedly; only our own errors leave."""
@@ -68,7 +67,7 @@ class Requests:
         try:
             return action()
         except _FOREIGN as error:
-            failure = translate(error, doing=doing, expires=self.expires)
+            failure = translate(error, doing=doing, expires=self.access.expires)
         # Raised here and not above: there, the foreign exception, whose text may hold a SAS token, would
         # be the context of ours, and whoever prints or pickles it would carry the token along.
         try:

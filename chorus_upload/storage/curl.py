@@ -69,6 +69,14 @@ class ProxyRefused(NoAnswer):
     """The proxy on the way does not let us through."""
 
 
+class Unresolved(NoAnswer):
+    """The name of the host could not be looked up; with `is_unknown` the name service says that there is none."""
+
+    def __init__(self, text: str, *, is_unknown: bool) -> None:
+        super().__init__(text)
+        self.is_unknown = is_unknown
+
+
 class GivenUp(NoAnswer):
     """The run is to end, and more than half of a large body was still to be sent."""
 
@@ -79,7 +87,7 @@ class HttpClient:
     `endpoint_ip` is where the service's host is looked for, instead of asking the name service; the certificate is
     checked against the host's name all the same. What is sent is held back by `throttle`. Once `stop` is set, large
     bodies of which most is still to be sent are given up. `require` is given the method and the response of every
-    request, and raises NoAnswer for what is not the service's.
+    request, and raises NoAnswer for what is not the service's. `moved` is told whenever bytes have moved.
     """
 
     def __init__(
@@ -91,8 +99,10 @@ class HttpClient:
         throttle: Throttle | None = None,
         stop: threading.Event | None = None,
         require: Callable[[str, Answer], None] | None = None,
+        moved: Callable[[], None] | None = None,
     ) -> None:
         parts = urlsplit(url)
+        self._moved = moved
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._is_proxy_chosen = network.proxy is not None
@@ -265,7 +275,8 @@ class HttpClient:
         """What the body is read from, if it is not handed over as a whole."""
         reader = None
         throttle = self._throttle if self._throttle is not None and self._throttle.is_active else None
-        curl.setopt(pycurl.NOPROGRESS, len(body) < _LONG)
+        curl.setopt(pycurl.NOPROGRESS, len(body) < _LONG and self._moved is None)
+        self._own.bytes = 0
         if method in ("PUT", "POST"):
             if isinstance(body, bytes) and not (throttle and body):
                 curl.setopt(pycurl.UPLOAD, 0)
@@ -283,7 +294,10 @@ class HttpClient:
         curl.setopt(pycurl.CUSTOMREQUEST, method)
         return reader
 
-    def _progress(self, _to_get: int, _got: int, to_send: int, sent: int) -> int:
+    def _progress(self, _to_get: int, got: int, to_send: int, sent: int) -> int:
+        if self._moved is not None and got + sent != self._own.bytes:
+            self._own.bytes = got + sent
+            self._moved()
         return int(self.stop.is_set() and to_send >= _LONG and 2 * sent <= to_send)
 
     def _no_answer(self, curl: pycurl.Curl, number: int, text: str = "") -> NoAnswer:
@@ -299,12 +313,33 @@ class HttpClient:
             return NotTrusted(f"no secure connection could be agreed: {_SSL_PREFIX.sub('', text)}")
         if tunnel >= 400 or text.startswith("Unsupported proxy"):
             return _of_the_proxy(tunnel)
+        return self._broken(number, text, errno)
+
+    def _broken(self, number: int, text: str, errno: int) -> NoAnswer:
+        """What is the matter with the connection itself."""
+        if number == pycurl.E_COULDNT_RESOLVE_HOST:
+            return Unresolved(text, is_unknown=is_unknown_host(self._endpoint_ip or self._host))
         if number == pycurl.E_WRITE_ERROR:
             return NoAnswer("the answer is longer than any that the service gives")
         if number == pycurl.E_OPERATION_TIMEDOUT:
             return TimedOut(text)
         return NoAnswer(f"{text or f'libcurl error {number}'}{f' ({os.strerror(errno)})' if errno else ''}")
 
+
+def is_unknown_host(name: str) -> bool:
+    """Whether the name service says that there is no such host; False when it cannot be asked."""
+    try:
+        # As bytes: Python has an opinion of its own on which names there can be.
+        socket.getaddrinfo(name.encode() if name.isascii() else name, None)
+    except socket.gaierror as error:
+        return error.errno in UNKNOWN_HOST
+    except (OSError, UnicodeError):
+        return False
+    return False
+
+
+UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+"""How the resolver says that there is no such name."""
 
 _UNTRUSTED = frozenset(
     {

@@ -48,6 +48,7 @@ from chorus_upload.storage.service_mark import Unmarked
 from chorus_upload.storage.service_store import ServiceStore
 from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
+from chorus_upload.storage.tries import Pages
 
 _MIB = 1 << 20
 # What is smaller is sent in less time than it takes to ask for a copy.
@@ -266,9 +267,11 @@ class GsStore(ServiceStore):
         return refused_by_gs(name)
 
     def _listed(self, start: str, *, delimiter: str) -> Iterator[StoredObject | str]:
-        following: str | None = ""
-        while following is not None:
-            page, following = self._page(start, following, most=self._page_size, delimiter=delimiter or None)
+        pages = Pages(self._url)
+        token: str | None = ""
+        while token is not None:
+            page, following = self._page(start, token, most=self._page_size, delimiter=delimiter or None)
+            token = pages.following(following)
             for each in page.get("items") or []:
                 key = self._key(str(each["name"]))
                 if key and not key.endswith("/"):

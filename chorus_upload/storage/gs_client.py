@@ -200,7 +200,14 @@ def connect(
     endpoint: str, network: Network, access: Access, *, traffic: Traffic, retry: Retry, endpoint_ip: str | None
 ) -> Requests:
     """The means to ask one service. Sends nothing yet."""
-    http = HttpClient(endpoint, network, endpoint_ip=endpoint_ip, throttle=traffic.throttle, stop=traffic.stop)
+    http = HttpClient(
+        endpoint,
+        network,
+        endpoint_ip=endpoint_ip,
+        throttle=traffic.throttle,
+        stop=traffic.stop,
+        moved=retry.liveness.moved,
+    )
     return Requests(http, access, traffic, retry)
 
 

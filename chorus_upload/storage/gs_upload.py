@@ -26,6 +26,7 @@ from chorus_upload.storage.gs_resumable import Session, SessionLost
 from chorus_upload.storage.gs_sessions import Sessions, Task
 from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
+from chorus_upload.storage.tries import tries
 
 LARGEST = 5 << 40
 """The largest object, in bytes: 5 TiB."""
@@ -34,6 +35,9 @@ _TYPE = "application/octet-stream"
 _PIECE = 1 << 20
 # For how many seconds a question is asked to which there is another answer.
 _LOOK_PATIENCE = 30.0
+# In more steps than the service needs to copy an object of 5 TiB; it takes its time for each of them.
+_MOST_STEPS = 10_000
+_STEP_SECONDS = 0.02
 # What is not one (the configuration may name an access tier of Azure) is ignored.
 _STORAGE_CLASSES = frozenset({"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"})
 
@@ -123,7 +127,7 @@ class Upload:
             return self.requests.ask("POST", url, headers, beside, judge=of_kind("storage#rewriteResponse"))
 
         try:
-            while True:
+            for _ in tries(_MOST_STEPS, first=_STEP_SECONDS, longest=_STEP_SECONDS):
                 answer = self.requests.less_patient(_LOOK_PATIENCE).run(f"copying to {self.key}", go_on)
                 if answer.get("done"):
                     return self._judged(self._stored(answer.get("resource") or {}, spared=size), md5)
@@ -134,7 +138,7 @@ class Upload:
         except StorageError:
             # It is gone, was written again, or may not be copied; or the key is not as it should be, which is final.
             self.require_expected()
-            return None
+        return None
 
     def _filled(self, body: BinaryIO, *, size: int, offset: int, chunk: int) -> Buffer:
         buffer = self.requests.traffic.buffer(min(chunk, size - offset))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chorus_upload.errors import StorageError
 from chorus_upload.storage.keys import LEFTOVER_PREFIX
+from chorus_upload.storage.tries import local_tries, never_held
 
 GUARD_NAME = f"{LEFTOVER_PREFIX}guard"
 
@@ -54,7 +55,7 @@ def remove_dead_guard(directory: Path) -> None:
 
 
 def _take(path: Path) -> int:
-    while True:
+    for _ in local_tries():
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             lock(descriptor)
@@ -66,6 +67,7 @@ def _take(path: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+    raise never_held(path)
 
 
 def is_still(path: Path, descriptor: int) -> bool:

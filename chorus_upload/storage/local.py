@@ -41,6 +41,7 @@ from chorus_upload.storage.publish import (
     status_of,
 )
 from chorus_upload.storage.store import Capabilities, ObjectStream, Origin, Properties, StoredObject
+from chorus_upload.storage.tries import local_tries, never_held
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -242,7 +243,7 @@ class LocalStore:
                 self._remove_empty(path.parent)
 
     def _new_file(self, directory: Path) -> tuple[Path, io.FileIO]:
-        while True:
+        for _ in local_tries():
             make_below(self._root, directory)
             self._sweep(directory)
             try:
@@ -250,6 +251,7 @@ class LocalStore:
             except FileNotFoundError:
                 # Somebody deleted the last object of this directory, and the directory with it, just now.
                 self._check_root()
+        raise never_held(directory)
 
     def _sweep(self, directory: Path) -> None:
         """Remove what killed processes left in `directory`, once for each that is written to or read back from."""

@@ -11,6 +11,7 @@ from chorus_upload.storage.keys import check_key
 from chorus_upload.storage.source import Directory, Entry, FileStat
 
 _HELD = 10_000
+_LONGEST_KEY = 1024
 
 
 def path_of(name: str, inner: str) -> str | None:
@@ -35,6 +36,13 @@ def refused(path: str) -> Problem | None:
     if not detail:
         return None
     return Problem(ProblemKind.INVALID_NAME, shown(path), detail)
+
+
+def too_deep(path: str) -> Problem | None:
+    """What is wrong with a directory in which no file could have a central key: it may lead in a circle, too."""
+    if len(path.encode("utf-8", "surrogateescape")) < _LONGEST_KEY:
+        return None
+    return Problem(ProblemKind.INVALID_NAME, path, "it is so deep that nothing in it could be sent")
 
 
 def shown(name: str) -> str:

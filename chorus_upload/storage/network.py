@@ -12,6 +12,7 @@ from typing import Self
 
 import certifi
 
+from chorus_upload.config.renewal import Renewal
 from chorus_upload.config.settings import NO_PROXY, Settings
 
 
@@ -21,13 +22,16 @@ class Network:
 
     `patience` is for how many seconds a failing service is asked again; `connections` is how many requests are
     under way at once, at most. `ca_bundle` is a file or directory of certificates to trust instead of the usual
-    ones. `proxy` is a URL, and may hold a password; None means what the environment says, "" none.
+    ones. `proxy` is a URL, and may hold a password; None means what the environment says, "" none. When
+    credentials have expired, `renewal` is asked for other ones, for `credential_patience` seconds at most.
     """
 
     patience: float = 900.0
     connections: int = 16
     ca_bundle: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+    credential_patience: float = 0.0
+    renewal: Renewal | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -37,6 +41,8 @@ class Network:
             patience=settings.retry_seconds,
             connections=settings.num_threads,
             ca_bundle=settings.ca_bundle,
+            credential_patience=settings.credential_seconds,
+            renewal=Renewal(settings, environ=os.environ),
             proxy="" if proxy == NO_PROXY else proxy,
         )
 

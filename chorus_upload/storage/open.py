@@ -6,9 +6,13 @@ An SDK is imported when the first of its stores is opened, and not before.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from chorus_upload.config.accounts import Account, account_of, own_address
 from chorus_upload.config.local_paths import expanded
@@ -16,9 +20,11 @@ from chorus_upload.config.own_files import OwnFiles
 from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
 from chorus_upload.errors import ConfigError, TransientError
 from chorus_upload.storage.cloud_source import CloudSource
+from chorus_upload.storage.liveness import Liveness
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
 from chorus_upload.storage.network import Network
+from chorus_upload.storage.renewal import CredentialWait
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.source import Source
 from chorus_upload.storage.store import Store
@@ -45,6 +51,8 @@ _LIBRARIES = {
 """By the scheme of a place: the library without which it cannot be opened, and the extra that installs it."""
 _SOURCE_BLOCK = 4 << 20
 """How much of a file of a service is fetched at once; as much is held for every file that is under way, or ahead."""
+ASIDE_SECONDS = 60.0
+"""For how long one object is tried while the place responds to others, where other objects wait."""
 _S3_MODES = (None, AuthMode.LOGIN, AuthMode.ACCESS_KEY, AuthMode.PROFILE, AuthMode.ANONYMOUS)
 
 
@@ -55,25 +63,33 @@ def open_store(
     traffic: Traffic | None = None,
     stop: threading.Event | None = None,
     sessions: Path | None = None,
+    others_follow: bool = False,
 ) -> Store:
     """The store at `location`, to be closed by the caller. Nothing is read or sent yet.
 
     `traffic` is shared with whoever else sends in the same run; without one the store has its own. `sessions` is a
     file for what a store has to remember of uploads under way, where the service does not; without one they are not
-    gone on with in another run.
+    gone on with in another run. With `others_follow` a request that keeps failing while the place responds to others is
+    given up after ASIDE_SECONDS.
 
     Once `stop` is set nothing is waited for any more. Raises ConfigError when this version cannot open such a
     place.
     """
     if location.is_local:
         return LocalStore(location.local_path)
-    if location.scheme == "az":
-        return _azure(location, network, traffic, retry=_retry(network.patience, stop))
-    if location.scheme == "s3":
-        return _s3(location, network, traffic, retry=_retry(network.patience, stop))
-    if location.scheme == "gs":
-        return _gs(location, network, traffic, retry=_retry(network.patience, stop), sessions=sessions)
-    raise _unsupported(location, "stored", _STORES)
+    retry = _retry(location, network, stop, aside=ASIDE_SECONDS if others_follow else None)
+    store: Store
+    match location.scheme:
+        case "az":
+            store = _azure(location, network, traffic, retry=retry)
+        case "s3":
+            store = _s3(location, network, traffic, retry=retry)
+        case "gs":
+            store = _gs(location, network, traffic, retry=retry, sessions=sessions)
+        case _:
+            raise _unsupported(location, "stored", _STORES)
+    retry.liveness.ask = store.probe
+    return store
 
 
 def forget_sessions(sessions: Path) -> None:
@@ -137,17 +153,21 @@ def open_source(
     if location.is_local:
         return LocalSource(location.local_path, follow_links=site.follow_links, own=own)
     if location.is_archive:
-        return _archive(location, network, retry=_retry(network.patience, stop))
+        return _archive(location, network, retry=_retry(location, network, stop, is_source=True))
     if location.scheme in ("http", "https"):
         from chorus_upload.storage.web_source import WebSource
 
-        web = _web(location, network, retry=_retry(network.patience, stop))
+        web = _web(location, network, retry=_retry(location, network, stop, is_source=True))
         return WebSource(web, connections=network.connections)
     if location.scheme in _SHARES:
         from chorus_upload.storage.share_source import ShareSource
 
-        return ShareSource(_share(location), _retry(network.patience, stop), follow_links=site.follow_links)
-    return CloudSource(_origin(location, network, retry=_retry(network.patience, stop)), part=_SOURCE_BLOCK)
+        return ShareSource(
+            _share(location), _retry(location, network, stop, is_source=True), follow_links=site.follow_links
+        )
+    return CloudSource(
+        _origin(location, network, retry=_retry(location, network, stop, is_source=True)), part=_SOURCE_BLOCK
+    )
 
 
 def is_sequential(location: Location) -> bool:
@@ -246,15 +266,83 @@ def _unsupported(location: Location, verb: str, supported: str) -> ConfigError:
     )
 
 
-def _retry(patience: float, stop: threading.Event | None) -> Retry:
-    if stop is None:
-        return Retry(patience=patience)
+def _retry(
+    location: Location,
+    network: Network,
+    stop: threading.Event | None,
+    *,
+    aside: float | None = None,
+    is_source: bool = False,
+) -> Retry:
+    """How patiently a place is asked, and where it is noted whether it responds."""
+    place = _place(location)
+    host, look_at = _host(place)
+    liveness = Liveness(f"{host} ({place})" if host else str(place), look_at=look_at)
+    files = () if network.renewal is None else network.renewal.files
+    credentials = CredentialWait(liveness, patience=network.credential_patience, files=files)
 
     def sleep(seconds: float) -> None:
-        if stop.wait(seconds):
+        if stop is None:
+            time.sleep(seconds)
+        elif stop.wait(seconds):
             raise TransientError("given up, because the run is to end")
 
-    return Retry(patience=patience, sleep=sleep)
+    return Retry(
+        patience=network.patience,
+        aside=aside,
+        sleep=sleep,
+        liveness=liveness,
+        credentials=credentials,
+        is_of_source=is_source,
+    )
+
+
+def _take_new_credentials(
+    retry: Retry, location: Location, network: Network, use: Callable[[Location], None] | None = None
+) -> None:
+    """Have a place entered with what the configuration says when its credentials have expired; `use` takes them over.
+
+    Without it the place looks into its file of credentials by itself.
+    """
+    renewal, wait = network.renewal, retry.credentials
+    if renewal is None or wait is None:
+        return
+    known = location.auth
+
+    def renew() -> bool:
+        nonlocal known
+        if not renewal.has_changed():
+            return False
+        now = renewal.auth(location.auth)
+        # What a profile of S3 holds is in a file of its own.
+        if use is not None and (now != known or location.scheme == "s3"):
+            known = now
+            use(location.model_copy(update={"auth": now}))
+        return True
+
+    wait.renew = renew
+
+
+def _host(place: Location) -> tuple[str, str]:
+    """The host of a place, and the keys of the configuration that lead to it."""
+    auth = place.auth
+    match place.scheme:
+        case "az":
+            with suppress(ConfigError, ValueError):
+                host = urlsplit(_account(place).url or "").hostname or ""
+                return host, "azure_account_name, azure_account_url, endpoint_ip and proxy"
+            return "", "azure_connection_string and proxy"
+        case "s3":
+            host = urlsplit(auth.aws_endpoint_url or f"https://{place.container}.s3.amazonaws.com").hostname or ""
+            return host, "path, aws_endpoint_url and proxy"
+        case "gs":
+            endpoint = auth.google_endpoint_url or "storage.googleapis.com"
+            host = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").hostname or ""
+            return host, "google_endpoint_url, endpoint_ip and proxy"
+        case "http" | "https":
+            return place.container, "path and proxy"
+        case _:
+            return place.container, "path"
 
 
 def _azure(
@@ -266,7 +354,7 @@ def _azure(
     if not location.container:
         raise ConfigError(f"{location} names no container", hint="Write az://CONTAINER or az://CONTAINER/PATH.")
     account = _account(location)
-    return AzureStore(
+    store = AzureStore(
         account.url,
         location.container,
         prefix=location.prefix,
@@ -278,6 +366,8 @@ def _azure(
         traffic=traffic,
         block_size=block_size,
     )
+    _take_new_credentials(retry, location, network, lambda now: store.use(_azure_credential(now)))
+    return store
 
 
 def _s3(
@@ -290,21 +380,25 @@ def _s3(
         missing = error.name
     else:
         auth = location.auth
-        secret, token = auth.aws_secret_access_key, auth.aws_session_token
         if not location.container:
             raise ConfigError(f"{location} names no bucket", hint="Write s3://BUCKET or s3://BUCKET/PATH.")
         if auth.mode not in _S3_MODES:
             raise ConfigError(f"{location}: auth_mode is {auth.mode}, but there is no such credential for S3")
-        return S3Store(
-            location.container,
-            access=S3Access(
+
+        def access_of(auth: Auth) -> S3Access:
+            secret, token = auth.aws_secret_access_key, auth.aws_session_token
+            return S3Access(
                 key_id=auth.aws_access_key_id,
                 secret=None if secret is None else secret.get_secret_value(),
                 session_token=None if token is None else token.get_secret_value(),
                 profile=auth.aws_profile,
                 anonymous=auth.mode is AuthMode.ANONYMOUS,
                 requester_pays=bool(auth.aws_requester_pays),
-            ),
+            )
+
+        store = S3Store(
+            location.container,
+            access=access_of(auth),
             prefix=location.prefix,
             endpoint_url=auth.aws_endpoint_url,
             network=network,
@@ -312,6 +406,8 @@ def _s3(
             retry=retry,
             part_size=part_size,
         )
+        _take_new_credentials(retry, location, network, lambda now: store.use(access_of(now.auth)))
+        return store
     raise ConfigError(
         f"{location}: s3:// places need a library that is not installed ({missing})",
         hint='Install it: pip install "chorus-upload[s3]"',
@@ -333,6 +429,7 @@ def _gs(
     if not location.container:
         raise ConfigError(f"{location} names no bucket", hint="Write gs://BUCKET or gs://BUCKET/PATH.")
     endpoint = location.auth.google_endpoint_url
+    _take_new_credentials(retry, location, network)
     return GsStore(
         location.container,
         access=_google_access(location, network),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
+from chorus_upload.errors import StorageError
 from chorus_upload.storage.cloud_source import as_file, as_stream
 from chorus_upload.storage.source import FileReplaced
 from chorus_upload.storage.store import RangedStore, Store
@@ -16,6 +19,10 @@ from chorus_upload.storage.store import RangedStore, Store
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_LOOK_BYTES = 512
+_SHOWN_BYTES = 60
+_PAGES = ("<!doctype", "<html", "<head", "<body", "<title")
+"""How web pages begin, in lower case."""
 _LEAST = 64 << 10
 _MOST = 4 << 20
 
@@ -61,6 +68,28 @@ class Outer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def not_listed(url: str, opened: OpenedFile | None, error: OSError) -> StorageError:
+    """Return the error for an archive that cannot be listed; a web page in its place is called one."""
+    page = None if opened is None else _page_in(opened)
+    if page is None:
+        return StorageError(f"{url} cannot be listed: {error.strerror or error}")
+    return StorageError(
+        f"{url} cannot be listed: this is a web page (text/html, begins with {page!r}), not an archive",
+        hint="Is the address that of the file itself, and not of a page about it? Does the site want a log-in?",
+    )
+
+
+def _page_in(opened: OpenedFile) -> str | None:
+    """How the web page begins that a file is; None when it is none, or cannot be read."""
+    try:
+        with closing(opened.stream(end=_LOOK_BYTES)) as stream:
+            head = stream.read(_LOOK_BYTES)
+    except (OSError, StorageError):
+        return None
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()[:_SHOWN_BYTES].decode("ascii", "replace")
+    return text.partition("\n")[0].strip() if text.lower().startswith(_PAGES) else None
 
 
 class LocalOuter:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from chorus_upload.storage.guard import LocksUnsupported, is_still, lock, try_lock
 from chorus_upload.storage.keys import LEFTOVER_PREFIX
+from chorus_upload.storage.tries import local_tries, never_held
 
 _SUFFIX = ".part"
 
@@ -27,7 +28,7 @@ def new_part(directory: Path) -> tuple[Path, io.FileIO]:
 
     Raises FileNotFoundError when there is no such directory.
     """
-    while True:
+    for _ in local_tries():
         place = directory / f"{LEFTOVER_PREFIX}{_machine()}-{secrets.token_hex(8)}{_SUFFIX}"
         file = io.FileIO(place, "x+b")
         try:
@@ -40,6 +41,7 @@ def new_part(directory: Path) -> tuple[Path, io.FileIO]:
             file.close()
             raise
         file.close()
+    raise never_held(directory)
 
 
 def remove_dead_parts(directory: Path, *, older_than: float) -> None:

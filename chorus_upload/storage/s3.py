@@ -57,6 +57,7 @@ from chorus_upload.storage.store import (
     StoredObject,
 )
 from chorus_upload.storage.traffic import Traffic
+from chorus_upload.storage.tries import Pages
 
 if TYPE_CHECKING:
     pass
@@ -96,8 +97,9 @@ class S3Store(ServiceStore):
         self._page_size = page_size
         self._connection = Connection(bucket, access, endpoint_url, network)
         headers = {"x-amz-request-payer": "requester"} if access.requester_pays else {}
-        self._direct = Direct(self._connection, network, traffic, headers=headers)
-        self._requests = Requests(self._connection.call, self._direct, retry or Retry(), traffic)
+        retry = retry or Retry()
+        self._direct = Direct(self._connection, network, traffic, headers=headers, moved=retry.liveness.moved)
+        self._requests = Requests(self._connection.call, self._direct, retry, traffic)
         self._bucket: dict[str, Any] = {"Bucket": bucket}
         if access.requester_pays:
             self._bucket["RequestPayer"] = "requester"
@@ -107,6 +109,11 @@ class S3Store(ServiceStore):
             service=f"S3: {urlsplit(endpoint_url).netloc if endpoint_url else 'Amazon'}",
             connections=network.connections,
         )
+
+    def use(self, access: S3Access) -> None:
+        """Ask with these credentials from now on."""
+        self._connection.use(access)
+        self._direct.forget_credentials()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -228,9 +235,11 @@ class S3Store(ServiceStore):
         return refused_by_s3(name)
 
     def _listed(self, start: str, *, delimiter: str) -> Iterator[StoredObject | str]:
-        following: str | None = ""
-        while following is not None:
-            page, following = self._page(start, following, most=self._page_size, delimiter=delimiter)
+        pages = Pages(self._url)
+        token: str | None = ""
+        while token is not None:
+            page, following = self._page(start, token, most=self._page_size, delimiter=delimiter)
+            token = pages.following(following)
             for each in page.get("Contents", []):
                 key = self._key(each["Key"])
                 if key and not key.endswith("/"):

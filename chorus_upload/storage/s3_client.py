@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
@@ -80,9 +80,25 @@ class Connection:
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
+        self._made = partial(self._file_system, endpoint_url=endpoint_url, config=config, network=network)
+        self._files = self._made(access)
+        self._client: Any = None
+        self._old: list[Any] = []
+
+    def use(self, access: S3Access) -> None:
+        """Ask with these credentials from now on."""
+        files = self._made(access)
+        if self._client is not None:
+            # Other threads may be in the middle of a request.
+            self._old.append(self._client)
+        self._files, self._client = files, None
+
+    def _file_system(
+        self, access: S3Access, *, endpoint_url: str | None, config: Mapping[str, Any], network: Network
+    ) -> S3FileSystem:
         session = AioSession(profile=access.profile)
         session.register_component("data_loader", _loader())
-        self._files = S3FileSystem(
+        return S3FileSystem(
             anon=access.anonymous,
             key=access.key_id,
             secret=access.secret,
@@ -95,7 +111,6 @@ class Connection:
             asynchronous=True,
             session=session,
         )
-        self._client: Any = None
 
     async def call(self, operation: str, *required: str, **parameters: object) -> dict[str, Any]:
         """Ask for one operation, by the library's name of it. Raises TransientError when the answer is not whole.
@@ -129,6 +144,8 @@ class Connection:
 
     def close(self) -> None:
         """Close all connections; no thread may be using them any more."""
+        while self._old:
+            asyncio.run_coroutine_threadsafe(self._old.pop().close(), get_loop()).result(_CLOSE_SECONDS)
         if self._client is not None:
             asyncio.run_coroutine_threadsafe(self._client.close(), get_loop()).result(_CLOSE_SECONDS)
             self._client = None

@@ -10,7 +10,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -58,8 +58,15 @@ class Direct:
     """Asks for objects of one bucket. May be used by many threads. `headers` go with every request."""
 
     def __init__(
-        self, connection: Connection, network: Network, traffic: Traffic, *, headers: Mapping[str, str]
+        self,
+        connection: Connection,
+        network: Network,
+        traffic: Traffic,
+        *,
+        headers: Mapping[str, str],
+        moved: Callable[[], None] | None = None,
     ) -> None:
+        self._note_movement = moved
         self._headers = headers
         self._connection = connection
         self._network = network
@@ -96,6 +103,10 @@ class Direct:
         # The bucket is elsewhere, and the service says where.
         return _exchange(self._moved(entrance, str(region)), method, path, headers, content, silence, expected)
 
+    def forget_credentials(self) -> None:
+        """Ask for the credentials anew before the next request."""
+        self._asked_at = float("-inf")
+
     def close(self) -> None:
         """Close all connections; no thread may be using them any more."""
         while self._clients:
@@ -126,7 +137,9 @@ class Direct:
 
     def _at(self, address: str, region: str, credentials: object) -> _Entrance:
         traffic = self._traffic
-        http = HttpClient(address, self._network, throttle=traffic.throttle, stop=traffic.stop)
+        http = HttpClient(
+            address, self._network, throttle=traffic.throttle, stop=traffic.stop, moved=self._note_movement
+        )
         self._clients.append(http)
         return _Entrance(address, region, credentials, http)
 

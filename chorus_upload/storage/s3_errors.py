@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,7 @@ from chorus_upload.errors import (
     TlsError,
     TransientError,
 )
-from chorus_upload.storage.answers import no_answer, not_trusted, seconds_to_wait
+from chorus_upload.storage.answers import no_answer, not_trusted, seconds_to_wait, unresolved
 from chorus_upload.storage.curl import NoAnswer
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -184,6 +185,9 @@ def _no_answer(error: BaseException, doing: str) -> StorageError:
                 hint="Set `proxy` in the configuration, as http://user:password@host:port.",
             )
     reason = scrub(str(causes[-1]).partition("\n")[0]) or type(causes[-1]).__name__
+    for cause in causes:
+        if isinstance(cause, socket.gaierror) and (failure := unresolved(cause, doing=doing)):
+            return failure
     if isinstance(error, (boto.ParamValidationError, boto.InvalidProxiesConfigError, ValueError)):
         return StorageError(f"{doing}: the client library refuses: {reason}")
     return TransientError(f"{doing}: {reason}")

@@ -34,6 +34,7 @@ from chorus_upload.storage.s3_parts import (
 from chorus_upload.storage.s3_requests import Call, Requests
 from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
+from chorus_upload.storage.tries import Pages
 
 _MOST_PARTS = 10_000
 LARGEST = 5 << 40
@@ -221,7 +222,10 @@ class Upload:
             # It is gone, was written again, has other content, or the service may not read it, or says no MD5.
             self._abort(session.upload_id)
             return None
-        return self._made_of(session, [Part(1, computed.hex(), origin.size, spared=True)], size=origin.size)
+        with suppress(SessionLost):
+            return self._made_of(session, [Part(1, computed.hex(), origin.size, spared=True)], size=origin.size)
+        # Somebody has ended the session meanwhile: the file itself is sent.
+        return None
 
     def _require_free(self) -> None:
         """Refuse at once what would be refused in the end, before all of it is sent in vain."""
@@ -278,8 +282,10 @@ class Upload:
 
         async def ask(call: Call) -> list[dict[str, Any]]:
             pages = [await call(what, "IsTruncated", **at)]
+            seen = Pages(f"parts of {self.key}")
             while pages[-1]["IsTruncated"]:
                 must_be_complete(pages[-1], *markers.values())
+                seen.following(repr([pages[-1][following] for following in markers.values()]))
                 after = {marker: pages[-1][following] for marker, following in markers.items()}
                 pages.append(await call(what, "IsTruncated", **at, **after))
             return pages

@@ -20,6 +20,7 @@ from pathlib import Path
 import paramiko
 
 from chorus_upload.errors import AccessDenied, StorageError, TlsError, TransientError
+from chorus_upload.storage.answers import unresolved
 from chorus_upload.storage.share_source import Found, Kind
 from chorus_upload.storage.source import FileStat
 
@@ -158,7 +159,11 @@ class SftpShare:
             # Of a path the server says what is the matter by a number; a time-out is of the connection.
             if error.errno is not None and not isinstance(error, _BROKEN):
                 raise
-            failure = TransientError(f"{doing}: {error.strerror or str(error) or 'the connection broke'}")
+            failure = unresolved(error, doing=doing) or TransientError(
+                f"{doing}: {error.strerror or str(error) or 'the connection broke'}"
+            )
+        except UnicodeError as error:
+            failure = unresolved(error, doing=doing) or TransientError(doing)
         except (paramiko.SSHException, EOFError) as error:
             failure = (
                 self._denied(_NO_WAY_IN)

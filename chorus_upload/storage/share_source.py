@@ -138,6 +138,8 @@ class ShareSource:
                 directory.problems.append(problem)
             elif each.kind is Kind.FILE or (each.kind is Kind.OUTSIDE and self._follow_links):
                 directory.entries.append(Entry(each.name, *each.state))
+            elif each.kind is Kind.DIRECTORY and (problem := members.too_deep(name)):
+                directory.problems.append(problem)
             elif each.kind is Kind.DIRECTORY:
                 below.append(name)
             elif each.kind is Kind.LINKED_DIRECTORY and self._follow_links is not None:

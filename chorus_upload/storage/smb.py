@@ -21,6 +21,7 @@ import smbclient
 from smbprotocol import exceptions as smb
 
 from chorus_upload.errors import AccessDenied, ObjectNotFound, StorageError, TransientError
+from chorus_upload.storage.answers import unresolved
 from chorus_upload.storage.share_source import Found, Kind
 from chorus_upload.storage.source import FileStat
 
@@ -115,7 +116,9 @@ class SmbShare:
         except smb.BadNetworkName:
             failure = ObjectNotFound(f"{doing}: the server has no such share")
         except _BROKEN as error:
-            failure = TransientError(f"{doing}: the connection to {self._access.host} failed ({type(error).__name__})")
+            failure = unresolved(error, doing=doing) or TransientError(
+                f"{doing}: the connection to {self._access.host} failed ({type(error).__name__})"
+            )
         else:
             return
         if isinstance(failure, TransientError):

@@ -21,6 +21,7 @@ from chorus_upload.storage.local_paths import make_below, path_below
 from chorus_upload.storage.parts import new_part, remove_dead_parts
 from chorus_upload.storage.publish import name_new
 from chorus_upload.storage.source import FileStat
+from chorus_upload.storage.tries import local_tries, never_held
 
 PARTS = f"{LEFTOVER_PREFIX}parts"
 """The directory, below the target, of files that are not complete."""
@@ -199,13 +200,14 @@ class Target:
     def _part(self, path: str, content: bytes | None) -> tuple[Path, io.FileIO]:
         """A file of our own: the one that an earlier run left, unless another process works on it."""
         parts = self._root / PARTS
-        while True:
+        for _ in local_tries():
             parts.mkdir(exist_ok=True)
             # Another process may have removed it again, just now.
             with suppress(FileNotFoundError):
                 if content is not None and (kept := _kept(parts, path, content)):
                     return kept
                 return new_part(parts)
+        raise never_held(parts)
 
 
 def _is_plain(entry: os.DirEntry[str], device: int) -> bool:
@@ -218,7 +220,7 @@ def _is_plain(entry: os.DirEntry[str], device: int) -> bool:
 
 def _kept(parts: Path, path: str, content: bytes) -> tuple[Path, io.FileIO] | None:
     place = parts / f"{sha256(path.encode() + b'/' + content).hexdigest()[:32]}.part"
-    while True:
+    for _ in local_tries():
         file = io.FileIO(os.open(place, _OPEN, 0o666), "r+b")
         if not try_lock(file.fileno()):
             file.close()
@@ -228,3 +230,4 @@ def _kept(parts: Path, path: str, content: bytes) -> tuple[Path, io.FileIO] | No
             if os.path.samestat(place.stat(), os.fstat(file.fileno())):
                 return place, file
         file.close()
+    raise never_held(place)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chorus_upload.storage.guard import is_still, try_lock
+from chorus_upload.storage.tries import local_tries, never_held
 
 _PREFIX = "chorus-upload-"
 _OLD_SECONDS = 86_400.0
@@ -26,7 +27,7 @@ def temporary_directory() -> Iterator[Path]:
     to be old.
     """
     _remove_dead()
-    while True:
+    for _ in local_tries():
         with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
             if os.name == "nt":
                 yield Path(name)
@@ -44,6 +45,7 @@ def temporary_directory() -> Iterator[Path]:
                     return
             finally:
                 os.close(descriptor)
+    raise never_held(Path(tempfile.gettempdir()))
 
 
 def _remove_dead() -> None:

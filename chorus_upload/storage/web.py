@@ -22,11 +22,10 @@ from chorus_upload.errors import (
     ObjectNotFound,
     PreconditionFailed,
     StorageError,
-    TlsError,
     TransientError,
 )
-from chorus_upload.storage.answers import moment_in, number_in, seconds_to_wait
-from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer, NotTrusted, ProxyRefused
+from chorus_upload.storage.answers import moment_in, no_answer, number_in, seconds_to_wait
+from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer
 from chorus_upload.storage.flow import Flow, Take
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.outer import RangeStream
@@ -238,7 +237,7 @@ class Web:
         try:
             return self._client(target).request("GET", address, headers, take=take)
         except NoAnswer as error:
-            failure = _no_answer(error, url)
+            failure = no_answer(error, doing=f"reading {url}")
         raise failure
 
     def _client(self, target: str) -> HttpClient:
@@ -246,7 +245,7 @@ class Web:
         origin = (parts.scheme, parts.hostname, parts.port)
         with self._lock:
             if origin not in self._clients:
-                self._clients[origin] = HttpClient(target, self._network)
+                self._clients[origin] = HttpClient(target, self._network, moved=self._retry.liveness.moved)
             return self._clients[origin]
 
 
@@ -352,16 +351,3 @@ def _refused(answer: Answer, url: str) -> StorageError:
     if answer.status in (404, 410):
         return ObjectNotFound(text)
     return PreconditionFailed(text) if answer.status == 412 else StorageError(text)
-
-
-def _no_answer(error: NoAnswer, url: str) -> StorageError:
-    if isinstance(error, NotTrusted):
-        return TlsError(
-            f"reading {url}: {error}",
-            hint="If your institution inspects traffic, name its certificates in `ca_bundle` in the configuration.",
-        )
-    if isinstance(error, ProxyRefused):
-        return AccessDenied(
-            f"reading {url}: {error}", hint="Set `proxy` in the configuration, as http://user:password@host:port."
-        )
-    return TransientError(f"reading {url}: {error}")

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _LISTING = re.compile(r"(?i)index of|directory listing|listing of")
-_LONGEST_KEY = 1_024
 """In bytes: no service takes longer ones."""
 _SAFE = "/!$&'()*+,;=:@~"
 
@@ -72,7 +71,7 @@ class WebSource:
             files, directories = self._links(path)
             found = self._directory(path, files)
             for below in (lead + name for name in directories):
-                if problem := members.refused(below) or _too_deep(below):
+                if problem := members.refused(below) or members.too_deep(below):
                     found.problems.append(problem)
                 else:
                     pending.append(below)
@@ -183,13 +182,6 @@ class WebSource:
         if found.size is None:
             return Problem(ProblemKind.UNREADABLE_FILE, path, "the server does not say how large it is")
         return found.stat
-
-
-def _too_deep(path: str) -> Problem | None:
-    """What is wrong with a directory in which no file could have a central key: it may lead in a circle, too."""
-    if len(path.encode()) < _LONGEST_KEY:
-        return None
-    return Problem(ProblemKind.INVALID_NAME, path, "it is so deep that nothing in it could be sent")
 
 
 class _File(io.RawIOBase):

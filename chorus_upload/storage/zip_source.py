@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 from chorus_upload.errors import DeletionRefused, ObjectNotFound, StorageError
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage import members
-from chorus_upload.storage.outer import OpenedFile, Outer
+from chorus_upload.storage.outer import OpenedFile, Outer, not_listed
 from chorus_upload.storage.source import Directory, FileReplaced, FileStat, SmallFile
 from chorus_upload.storage.store import Origin
 
@@ -83,7 +83,7 @@ class ZipSource:
         except FileNotFoundError:
             raise self._missing() from None
         except OSError as error:
-            raise StorageError(f"{self.url} cannot be listed: {error.strerror or error}") from None
+            raise not_listed(self.url, self._opened, error) from None
         collector = members.Collector()
         for path in self._repeated:
             detail = "the archive has several of this name; the last is taken"

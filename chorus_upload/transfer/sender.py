@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
@@ -13,12 +13,16 @@ from typing import BinaryIO, NamedTuple, cast
 import xxhash
 
 from chorus_upload.errors import (
+    AccessDenied,
+    CredentialsExpired,
     IntegrityError,
     ObjectExists,
     ObjectNotFound,
     OutOfResources,
     PreconditionFailed,
     StorageError,
+    StoreFull,
+    TlsError,
     TransientError,
 )
 from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Outcome, Problem, Transfer
@@ -97,13 +101,45 @@ class Sender:
         if turns := self._turns.get(transfer.modality):
             turns.announce(transfer.file_id)
 
+    def postpone(self, transfer: Transfer) -> None:
+        """It was announced, and is not sent now: nobody has to wait for it to be read."""
+        if turns := self._turns.get(transfer.modality):
+            turns.leave(transfer.file_id)
+
     def send(self, transfer: Transfer) -> Outcome:
         """Deliver one file. What is wrong with this file is an outcome.
 
-        Raises StorageError when the trouble is not this file's (no permission, expired credentials, no
-        container, no trust in the other end), OutOfResources, and Stopped.
+        Raises StorageError when the trouble is certainly not this file's (expired credentials, no trust in the other
+        end, a full disk), OutOfResources, and Stopped.
         """
         return self._attempt(self._send, transfer)
+
+    @property
+    def modalities(self) -> Iterable[str]:
+        """Those whose files it can send."""
+        return self._sources
+
+    def is_let_in(self, modality: str, path: str, *, key: str, size: int) -> bool | None:
+        """Whether the store would still take a file that it has taken before; None when that cannot be told.
+
+        The file is sent on condition that its key is free, which it is not.
+        """
+        if size > max(self._read_at_once, BLOCK):
+            return None
+        try:
+            data, _ = self._sources[modality].read_small(path, size=size)
+            if len(data) != size:
+                return None
+            self._store.put(key, data, size=size, create_only=True)
+        except (CredentialsExpired, TlsError, StoreFull):
+            raise
+        except AccessDenied as error:
+            return None if error.is_of_source else False
+        except (TransientError, OSError):
+            return None
+        except StorageError:
+            return True
+        return True
 
     def recognise(self, transfer: Transfer) -> Outcome:
         """Prove that a file is in the store already, without sending anything; else as `send`."""
@@ -124,22 +160,34 @@ class Sender:
             if exhausted := OutOfResources.of(error):
                 raise exhausted from error
             return _failed(transfer, FailureKind.UNREADABLE, error.strerror or str(error), begun)
-        except TransientError as error:
-            if self._stop.is_set():
-                # What is given up because the run is to end says nothing about the file.
-                raise Stopped from None
-            return _failed(transfer, FailureKind.TRANSIENT, error.message, begun)
-        except IntegrityError as error:
-            return _failed(transfer, FailureKind.NOT_PROVEN, error.message, begun)
         except StorageError as error:
-            # The class itself: the service refuses this object. Its other subclasses concern every file.
-            if type(error) is not StorageError:
-                raise
-            return _failed(transfer, FailureKind.REFUSED, error.message, begun)
+            return self._refused(transfer, error, begun)
         finally:
             self._meter.end(transfer)
-            if turns := self._turns.get(transfer.modality):
-                turns.leave(transfer.file_id)
+            self.postpone(transfer)
+
+    def _refused(self, transfer: Transfer, error: StorageError, begun: float) -> Failed:
+        """Return the outcome of what a store raised; raise what certainly concerns every file."""
+        match error:
+            case TransientError():
+                if self._stop.is_set():
+                    # What is given up because the run is to end says nothing about the file.
+                    raise Stopped from None
+                kind = FailureKind.TRANSIENT
+            case IntegrityError():
+                kind = FailureKind.NOT_PROVEN
+            case CredentialsExpired() | TlsError() | StoreFull():
+                raise error
+            case AccessDenied():
+                kind = FailureKind.UNREADABLE if error.is_of_source else FailureKind.DENIED
+            case ObjectNotFound():
+                # Of the whole container or directory, which is raised then, or of something of this object.
+                self._store.probe()
+                kind = FailureKind.REFUSED
+            case _:
+                kind = FailureKind.REFUSED
+        is_said = kind in (FailureKind.DENIED, FailureKind.REFUSED) and error.hint is not None
+        return _failed(transfer, kind, f"{error.message}. {error.hint}" if is_said else error.message, begun)
 
     def _turn(self, transfer: Transfer) -> AbstractContextManager[None]:
         turns = self._turns.get(transfer.modality)

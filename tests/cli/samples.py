@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chorus_upload.events import (
+    CredentialsAwaited,
     DownloadFinished,
     DownloadPlanned,
     DownloadProgressed,
@@ -23,6 +24,8 @@ from chorus_upload.events import (
     Level,
     ModalityUpdate,
     Notice,
+    PlaceResponds,
+    PlaceSilent,
     ProblemFound,
     ReadProgressed,
     RemoteDeleted,
@@ -96,6 +99,13 @@ DOWNLOAD = DownloadFinished(
 EVENTS: tuple[Event, ...] = (
     Notice("two\nlines"),
     Notice("take care", Level.WARNING),
+    PlaceSilent(
+        f"host.example ({HOSTILE})", 5.2, f"no such {HOSTILE}\n<html>", 1_767_225_600_000_000, "path and proxy"
+    ),
+    CredentialsAwaited(
+        f"host.example ({HOSTILE})", f"expired {HOSTILE}", 1_767_225_600_000_000, ("/etc/a.toml", HOSTILE)
+    ),
+    PlaceResponds(f"host.example ({HOSTILE})", 65.0),
     ScanProgressed(root="/data/site", directories=12, files=3_456),
     ReadProgressed(files=1, files_total=3, bytes=512, bytes_total=GIB, path=HOSTILE),
     ProblemFound(

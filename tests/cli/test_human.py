@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from chorus_upload.cli.render.formats import local_time
 from chorus_upload.cli.render.human import HumanSink
 from chorus_upload.cli.render.listings import history_report, versions_report
 from chorus_upload.cli.render.plain import plain_sink
@@ -19,6 +20,8 @@ from chorus_upload.events import (
     FileVerified,
     JournalCheckedOut,
     ModalityUpdate,
+    PlaceResponds,
+    PlaceSilent,
     Tally,
     UploadFinished,
     UploadProgressed,
@@ -58,6 +61,34 @@ def test_every_event_can_be_shown_everywhere(encoding: str, quiet: bool) -> None
 
     assert "\x1b" not in screen.out + screen.err
     assert r"\x1b[2J\n\u202egpj" in screen.out
+
+
+SILENT = PlaceSilent(
+    "acct.blob.core.windows.net (az://c/data)",
+    7.0,
+    "listing …: Could not resolve host\n<html>",
+    1_767_225_600_000_000,
+    "azure_account_name, azure_account_url, endpoint_ip and proxy",
+)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_place_that_keeps_silent(*, quiet: bool) -> None:
+    """What it is, why, until when it is tried, and where to look; on standard error, also for whoever wants quiet."""
+    screen = Screen(quiet=quiet)
+
+    screen.sink.emit(SILENT)
+    screen.sink.emit(PlaceResponds(SILENT.place, 43))
+
+    silent, *responds = screen.err.splitlines()
+    assert silent.startswith(
+        "warning: acct.blob.core.windows.net (az://c/data) has not responded for 7.0 s: listing …: Could not resolve"
+        f" host. It is tried until {local_time(SILENT.until_us)}; look at azure_account_name, azure_account_url,"
+        " endpoint_ip and proxy in the configuration"
+    )
+    assert "retry_seconds" in silent
+    assert responds == ([] if quiet else ["acct.blob.core.windows.net (az://c/data) responds again after 43 s"])
+    assert screen.out == ""
 
 
 def test_an_update() -> None:

@@ -57,6 +57,26 @@ def test_what_is_seen_of_an_upload() -> None:
     assert any("[red]Größe-患者\\x1b[2J\\n" in line for line in lines)
 
 
+def test_a_place_that_keeps_silent_has_one_line_until_it_responds() -> None:
+    """Also before there is any progress to show."""
+    screen = terminal()
+    console = Console(file=screen, width=200, markup=False, emoji=False, highlight=False, no_color=True)
+    progress = LiveProgress(console)
+    for seconds in (5, 10):
+        progress.wait("acct", f"acct has not responded for {seconds} s")
+    progress.wait("another", "another has not responded for 5 s")
+    progress.pause()
+    progress.wait("acct", None)
+    progress.show(UploadProgressed(10, 1_237, GIB, 5 * GIB, ()))
+    progress.pause()
+
+    before, _, after = _ESCAPE_SEQUENCE.sub("\n", screen.shown).partition("10 of 1,237 files")
+    assert "warning: acct has not responded for 10 s" in before
+    assert "warning: another has not responded for 5 s" in before
+    assert "acct has" not in after
+    assert "warning: another has not responded for 5 s" in after
+
+
 def test_what_is_seen_of_a_scan_and_of_reading() -> None:
     assert any("3 files in 2 directories" in line for line in drawn(ScanProgressed("/data", 2, 3)))
     assert any("0 of 2 files" in line for line in drawn(ReadProgressed(0, 2, 0, 0, "a")))

@@ -49,8 +49,9 @@ def test_the_template_has_every_key_and_no_other() -> None:
 
 @pytest.fixture(autouse=True)
 def beside_the_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The template names a file with certificates, which has to be there."""
+    """The template names a file with certificates and one of the environment, which have to be there."""
     (tmp_path / "hospital-ca.pem").touch()
+    (tmp_path / "chorus.env").touch(mode=0o600)
     monkeypatch.chdir(tmp_path)
 
 
@@ -74,7 +75,8 @@ def test_the_optional_keys_of_the_template_show_their_defaults(tmp_path: Path) -
         file.write_text(written + rest, encoding="utf-8")
         file.chmod(0o600)
         # Of these there is none by default, so the template can only show examples.
-        examples: dict[str, object] = {"bandwidth_limit": None, "ca_bundle": None, "proxy": None}
+        none = ("bandwidth_limit", "ca_bundle", "proxy", "environment_file")
+        examples: dict[str, object] = dict.fromkeys(none)
         settings = load(file, environ={})
         examples["sites"] = {
             name: site.model_copy(update={"follow_links": None}) for name, site in settings.sites.items()

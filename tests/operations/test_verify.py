@@ -32,9 +32,10 @@ from chorus_upload.journal.who import Who
 from chorus_upload.model import Delivered, Evidence, Transfer
 from chorus_upload.operations.central import Keys, destination_url
 from chorus_upload.operations.custody import journal_session
+from chorus_upload.operations.refusals import MOST_DENIED
 from chorus_upload.operations.sampling import Sample
 from chorus_upload.operations.update import UpdateRequest
-from chorus_upload.operations.verify import MOST_DENIED, VerifyRequest, verify
+from chorus_upload.operations.verify import VerifyRequest, verify
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.store import ObjectStream
 from chorus_upload.transfer.pool import Pool, SerialPool

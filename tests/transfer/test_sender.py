@@ -15,16 +15,20 @@ import xxhash
 from chorus_upload import __version__
 from chorus_upload.errors import (
     AccessDenied,
+    CredentialsExpired,
     IntegrityError,
     ObjectExists,
     ObjectNotFound,
     PreconditionFailed,
     StorageError,
+    StoreFull,
+    TlsError,
     TransientError,
 )
 from chorus_upload.model import Delivered, Evidence, Failed, FailureKind, Transfer, Twin
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
+from chorus_upload.storage.s3_errors import SessionLost
 from chorus_upload.storage.source import Source
 from chorus_upload.storage.store import Checksum, ComputedBy, ObjectStream, Properties, StoredObject
 from chorus_upload.storage.traffic import Traffic
@@ -484,6 +488,9 @@ def test_empty_and_tiny_files_are_files(root: Path, store: ScriptedStore, conten
     [
         (TransientError("the network is down"), FailureKind.TRANSIENT),
         (StorageError("that name is not possible here"), FailureKind.REFUSED),
+        (SessionLost("another program writes it, too"), FailureKind.REFUSED),
+        (AccessDenied("no"), FailureKind.DENIED),
+        (ObjectNotFound("the parts of it are gone"), FailureKind.REFUSED),
     ],
 )
 def test_trouble_with_one_file_is_an_outcome(
@@ -541,7 +548,7 @@ def test_what_a_service_finds_to_be_wrong_is_sent_again_and_not_copied(root: Pat
         assert (outcome.kind, outcome.detail) == (FailureKind.NOT_PROVEN, "refused by its checksum")
 
 
-@pytest.mark.parametrize("error", [AccessDenied("no"), ObjectNotFound("there is no such container")])
+@pytest.mark.parametrize("error", [CredentialsExpired("too late"), TlsError("who is it?"), StoreFull("full")])
 def test_trouble_with_every_file_is_raised(root: Path, store: ScriptedStore, error: StorageError) -> None:
     def fail(stored: StoredObject) -> StoredObject:
         raise error
@@ -550,6 +557,56 @@ def test_trouble_with_every_file_is_raised(root: Path, store: ScriptedStore, err
 
     with pytest.raises(type(error)):
         sender(root, store).send(journaled(root))
+
+
+def test_a_store_that_is_gone_is_no_trouble_of_one_file(root: Path, store: ScriptedStore, tmp_path: Path) -> None:
+    def fail(stored: StoredObject) -> StoredObject:
+        (tmp_path / "central").rename(tmp_path / "elsewhere")
+        raise ObjectNotFound("there is no such container")
+
+    store.script.append(fail)
+
+    with pytest.raises(ObjectNotFound, match=str(tmp_path)):
+        sender(root, store).send(journaled(root))
+
+
+class ClosedStore(ScriptedStore):
+    """A store that lets nobody write, once it is closed."""
+
+    is_closed = False
+
+    def put(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        *,
+        size: int,
+        create_only: bool = False,
+        if_match: str | None = None,
+        properties: Callable[[], Properties] = Properties,
+        twin: Twin | None = None,
+    ) -> StoredObject:
+        if self.is_closed:
+            raise AccessDenied("no")
+        return super().put(
+            key, body, size=size, create_only=create_only, if_match=if_match, properties=properties, twin=twin
+        )
+
+
+def test_what_was_accepted_shows_whether_we_are_let_in(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "central").mkdir()
+    with ClosedStore(tmp_path / "central") as store:
+        sending, transfer = sender(root, store), journaled(root)
+        sending.send(transfer)
+
+        def let_in() -> bool | None:
+            return sending.is_let_in(transfer.modality, transfer.path, key=transfer.key, size=transfer.size)
+
+        assert let_in() is True
+        store.is_closed = True
+        assert let_in() is False
+        (root / transfer.path).unlink()
+        assert let_in() is None
 
 
 def test_what_is_there_already_is_recognised_without_sending(root: Path, store: ScriptedStore) -> None:

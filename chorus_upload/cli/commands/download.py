@@ -13,7 +13,7 @@ from chorus_upload.cli.asking import is_agreed
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.options import Modalities, Patients
+from chorus_upload.cli.options import Modalities, Patients, WaitForCredentials
 from chorus_upload.cli.render.formats import files as files_text
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
 
@@ -67,6 +67,7 @@ def download(  # noqa: PLR0913 - each is an option
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait_for_credentials: WaitForCredentials = None,
 ) -> int:
     """Bring the files of a version back.
 
@@ -79,6 +80,7 @@ def download(  # noqa: PLR0913 - each is an option
     from chorus_upload.operations.download import download as run_download
 
     run = current(context)
+    run.wait_for_credentials(wait_for_credentials)
     request = DownloadRequest(
         version=version,
         modalities=chosen_modalities(run.settings, modalities, emit=run.emit),

@@ -17,7 +17,7 @@ from chorus_upload.cli.commands.scripts import ScriptOptions, ScriptShell, write
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import MaxFiles, Modalities, Patients
+from chorus_upload.cli.options import MaxFiles, Modalities, Patients, WaitForCredentials
 from chorus_upload.cli.output_file import Force, is_list, require_replaceable
 from chorus_upload.cli.render.formats import files as files_text
 from chorus_upload.cli.render.formats import size
@@ -179,6 +179,7 @@ def upload(
     modalities: Modalities = None,
     max_num_files: MaxFiles = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the files and their keys, send nothing.")] = False,
+    wait_for_credentials: WaitForCredentials = None,
 ) -> int:
     """Send what is new, and prove that it arrived.
 
@@ -189,6 +190,7 @@ def upload(
     from chorus_upload.operations.upload import upload as run_upload
 
     run = current(context)
+    run.wait_for_credentials(wait_for_credentials)
     request = UploadRequest(
         version=version,
         modalities=chosen_modalities(run.settings, modalities, emit=run.emit),

@@ -11,7 +11,7 @@ from chorus_upload.cli.commands import custody, insight, upgrade
 from chorus_upload.cli.commands.insight import GivenJournal, reading
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.options import Modalities
+from chorus_upload.cli.options import Modalities, WaitForCredentials
 from chorus_upload.cli.render.listings import versions_report
 from chorus_upload.cli.render.tables import Report
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
@@ -75,6 +75,7 @@ def update(
             help="This directory is to be no mount point any more: what is missing there counts as deleted.",
         ),
     ] = None,
+    wait_for_credentials: WaitForCredentials = None,
 ) -> int:
     """Take down what is new, modified, renamed or gone.
 
@@ -85,6 +86,7 @@ def update(
     from chorus_upload.operations.update import update as run_update
 
     run = current(context)
+    run.wait_for_credentials(wait_for_credentials)
     request = UpdateRequest(
         version=version,
         amend=amend,

@@ -13,7 +13,7 @@ from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import interrupted_at_once
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import Modalities, Patients
+from chorus_upload.cli.options import Modalities, Patients, WaitForCredentials
 from chorus_upload.cli.output_file import Force, is_table, require_replaceable
 from chorus_upload.cli.reporting import COLUMNS, Note, report_to
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
@@ -70,6 +70,7 @@ def verify(  # noqa: PLR0913 - each is an option
         ),
     ] = None,
     force: Force = False,
+    wait_for_credentials: WaitForCredentials = None,
 ) -> int:
     """Check the central store against the journal.
 
@@ -82,6 +83,7 @@ def verify(  # noqa: PLR0913 - each is an option
 
     part = _chosen_part(sample, seed)
     run = current(context)
+    run.wait_for_credentials(wait_for_credentials)
     request = VerifyRequest(
         version=version,
         all_versions=all_versions,

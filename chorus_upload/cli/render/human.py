@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from chorus_upload.cli.groups import PROGRAM
-from chorus_upload.cli.render.formats import count, files, size
+from chorus_upload.cli.render.formats import count, duration, files, local_time, size
 from chorus_upload.cli.render.progress import ProgressView
 from chorus_upload.cli.render.reports import Result, report_of, verdict
 from chorus_upload.cli.render.sink import Failure, Style
@@ -14,6 +14,7 @@ from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Report, Table
 from chorus_upload.cli.render.text import printable, printable_lines
 from chorus_upload.events import (
+    CredentialsAwaited,
     DownloadFinished,
     DownloadPlanned,
     DownloadProgressed,
@@ -31,6 +32,8 @@ from chorus_upload.events import (
     JournalCheckedOut,
     Level,
     Notice,
+    PlaceResponds,
+    PlaceSilent,
     ProblemFound,
     ReadProgressed,
     RemoteDeleted,
@@ -82,7 +85,7 @@ class HumanSink:
                 self._progress.show(event)
             case FileDelivered() | FileDownloaded():
                 self._done(event)
-            case Notice():
+            case Notice() | PlaceSilent() | PlaceResponds() | CredentialsAwaited():
                 self._notice(event)
             case ProblemFound() | FileFailed() | FileNotDownloaded() | ExtraFile():
                 self._trouble(event)
@@ -145,13 +148,39 @@ class HumanSink:
     def _warning(self, text: str) -> None:
         self._progress.line(f"warning: {text}", Style.WARNING)
 
-    def _notice(self, notice: Notice) -> None:
+    def _notice(self, notice: Notice | PlaceSilent | PlaceResponds | CredentialsAwaited) -> None:
+        if not isinstance(notice, Notice):
+            self._waited(notice)
+            return
         lines = printable_lines(notice.text)
         if notice.level is Level.WARNING:
             self._warning("\n  ".join(lines))
         else:
             for line in lines:
                 self._info(line)
+
+    def _waited(self, event: PlaceSilent | PlaceResponds | CredentialsAwaited) -> None:
+        place = printable(event.place)
+        if isinstance(event, PlaceResponds):
+            self._progress.wait(event.place, None)
+            self._info(f"{place} responds again after {duration(event.seconds)}")
+            return
+        if isinstance(event, CredentialsAwaited):
+            files = ", ".join(map(printable, event.look_at))
+            self._progress.wait(
+                event.place,
+                f"{place}: {printable(event.reason)}. New credentials are waited for until"
+                f" {local_time(event.until_us)}: put them into {files}, or log in again, and the work goes on",
+            )
+            return
+        # Of a page of somebody else the first line says enough.
+        reason = "".join(printable_lines(event.reason)[:1])
+        since = f"for {duration(event.seconds)}" if event.seconds >= 1 else "yet"
+        self._progress.wait(
+            event.place,
+            f"{place} has not responded {since}: {reason}. It is tried until {local_time(event.until_us)}; look at"
+            f" {event.look_at} in the configuration (retry_seconds says for how long it is tried)",
+        )
 
     def _done(self, event: FileDelivered | FileDownloaded) -> None:
         if isinstance(event, FileDownloaded):

@@ -32,6 +32,9 @@ class ProgressView(Protocol):
     def line(self, text: str, style: Style) -> None:
         """Write a line that stays. `text` is printable."""
 
+    def wait(self, place: str, text: str | None) -> None:
+        """Show what is waited for at a place, instead of what was said of it before; None: nothing any more."""
+
     def pause(self) -> None:
         """Take down what moves, until the next `show`."""
 
@@ -61,6 +64,10 @@ class ProgressLines:
 
     def line(self, text: str, style: Style) -> None:
         self._write(text)
+
+    def wait(self, place: str, text: str | None) -> None:
+        if text is not None:
+            self._write(f"warning: {text}")
 
     def pause(self) -> None:
         """Nothing moves here."""

@@ -47,6 +47,14 @@ class LiveProgress:
 
     def show(self, event: Progress) -> None:
         self._view.take(event)
+        self._start()
+
+    def wait(self, place: str, text: str | None) -> None:
+        self._view.wait(place, text)
+        if text is not None:
+            self._start()
+
+    def _start(self) -> None:
         if self._live is None:
             # transient: what moves is gone at the end, and the report stands in its place.
             self._live = Live(
@@ -74,19 +82,26 @@ class _View:
     def __init__(self) -> None:
         # One attribute, so that an event is never drawn with the meter of other work.
         self._latest: tuple[Progress, PaceMeter] | None = None
+        # By place. Replaced and not changed, since another thread draws it.
+        self._waits: dict[str, str] = {}
+
+    def wait(self, place: str, text: str | None) -> None:
+        waits = {name: said for name, said in self._waits.items() if name != place}
+        self._waits = waits | ({} if text is None else {place: f"warning: {text}"})
 
     def take(self, event: Progress) -> None:
         same = self._latest is not None and type(event) is type(self._latest[0])
         self._latest = (event, self._latest[1] if same and self._latest else PaceMeter())
 
     def draw(self, now: float, options: ConsoleOptions) -> RenderableType:
+        waits = [Text(text, style=_STYLES[Style.WARNING], overflow="fold") for text in self._waits.values()]
         if self._latest is None:
-            return Text("")
+            return Group(*waits)
         event, meter = self._latest
         width = options.max_width
         unicode = not options.ascii_only
         if not is_measured(event):
-            return _one_line(describe(event, None), width, unicode=unicode)
+            return Group(_one_line(describe(event, None), width, unicode=unicode), *waits)
         pace = measure(meter, now, event)
         lines: list[RenderableType] = [
             _bar(event, width, unicode=unicode),
@@ -96,7 +111,7 @@ class _View:
             line = _one_line(f"  {path}", width, unicode=unicode)
             line.stylize("dim")
             lines.append(line)
-        return Group(*lines)
+        return Group(*lines, *waits)
 
 
 def _bar(event: Measured, width: int, *, unicode: bool) -> Text:
