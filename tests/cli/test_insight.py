@@ -8,12 +8,16 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chorus_upload.cli.app import main
+from chorus_upload.cli.render.lives import life_report
 from chorus_upload.cli.render.records import csv_line
+from chorus_upload.model import Change, Retirement
+from chorus_upload.operations.insight import FileLife, FileState
 from tests.cli.test_commands import CONFIGURATION, Shown, Site
 from tests.trees import touch
 
@@ -410,3 +414,36 @@ def test_a_journal_that_was_kept_is_read_without_the_cloud(site: Site) -> None:
     assert "it was not compared with the cloud" in checked.out
     assert site.type("journal", "list").code != 0
     assert site.type("journal", "list", "--local-journal", "nowhere.db").code == 11
+
+
+def test_what_was_recorded_again_is_not_called_modified() -> None:
+    """Journals have such rows: another time of a file of the web was another file once."""
+    first = FileState(
+        path="1001/Images/a.dcm",
+        modality="Images",
+        patient="1001",
+        version="spring",
+        entered_us=0,
+        change=Change.ADDED,
+        renamed_from=None,
+        size=5,
+        mtime_us=0,
+        fingerprint=bytes(16),
+        md5=bytes(16),
+        retired_by="summer",
+        retired_us=1,
+        retirement=Retirement.MODIFIED,
+        renamed_to=None,
+        deliveries=(),
+    )
+    again = replace(first, version="summer", change=Change.MODIFIED)
+    other = replace(again, version="autumn", fingerprint=bytes(15) + b"1", md5=bytes(15) + b"1")
+
+    def told(*states: FileState) -> list[str]:
+        table = life_report(FileLife(path=first.path, modality="Images", states=states, pruned=None)).table
+        return [] if table is None else [row.cells[1] for row in table.rows]
+
+    assert told(first, again) == ["added", "recorded again, with the same content"]
+    assert told(first, again, other) == ["added", "recorded again, with the same content", "modified"]
+    by_md5 = (replace(first, fingerprint=None), again)
+    assert told(*by_md5) == ["added", "recorded again, with the same content"]
