@@ -42,6 +42,7 @@ from tests.faults.figures import THOROUGH, Figures
 MOST = 2**63
 DIGITS = "9" * 5_000
 NUMBERS = ("0", "1", "7", "-1", "1e999", "0x10", "\xb2", "\u0661", "9" * 18, "9" * 19, DIGITS, "")
+OFFSET = f"Wed, 01 Jan 2025 00:00:00 +{10**14}"
 DATES = (
     "Wed, 01 Jan 2025 00:00:00 GMT",
     "Fri, 31 Dec 9999 23:59:59 -2359",
@@ -50,6 +51,7 @@ DATES = (
     "Sat, 30 Feb 2025 25:61:61 GMT",
     f"Wed, 01 Jan {DIGITS} 00:00:00 GMT",
     f"Wed, 01 Jan 2025 00:00:00 +{DIGITS}",
+    OFFSET,
     "Wed, 01 Jan 2025 00:00:00 -0000",
     "9999-12-31T23:59:59.999999-23:59",
     "0001-01-01T00:00:00",
@@ -279,6 +281,49 @@ OPENED: dict[str, Callable[[int], AbstractContextManager[Stored]]] = {"azure": a
 def store(request: pytest.FixtureRequest, liar: Liar) -> Iterator[Stored]:
     with OPENED[request.param](liar.port) as store:
         yield store
+
+
+def documents(number: str, date: str) -> list[bytes]:
+    """What the services say, as they say it, but for a number and a date."""
+    blob = f"<Content-Length>{number}</Content-Length><Last-Modified>{date}</Last-Modified><Etag>0x8D</Etag>"
+    entry = f"<Key>p/a</Key><Size>{number}</Size><LastModified>{date}</LastModified><ETag>0</ETag>"
+    detail = f"Signature not valid in the specified time frame: Expiry [{date}] - Current [{date}]"
+    said = f'"size": "{number}", "generation": "1", "timeCreated": "{date}", "name": "p/a"'
+    bare = f'"size": {number or 0}, "generation": "1", "timeCreated": "{date}", "name": "p/a"'
+    return [
+        b"1",
+        f"<Error><Code>AuthenticationFailed</Code><Message>&#{number};</Message>"
+        f"<AuthenticationErrorDetail>{detail}</AuthenticationErrorDetail></Error>".encode(),
+        f'<EnumerationResults ContainerName="c"><Blobs><Blob><Name>p/a</Name><Properties>{blob}</Properties></Blob>'
+        "</Blobs><NextMarker/></EnumerationResults>".encode(),
+        f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>".encode(),
+        f'{{"kind": "storage#object", {said}}}'.encode(),
+        f'{{"kind": "storage#object", {bare}}}'.encode(),
+        f'{{"kind": "storage#objects", "items": [{{{said}}}]}}'.encode(),
+    ]
+
+
+IMPOSSIBLE = [(DIGITS, DATES[0]), *(("1", each) for each in (DATES[1], DATES[2], OFFSET))]
+if THOROUGH:
+    IMPOSSIBLE = [*((each, DATES[0]) for each in NUMBERS), *(("1", each) for each in DATES)]
+
+
+@pytest.mark.parametrize(("number", "date"), IMPOSSIBLE)
+def test_one_thing_that_cannot_be(store: Stored, liar: Liar, figures: Figures, number: str, date: str) -> None:
+    """Everything else is as the service says it, so that it is believed up to there."""
+    asked = number if date == DATES[0] else date
+    given = [("ETag", '"1"'), ("Last-Modified", date), ("Date", date), ("Retry-After", asked)]
+    given += [("Content-Range", f"bytes 0-0/{number}"), ("Range", f"bytes=0-{number}"), ("x-goog-generation", "1")]
+    content, refusal, *rest = documents(number, date)
+    said = [*((each, content) for each in ("200", "201", "206")), ("403", refusal), ("503", refusal)]
+    for status, body in [*said, *(("200", each) for each in rest)]:
+        liar.say(status, given, body, marked=True)
+        for ask in operations(store)[:8]:
+            figures.count("hostile responses of a service")
+            try:
+                require_possible(ask())
+            except StorageError as error:
+                assert str(error)
 
 
 @FUZZED
