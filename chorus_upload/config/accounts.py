@@ -15,6 +15,11 @@ def is_numeric_host(host: str) -> bool:
     return bool(_NUMERIC_HOST.fullmatch(host))
 
 
+def has_own_name(host: str) -> bool:
+    """Whether a host is a name of a site's own, which need not say which account is behind it."""
+    return ".blob." not in host and not is_numeric_host(host)
+
+
 def split_address(url: str) -> SplitResult:
     """The parts of an address; ValueError, which shows nothing of it, when it cannot be one."""
     try:
@@ -71,7 +76,7 @@ def account_of(name: str | None, url: str | None) -> Account:
             raise ValueError("must be the account only; the container belongs in path")
         named = host.partition(".")[0].removesuffix("-secondary")
         # A host of one's own (a private endpoint, a proxy) need not begin with the account's name.
-        if ".blob." not in host and name is not None:
+        if has_own_name(host) and name is not None:
             named = name
     if parts.query:
         raise ValueError("must be the account only; what follows the ? belongs in azure_sas_token")
@@ -91,5 +96,7 @@ def account_of_connection_string(text: str) -> Account:
         url = f"{protocol}://{name}.blob.{values.get('endpointsuffix', 'core.windows.net')}"
     host = split_address(url).hostname or "" if url else ""
     if url and not name:
-        name = url.rpartition("/")[2] if is_numeric_host(host) else host.partition(".")[0]
+        name = (
+            url.rpartition("/")[2] if is_numeric_host(host) else None if has_own_name(host) else host.partition(".")[0]
+        )
     return Account(name or None, url or None)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, unquote
 
-from chorus_upload.config.accounts import is_numeric_host, split_address
+from chorus_upload.config.accounts import has_own_name, is_numeric_host, split_address
 from chorus_upload.config.pasting import clean_address
 
 SCHEMES = ("file", "az", "s3", "gs", "http", "https", "ftp", "sftp", "smb", "zip", "tar", "memory")
@@ -154,7 +154,7 @@ def _web_address(text: str) -> Address:
         )
     names = url.path.strip("/").split("/") if url.path.strip("/") else []
     account_url = f"{url.scheme}://{url.netloc}"
-    account_name = host.partition(".")[0]
+    account_name = None if has_own_name(host) else host.partition(".")[0]
     if is_numeric_host(host):
         if not names:
             raise ValueError("the account is missing: https://ADDRESS/ACCOUNT/CONTAINER")

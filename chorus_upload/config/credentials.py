@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from chorus_upload.config.accounts import Account, account_of, account_of_connection_string
+from chorus_upload.config.accounts import Account, account_of, account_of_connection_string, has_own_name
 from chorus_upload.config.addresses import Address
 from chorus_upload.config.keys import CREDENTIALS
 from chorus_upload.config.local_paths import expanded
@@ -179,8 +180,9 @@ def _with_pasted(given: Given, address: Address, *, where: str, complaints: Comp
     """`given` and the account and the token of a pasted SAS URL; it is an error to have two different tokens."""
     origin = f"{where} path"
     pasted: Given = {}
-    if address.account_name and address.account_url:
-        pasted["azure_account_name"] = Entry(address.account_name, origin)
+    if address.account_url:
+        if address.account_name:
+            pasted["azure_account_name"] = Entry(address.account_name, origin)
         pasted["azure_account_url"] = Entry(address.account_url, origin)
     if address.sas_token:
         pasted["azure_sas_token"] = Entry(SecretStr(address.sas_token), origin)
@@ -262,7 +264,9 @@ def _azure_account(own: Account, identity: Given, *, chosen: Given, where: str, 
     if account.is_unprotected:
         complaints.warning(f"{where} azure_account_url", "http:// sends data and credentials unprotected; use https://")
     origin = next((entry.origin for entry in origins.values()), "")
-    found = {"azure_account_name": account.name, "azure_account_url": account.url}
+    # The first label of a site's own host is no account's name.
+    is_told = "azure_account_name" in origins or not has_own_name(urlsplit(account.url or "").hostname or "")
+    found = {"azure_account_name": account.name if is_told else None, "azure_account_url": account.url}
     return {
         name: Entry(value, origins[name].origin if name in origins else origin)
         for name, value in found.items()
