@@ -7,6 +7,7 @@
     ├── LayoutError                 4   a pattern or a name cannot be turned into a central key
     ├── DeletionRefused             5   a source is missing, empty or lost too much; nothing was recorded
     ├── OutOfResources              6   this machine has no open files, threads or memory left to give
+    ├── DestinationChanged          7   the central store is not the one that the journal knows; nothing was done
     ├── JournalError               14   the journal is damaged, of an older tool, or breaks its own rules
     │   ├── JournalLocked          10   somebody else holds the journal
     │   ├── JournalNotCheckedOut   11   there is nothing here that could be worked on or checked in
@@ -72,7 +73,7 @@ class LayoutError(ChorusError):
 
 
 class DeletionRefused(ChorusError):
-    """A source root is missing, empty or lost more files than is plausible; nothing was recorded."""
+    """A source root is missing, empty, not mounted or lost more files than is plausible; nothing was recorded."""
 
     exit_code = 5
 
@@ -104,6 +105,12 @@ _EXHAUSTED = {
     errno.ENFILE: _FEWER_FILES,
     errno.ENOMEM: "Raise the limit of memory (`ulimit -v`), or end what else uses it; then repeat the command.",
 }
+
+
+class DestinationChanged(ChorusError):
+    """The central store is not the one that the journal has deliveries to; nothing was done."""
+
+    exit_code = 7
 
 
 class JournalError(ChorusError):

@@ -98,9 +98,9 @@ class Service:
                     answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
                 )
 
-    def create_bucket(self) -> str:
-        """A new bucket with a name that nobody else uses."""
-        name = f"test-{uuid.uuid4().hex[:16]}"
+    def create_bucket(self, name: str | None = None) -> str:
+        """A new bucket, with a name that nobody else uses unless one is given."""
+        name = name or f"test-{uuid.uuid4().hex[:16]}"
         made = self.ask("POST", "/storage/v1/b?project=tests", json.dumps({"name": name}).encode(), _JSON)
         assert made.status == 200, made
         return name

@@ -112,6 +112,11 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
+MARK = ".chorus-upload-store"
+"""By this file a directory is known as a store: it is none of the files in it."""
+
+
 def contents(root: Path) -> dict[str, bytes]:
-    """Every regular file below `root`, by its POSIX path."""
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """Every regular file below `root`, by its POSIX path, but for the marks of stores."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.name != MARK]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}

@@ -14,6 +14,7 @@ from chorus_upload.events import Emit, Level, Notice
 
 if TYPE_CHECKING:
     from chorus_upload.config.settings import Settings
+    from chorus_upload.operations.destination import Choice
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST_WAIT = 7 * 86_400
@@ -70,6 +71,15 @@ def chosen_modalities(settings: Settings, text: str | None, *, emit: Emit) -> tu
         emit(Notice(f"unknown modality, left out: {', '.join(unknown)}. {configured}", Level.WARNING))
         names = tuple(name for name in names if name not in unknown)
     return selected_modalities(settings, names)
+
+
+def chosen_destination(*, same: bool, new: bool) -> Choice | None:
+    """Return what the user says of a central store that has changed; None for nothing. ConfigError for both."""
+    from chorus_upload.operations.destination import Choice
+
+    if same and new:
+        raise ConfigError("--same-destination and --new-destination exclude each other")
+    return Choice.SAME if same else Choice.NEW if new else None
 
 
 def chosen_paths(given: Sequence[str] | None, file_list: Path | None) -> list[str] | None:

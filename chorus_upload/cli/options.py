@@ -68,6 +68,21 @@ FileList = Annotated[
     ),
 ]
 
+SameDestination = Annotated[
+    bool,
+    typer.Option(
+        "--same-destination",
+        help="The central store of the configuration is the one that the journal knows, under another address.",
+    ),
+]
+
+NewDestination = Annotated[
+    bool,
+    typer.Option(
+        "--new-destination", help="It is another one: nothing counts as delivered there, and everything is sent."
+    ),
+]
+
 UploadDatetime = Annotated[
     str,
     typer.Option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -204,6 +204,21 @@ def connect(path: Path, *, read_only: bool) -> Connection:
     def open_file() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
 
+    return _connected(open_file)
+
+
+def connect_copy(original: Connection) -> Connection:
+    """A connection to a copy of a database in a temporary file, which is gone when it is closed."""
+
+    def open_copy() -> sqlite3.Connection:
+        copy = sqlite3.connect("", isolation_level=None)
+        driver(original).backup(copy)
+        return copy
+
+    return _connected(open_copy)
+
+
+def _connected(open_file: Callable[[], sqlite3.Connection]) -> Connection:
     engine: Engine = create_engine("sqlite://", creator=open_file, poolclass=StaticPool)
 
     @event.listens_for(engine, "connect")
@@ -234,7 +249,7 @@ def harden(database: sqlite3.Connection) -> None:
 def choose_journal_mode(connection: Connection, path: Path) -> None:
     """Write ahead where the file system can; only for a file that is known to be ours, for it changes the file."""
     mode = "DELETE" if on_network_file_system(path) else "WAL"
-    driver(connection).execute(f"PRAGMA journal_mode = {mode}")
+    driver(connection).execute(f"PRAGMA journal_mode = {mode}").fetchall()
 
 
 def driver(connection: Connection) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +24,7 @@ from chorus_upload.journal.database import (
     WriterLock,
     choose_journal_mode,
     connect,
+    connect_copy,
     damage_of,
     driver,
     journal_errors,
@@ -33,7 +34,7 @@ from chorus_upload.journal.database import (
 )
 from chorus_upload.journal.migrate import create_schema, known_revisions, migrate
 from chorus_upload.journal.schema import SCHEMA_REVISION
-from chorus_upload.journal.soundness import strange_object, strange_value
+from chorus_upload.journal.soundness import strange_kind, strange_object, strange_value
 
 
 def now_us() -> int:
@@ -44,8 +45,11 @@ def now_us() -> int:
 class Journal:
     """An open journal. Use `Journal.open` or `Journal.create`, and close it (it is a context manager)."""
 
-    def __init__(self, path: Path, connection: Connection, lock: WriterLock | None) -> None:
+    def __init__(
+        self, path: Path, connection: Connection, lock: WriterLock | None, *, is_read_only: bool = False
+    ) -> None:
         self.path = path
+        self.is_read_only = is_read_only
         self._connection = connection
         self._is_within = False
         self._lock = lock
@@ -86,15 +90,18 @@ class Journal:
         Raises JournalError or SchemaTooNew, in whose words the journal is `known_as`.
         """
         try:
-            with journal_errors(path), _connected(path) as connection:
+            with journal_errors(path), ExitStack() as opened:
+                connection = opened.enter_context(_closing(connect(path, read_only=True)))
                 with connection.begin():
                     revision = schema_revision(connection)
+                damage = damage_of(driver(connection))
                 if revision not in (None, SCHEMA_REVISION):
                     require_known(revision, known_revisions())
-                damage = damage_of(driver(connection))
-                if damage is None and revision == SCHEMA_REVISION:
+                    if damage is None:
+                        connection = opened.enter_context(_closing(_migrated_copy(path, connection)))
+                if damage is None and revision is not None:
                     damage = strange_object(driver(connection))
-                if damage is None and revision == SCHEMA_REVISION and with_values:
+                if damage is None and revision is not None and with_values:
                     damage = strange_value(driver(connection))
         except JournalError as error:
             raise type(error)(f"{known_as}: {error.message}", hint=error.hint) from error
@@ -110,7 +117,9 @@ class Journal:
             with journal_errors(path):
                 connection = connect(path, read_only=read_only)
                 try:
-                    _bring_up_to_date(path, connection, read_only=read_only)
+                    if _bring_up_to_date(path, connection, read_only=read_only):
+                        with _closing(connection):
+                            connection = _migrated_copy(path, connection)
                 except BaseException:
                     _close(connection)
                     raise
@@ -118,7 +127,7 @@ class Journal:
             if lock:
                 lock.close()
             raise
-        return cls(path, connection, lock)
+        return cls(path, connection, lock, is_read_only=read_only)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -214,8 +223,7 @@ class Journal:
 
 
 @contextmanager
-def _connected(path: Path) -> Iterator[Connection]:
-    connection = connect(path, read_only=True)
+def _closing(connection: Connection) -> Iterator[Connection]:
     try:
         yield connection
     finally:
@@ -231,7 +239,8 @@ def _close(connection: Connection) -> None:
     connection.engine.dispose()
 
 
-def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) -> None:
+def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) -> bool:
+    """Have the newest schema in a journal; return whether only a copy of it may get that, as it is only read."""
     try:
         with connection.begin():
             revision = schema_revision(connection)
@@ -244,17 +253,33 @@ def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) ->
     if not read_only:
         choose_journal_mode(connection, path)
     if revision == SCHEMA_REVISION:
-        return
+        return False
     if revision is None:
         with connection.begin():
             create_schema(connection)
-        return
+        return False
     if read_only:
-        raise JournalError(
-            f"the journal {path} has the older schema {revision}",
-            hint="Any command that writes to the journal brings it up to date.",
-        )
+        return True
     _keep_copy(path, connection, path.with_name(f"{path.name}.schema-{revision}.backup"))
+    _migrate(path, connection)
+    return False
+
+
+def _migrated_copy(path: Path, old: Connection) -> Connection:
+    """Return a copy of a journal with the newest schema, which SQLite keeps in a file without a name."""
+    copy = connect_copy(old)
+    try:
+        _migrate(path, copy)
+    except BaseException:
+        _close(copy)
+        raise
+    return copy
+
+
+def _migrate(path: Path, connection: Connection) -> None:
+    # A trigger would work as soon as a row is touched.
+    if strange := strange_kind(driver(connection)):
+        raise JournalError(f"{path} is damaged ({strange})", hint=DAMAGED_HINT)
     # A pragma has no effect inside a transaction, and SQLAlchemy would begin one.
     driver(connection).execute("PRAGMA foreign_keys = OFF")
     with connection.begin():
@@ -270,7 +295,9 @@ def _bring_up_to_date(path: Path, connection: Connection, *, read_only: bool) ->
 
 def _keep_copy(path: Path, connection: Connection, backup: Path) -> None:
     """Keep the file as it is, with all that a killed process had committed, and for its owner only."""
-    driver(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    # A file that has been told a moment ago to write ahead is "locked" for a checkpoint until it was read.
+    driver(connection).execute("SELECT count(*) FROM sqlite_master").fetchall()
+    driver(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     with path.open("rb") as source, private_file(backup) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()

@@ -6,8 +6,11 @@ fingerprint (the same MD5 where either has no fingerprint). Nothing is invented:
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
@@ -50,11 +53,23 @@ class Merged:
     refused: tuple[Refused, ...]
 
 
+_TABLES = ("places", "ours", "theirs", "matched")
+
 # Places of our files, for the index: the table's own has the active ones only.
 _OURS = """
     CREATE TEMP TABLE ours AS
     SELECT id, directory_id, name, introduced_by, modality_id, size, fingerprint, md5, retired_by IS NOT NULL AS retired
     FROM main.file
+"""
+
+# The other journal's destinations by the names that they have here. What an earlier release has named there was
+# perhaps named exactly here since.
+_PLACES = """
+    CREATE TEMP TABLE places AS
+    SELECT w.id, coalesce(
+        (SELECT n.value ->> 1 FROM json_each(?) n WHERE n.value ->> 0 = w.url AND NOT w.exact), w.url
+    ) AS url, w.exact, w.mark
+    FROM other.destination w
 """
 
 # Where the path names the version of the key, a delivery of the same path is the same whatever update recorded it.
@@ -66,7 +81,7 @@ _THEIRS = """
             k.path || '/' || f.name, substr(d.key, 1, instr(d.key, '/') - 1)) > 0 AS has_own_folder,
         ov.id AS our_version, om.id AS our_modality, ok.id AS our_directory
     FROM other.delivery d
-    JOIN other.destination u ON u.id = d.destination_id
+    JOIN places u ON u.id = d.destination_id
     JOIN other.file f ON f.id = d.file_id
     JOIN other.version v ON v.id = f.introduced_by
     JOIN other.modality m ON m.id = f.modality_id
@@ -114,21 +129,26 @@ _NEW = """
 # By whom and when it was begun is what a submission is; its label may have had to change.
 _SAME_SUBMISSION = (
     "s.begun_us = o.begun_us AND s.host = o.host AND s.user = o.user AND s.destination_id ="
-    " (SELECT u.id FROM main.destination u JOIN other.destination w ON w.url = u.url WHERE w.id = o.destination_id)"
+    " (SELECT u.id FROM main.destination u JOIN places w ON w.url = u.url WHERE w.id = o.destination_id)"
 )
 
 
-def take_over(journal: Journal, other: Journal) -> Merged:
-    """Record in `journal`, in one transaction, what only `other` knows to be delivered. May be repeated."""
+def take_over(journal: Journal, other: Journal, *, renamed: Mapping[str, str] = MappingProxyType({})) -> Merged:
+    """Record in `journal`, in one transaction, what only `other` knows to be delivered. May be repeated.
+
+    `renamed` has the present names of destinations by those that earlier releases gave them.
+    """
     with journal.beside(other.path), journal.transaction() as connection:
-        for name in ("ours", "theirs", "matched"):
+        for name in _TABLES:
             connection.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{name}")
+        connection.exec_driver_sql(_PLACES, (json.dumps(list(renamed.items())),))
         connection.exec_driver_sql(_OURS)
         connection.exec_driver_sql("CREATE INDEX temp.ours_place ON ours (directory_id, name)")
         connection.exec_driver_sql(_THEIRS)
         connection.exec_driver_sql(_MATCHED)
         connection.exec_driver_sql(
-            f"INSERT OR IGNORE INTO main.destination (url) SELECT DISTINCT t.url {_NEW}"  # nothing else names it
+            "INSERT OR IGNORE INTO main.destination (url, exact, mark)"
+            f" SELECT p.url, p.exact, p.mark FROM places p WHERE p.url IN (SELECT t.url {_NEW})"
         )
         _take_submissions(connection)
         deliveries = connection.execute(text("SELECT count(*) FROM matched")).scalar_one()
@@ -150,7 +170,7 @@ def take_over(journal: Journal, other: Journal) -> Merged:
             "UPDATE main.file SET md5 = t.md5 FROM matched t WHERE t.our_file = file.id AND file.md5 IS NULL"
         )
         refused = tuple(Refused(key, Refusal(reason)) for key, reason in connection.execute(text(_REFUSED)))
-        for name in ("ours", "theirs", "matched"):
+        for name in _TABLES:
             connection.exec_driver_sql(f"DROP TABLE temp.{name}")
     return Merged(taken=taken, known=deliveries - taken - len(refused), refused=refused)
 
@@ -161,7 +181,7 @@ def _take_submissions(connection: Connection) -> None:
         text(f"""
             SELECT o.label, u.id AS destination_id, o.begun_us, o.completed_us, o.host, o.user, o.tool_version
             FROM other.submission o
-            JOIN other.destination w ON w.id = o.destination_id
+            JOIN places w ON w.id = o.destination_id
             JOIN main.destination u ON u.url = w.url
             WHERE o.id IN (SELECT t.submission_id {_NEW})
                 AND NOT EXISTS (SELECT 1 FROM main.submission s WHERE {_SAME_SUBMISSION})

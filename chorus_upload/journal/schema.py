@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from chorus_upload.model import Change, CustodyState, Evidence, JournalingMode, Retirement
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration. A test holds it equal to Alembic's head, so that opening needs no Alembic."""
 
 metadata = MetaData(
@@ -155,6 +155,9 @@ destination = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("url", Text, nullable=False, unique=True),
+    Column("exact", Integer, nullable=False, server_default=text("1")),
+    Column("mark", Text),
+    CheckConstraint("exact IN (0, 1)", name="exact"),
 )
 
 submission = Table(

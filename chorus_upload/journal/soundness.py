@@ -31,10 +31,17 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], tuple[str, ...]], ...] = (
 )
 
 
-def strange_object(database: sqlite3.Connection) -> str | None:
-    """What is in the schema, or missing there, as in no journal of ours; None when nothing is."""
+def strange_kind(database: sqlite3.Connection) -> str | None:
+    """Name something in the schema that is neither a table nor an index; None when there is nothing."""
     for kind, name in database.execute(_STRANGE):
         return f"it has a {kind} {name}"
+    return None
+
+
+def strange_object(database: sqlite3.Connection) -> str | None:
+    """What is in the schema, or missing there, as in no journal of ours; None when nothing is."""
+    if strange := strange_kind(database):
+        return strange
     for table in metadata.tables.values():
         found = {name: hidden for _, name, *_, hidden in database.execute(f"PRAGMA table_xinfo('{table.name}')")}
         if found != dict.fromkeys(table.columns.keys(), 0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chorus_upload.config.services import earlier_names, service_of
 from chorus_upload.config.settings import Location, Settings
 from chorus_upload.errors import LayoutError
 from chorus_upload.journal import planning
@@ -13,25 +14,47 @@ from chorus_upload.layout import Parts, Pattern, central_key
 from chorus_upload.model import Transfer, Twin
 
 
-def destination_url(location: Location) -> str:
-    """The name under which the journal keeps deliveries to a place: the same however the place is reached.
-
-    An Azure account is known by its name, so that another endpoint or credential is not another destination.
-    """
+def place_of(location: Location) -> str:
+    """Return what a place is called within its service: container or bucket, and prefix, or a directory's path."""
     if location.is_local:
         return location.local_path.resolve().as_posix()
-    account = location.auth.azure_account_name or location.auth.azure_account_url
-    place = f"{location.scheme}://{location.container}/{location.prefix}".rstrip("/")
-    return f"{place}@{account}" if account else place
+    return f"{location.scheme}://{location.container}/{location.prefix}".rstrip("/")
+
+
+def named(place: str, service: str) -> str:
+    """Return the name of a place in a service."""
+    return f"{place}@{service}" if service else place
+
+
+def destination_url(location: Location) -> str:
+    """Return the name under which the journal keeps deliveries to a place: the same however the place is reached."""
+    return named(place_of(location), service_of(location))
+
+
+def every_name(location: Location) -> list[str]:
+    """Return the name of a place, and those that earlier releases gave it."""
+    place = place_of(location)
+    earlier = [] if location.is_local else [named(place, service) for service in earlier_names(location)]
+    return [destination_url(location), *earlier]
+
+
+def cloud_name(location: Location) -> str:
+    """Return what a local journal calls the cloud journal that it belongs to.
+
+    Lock and etag say whether that is the same one; so the name is what it always was, and says nothing of the service.
+    """
+    if location.is_local:
+        return place_of(location)
+    return named(place_of(location), earlier_names(location)[0])
 
 
 def journal_key(settings: Settings) -> str | None:
     """The key of the cloud journal in the central store; None when it is kept elsewhere."""
     central, journal = settings.central.location, settings.journal.cloud
-    place, _, account = destination_url(central).partition("@")
-    lead = f"{place.rstrip('/')}/"
-    name, _, account_of_journal = destination_url(journal).partition("@")
-    return name.removeprefix(lead) if name.startswith(lead) and account == account_of_journal else None
+    lead, name = f"{place_of(central)}/", place_of(journal)
+    # Where it is not certain that they are in two services, they are in one.
+    is_same = service_of(central) == service_of(journal) or earlier_names(central)[0] == earlier_names(journal)[0]
+    return name.removeprefix(lead) if is_same and name.startswith(lead) else None
 
 
 def is_cloud_journal(settings: Settings, key: str) -> bool:

@@ -12,7 +12,7 @@ from chorus_upload.journal.custody import Custody
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import CustodyState
 from chorus_upload.operations import lock
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.central import cloud_name
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store
 
@@ -49,7 +49,7 @@ def check_cloud(journal: Journal, settings: Settings, *, given: bool) -> Iterato
     Raises StorageError when the cloud cannot be asked.
     """
     state = custody.read(journal)
-    cloud = destination_url(settings.journal.cloud)
+    cloud = cloud_name(settings.journal.cloud)
     if state is None and given:
         yield Finding("cloud", "this file was not checked out: it was not compared with the cloud", is_broken=False)
     elif state is not None and state.cloud != cloud:

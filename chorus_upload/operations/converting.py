@@ -7,20 +7,26 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from chorus_upload.config.settings import Settings
-from chorus_upload.errors import JournalError, LayoutError
+from chorus_upload.config.settings import Location, Settings
+from chorus_upload.errors import DestinationChanged, JournalError, LayoutError
 from chorus_upload.events import Emit, JournalUpgraded, Level, Notice
-from chorus_upload.journal import commands, custody
+from chorus_upload.journal import commands, custody, destinations
 from chorus_upload.journal.custody import Custody
+from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.legacy import Generation, OldJournal
 from chorus_upload.journal.legacy_import import Placed, Terms, new_journal, take_over
 from chorus_upload.journal.legacy_proof import prove
 from chorus_upload.journal.legacy_rows import Unusable
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import Pattern, central_key, default_pattern
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.central import destination_url, place_of
+from chorus_upload.operations.destination import Choice, found_of_sample
 
 _FIRST_NAMED = 5
+_HOW_TO_DECIDE = (
+    "If the files went to the central store of the configuration, add --same-destination: they count as delivered."
+    " If they went to another one, add --new-destination: nothing counts as delivered, and everything is sent."
+)
 
 
 class Conversion:
@@ -31,12 +37,14 @@ class Conversion:
         settings: Settings,
         *,
         confirm_omissions: bool,
+        destination: Choice | None,
         arguments: Mapping[str, str],
         emit: Emit,
         redact: Callable[[str], str],
     ) -> None:
         self._settings = settings
         self._confirmed = confirm_omissions
+        self._choice = destination
         self._arguments = arguments
         self._emit = emit
         self._redact = redact
@@ -50,6 +58,8 @@ class Conversion:
         """Make the journal `target`, whose custody is `taken`. Raises JournalError; the target is rubbish then."""
         begun = time.monotonic()
         url = destination_url(self._settings.central.location)
+        if self._choice is Choice.NEW:
+            url = f"{url}@earlier"
         terms = Terms(
             destination=url,
             mode=self._settings.mode,
@@ -63,6 +73,7 @@ class Conversion:
             self._require_confirmed(known_as)
             proof = prove(journal, old, omitted=self._omissions)
             sent_to = tuple(map(self._redact, old.destinations()))
+            self._require_same_store(journal, url, sent_to, is_cloud=taken is not None)
             number = commands.begin(
                 journal,
                 name="journal upgrade",
@@ -86,6 +97,33 @@ class Conversion:
             destination=url,
             sent_to=sent_to,
             seconds=seconds,
+        )
+
+    def _require_same_store(self, journal: Journal, url: str, sent_to: tuple[str, ...], *, is_cloud: bool) -> None:
+        """Raise DestinationChanged unless the uploads of the old journal are in the central store of today.
+
+        Most of a sample has to be there. For a file on this machine the store is not asked: the history has to name it.
+        """
+        if self._choice is Choice.NEW:
+            # From now on it is known, and nothing was sent to it.
+            destinations.add(journal, destination_url(self._settings.central.location))
+        if self._choice is not None:
+            return
+        sample = destinations.sample(journal, url, size=1)
+        if is_cloud:
+            there, looked_for = found_of_sample(journal, self._settings, url)
+            if 2 * there >= looked_for:
+                if looked_for:
+                    self._emit(Notice(f"of {looked_for} uploads that were looked for, {there} are in {url}"))
+                return
+            why = f"of {looked_for} of its uploads that were looked for in {url}, {there} are there"
+        else:
+            here = place_of(self._settings.central.location)
+            if not sample or {_place_named(each) for each in sent_to} == {here}:
+                return
+            why = f"its uploads went to {', '.join(sent_to) or 'a place that it does not name'}, and not to {url}"
+        raise DestinationChanged(
+            f"the old journal is perhaps one of another central store: {why}. Nothing was changed", hint=_HOW_TO_DECIDE
         )
 
     def _announce(self, old: OldJournal, known_as: str) -> None:
@@ -132,3 +170,11 @@ class Conversion:
                 f"{known_as} has {self._omissions:,} rows that cannot be taken over, nothing was changed: {first}",
                 hint="To go on without them, add --confirm-omissions: then each is named.",
             )
+
+
+def _place_named(written: str) -> str:
+    """What the history of the older tool calls a central store, as `place_of` would."""
+    try:
+        return place_of(Location(path=written))
+    except ValueError:
+        return written

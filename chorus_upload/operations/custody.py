@@ -32,7 +32,7 @@ from chorus_upload.journal import commands, custody
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.who import Who
 from chorus_upload.operations import lock
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.central import cloud_name
 from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.keeping import Keeper
 from chorus_upload.operations.local_files import fetch_journal, read_claim, require_finished_at, scratch_directory
@@ -93,6 +93,7 @@ def journal_session(
 
 @contextmanager
 def _reading(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -> Iterator[Journal]:
+    was_here = False
     if local.exists():
         try:
             journal = Journal.open(local, read_only=True)
@@ -104,10 +105,11 @@ def _reading(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -
         else:
             with journal:
                 state = custody.read(journal)
-                cloud = destination_url(settings.journal.cloud)
+                cloud = cloud_name(settings.journal.cloud)
                 if local_only or (state is not None and not state.is_in and state.cloud == cloud):
                     yield journal
                     return
+                was_here = state is not None and state.cloud == cloud
     elif local_only:
         raise JournalNotCheckedOut(f"there is no journal at {local}", hint="`journal checkout` fetches it.")
     with (
@@ -116,11 +118,13 @@ def _reading(settings: Settings, local: Path, *, local_only: bool, emit: Emit) -
     ):
         copy = directory / "journal.db"
         if store.stat(settings.journal.cloud_name) is None:
+            if was_here:
+                raise Handover(settings, store, emit).gone(local, "in")
             raise JournalNotCheckedOut(
                 f"there is no journal at {settings.journal.cloud} yet", hint="`journal update` makes the first one."
             )
         fetch_journal(store, settings.journal.cloud, copy)
-        Journal.examine(copy, known_as=destination_url(settings.journal.cloud), with_values=False)
+        Journal.examine(copy, known_as=cloud_name(settings.journal.cloud), with_values=False)
         with Journal.open(copy, read_only=True) as journal:
             yield journal
 

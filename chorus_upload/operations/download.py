@@ -30,8 +30,9 @@ from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.state import State
 from chorus_upload.journal.versions import Version
 from chorus_upload.layout import check_version_label
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.destination import Choice, store_of
 from chorus_upload.operations.extras import Agree, find_extras, settle_extras
+from chorus_upload.operations.overlap import require_apart
 from chorus_upload.operations.receiving import Receiving
 from chorus_upload.operations.selecting import chosen_patients, chosen_version, selected_modalities
 from chorus_upload.storage.network import Network
@@ -56,6 +57,7 @@ class DownloadRequest:
     overwrite: bool = False
     reread: bool = False
     delete_extra: bool = False
+    destination: Choice | None = None
 
 
 def download(
@@ -79,18 +81,20 @@ def download(
     begun = time.monotonic()
     version = _chosen_version(journal, request.version, emit=emit)
     location = settings.central.location
-    url = destination_url(location)
+    url = store_of(journal, settings, request.destination, writes=False)
     state = State(
         journal,
         version=version.id,
         modalities=selected_modalities(settings, request.modalities),
         patients=chosen_patients(journal, request.patients),
     )
+    to = request.to or _usual_place(version)
+    require_apart(settings, to, replaces=request.overwrite or request.delete_extra)
     with state, open_store(location, Network.of(settings), stop=stop, others_follow=True) as store:
         wanted = state.tally()
         _require_sense(state, wanted, version, request)
         store.probe()
-        target = Target(request.to or _usual_place(version))
+        target = Target(to)
         emit(DownloadPlanned(version.label, url, str(target), wanted))
         _warn_of_little_room(target, wanted, emit=emit)
         run = Receiving(wanted, store, emit)

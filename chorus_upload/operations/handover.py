@@ -36,7 +36,7 @@ from chorus_upload.journal.who import Who
 from chorus_upload.model import CustodyState
 from chorus_upload.operations import lock
 from chorus_upload.operations.backups import backups, keep_backup
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.central import cloud_name
 from chorus_upload.operations.local_files import (
     beside,
     clear,
@@ -85,7 +85,7 @@ class Handover:
     @property
     def cloud(self) -> str:
         """The cloud journal as local journals name it."""
-        return destination_url(self.settings.journal.cloud)
+        return cloud_name(self.settings.journal.cloud)
 
     def check_out(self, local: Path, hold: WriterLock, *, implicit: bool) -> Journal:
         """Open the local journal under the cloud's lock, taking both where they are not ours already.
@@ -172,6 +172,8 @@ class Handover:
             held = lock.read(self.store, self.name)
         if held is not None and held.id == lock_id:
             return state
+        if held is None and state.base_etag is not None and self._etag() is None:
+            raise self.gone(journal.path, "out")
         trouble = held.sentence if held else "somebody else is just taking it"
         if held is None and self._acquire(lock_id, journal_etag=state.base_etag, by_hand=by_hand) is not None:
             if self._etag() == state.base_etag:
@@ -275,10 +277,7 @@ class Handover:
         )
         is_copy = state is not None and state.cloud == self.cloud
         if etag is None and is_copy:
-            raise JournalError(
-                f"there is no journal at {self.settings.journal.cloud} any more, but {local} was checked in there",
-                hint=f"Put a backup back in its place, or {local} itself; to begin anew, move {local} away.",
-            )
+            raise self.gone(local, "in")
         if state is not None and is_copy and state.base_etag == etag:
             # What was checked in here last is still what the cloud has.
             journal = Journal.open(local, hold=hold)
@@ -346,6 +345,15 @@ class Handover:
         state = replace(state, state=CustodyState.IN, lock_id=None, implicit=False)
         custody.write(journal, state)
         return state
+
+    def gone(self, local: Path, how: str) -> JournalError:
+        """The error for a cloud journal that is not there any more, from or to which `local` was checked out or in."""
+        mount = "Is the share mounted that it is on? If it is: " if self.settings.journal.cloud.is_local else ""
+        hint = f"put a backup back in its place, or {local} itself; to begin anew, move {local} away."
+        return JournalError(
+            f"there is no journal at {self.settings.journal.cloud} any more, but {local} was checked {how} there",
+            hint=f"{mount}{hint}" if mount else f"{hint[0].upper()}{hint[1:]}",
+        )
 
     def _etag(self) -> str | None:
         found = self.store.stat(self.name)

@@ -11,7 +11,8 @@ from chorus_upload.journal import commands, deliveries, versions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Change, CommandRecord, ListedFile, VersionSummary
-from chorus_upload.operations.central import Keys, destination_url
+from chorus_upload.operations.central import Keys
+from chorus_upload.operations.destination import Choice, destination_of
 from chorus_upload.operations.selecting import chosen_label, chosen_patients, known_version, selected_modalities
 
 
@@ -24,6 +25,7 @@ def list_files(
     patients: tuple[str, ...] | None = None,
     max_files: int | None,
     uploaded: bool,
+    destination: Choice | None = None,
 ) -> Iterator[ListedFile]:
     """Yield what the next upload would send, in its order; with `uploaded`, what was delivered, by key.
 
@@ -35,7 +37,7 @@ def list_files(
         modalities=selected_modalities(settings, modalities),
         patients=chosen_patients(journal, patients),
     )
-    url = destination_url(settings.central.location)
+    url = destination_of(journal, settings, destination)
     if uploaded:
         yield from islice(_delivered(journal, url=url, selection=selection), max_files)
         return
@@ -85,13 +87,18 @@ def _delivered(journal: Journal, *, url: str, selection: Selection) -> Iterator[
 
 
 def list_versions(
-    journal: Journal, settings: Settings, *, version: str | None, modalities: tuple[str, ...] | None
+    journal: Journal,
+    settings: Settings,
+    *,
+    version: str | None,
+    modalities: tuple[str, ...] | None,
+    destination: Choice | None = None,
 ) -> list[VersionSummary]:
     """What each version introduced, by modality, oldest first."""
     if version is not None:
         known_version(journal, version)
     selected = None if modalities is None else selected_modalities(settings, modalities)
-    url = destination_url(settings.central.location)
+    url = destination_of(journal, settings, destination)
     rows = versions.summaries(journal, destination=url, label=version)
     return [row for row in rows if selected is None or row.modality in selected]
 

@@ -16,7 +16,8 @@ from chorus_upload.journal.deliveries import PendingFile, Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.who import Who
 from chorus_upload.model import Delivered, Failed, Transfer
-from chorus_upload.operations.central import Keys, PlannedKeys, destination_url, transfer_of
+from chorus_upload.operations.central import Keys, PlannedKeys, every_name, transfer_of
+from chorus_upload.operations.destination import Choice, store_of
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.refusals import Refusals, require_access
 from chorus_upload.operations.scanning import open_sources
@@ -40,6 +41,7 @@ def mark_as_uploaded(
     paths: Sequence[str] | None,
     emit: Emit,
     pool: Pool | None = None,
+    destination: Choice | None = None,
 ) -> FilesMarked:
     """Record as delivered what is pending and is in the central store already, by whatever way it got there.
 
@@ -53,19 +55,26 @@ def mark_as_uploaded(
     def is_wanted(file: PendingFile) -> bool:
         return wanted is None or file.path in wanted
 
-    return _mark(journal, settings, is_wanted, refused, label=label, emit=emit, pool=pool)
+    return _mark(journal, settings, is_wanted, refused, label=label, emit=emit, pool=pool, destination=destination)
 
 
 def mark_results(
-    journal: Journal, settings: Settings, results: Sequence[Path], *, emit: Emit, pool: Pool | None = None
+    journal: Journal,
+    settings: Settings,
+    results: Sequence[Path],
+    *,
+    emit: Emit,
+    pool: Pool | None = None,
+    destination: Choice | None = None,
 ) -> FilesMarked:
     """The same for what generated scripts say that they have sent, in their results files; then a manifest is left.
 
     What is recorded already is passed over. Raises ConfigError for a file that holds no results of scripts for this
     central store.
     """
-    url = destination_url(settings.central.location)
-    sent = dict(pair for path in results for pair in _read_results(path, url))
+    url = store_of(journal, settings, destination, writes=True)
+    names = every_name(settings.central.location)
+    sent = dict(pair for path in results for pair in _read_results(path, names))
     moment = datetime.now().astimezone()
     known = deliveries.known(journal, sorted(sent), url=url)
     refused = {
@@ -103,13 +112,13 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 """What a file can have as its number in a journal."""
 
 
-def _read_results(path: Path, url: str) -> Iterator[tuple[int, str]]:
+def _read_results(path: Path, names: Sequence[str]) -> Iterator[tuple[int, str]]:
     """The numbers of files in a results file, with their keys."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
             title = next(lines, "").rstrip()
-            if title != f"{RESULTS_TITLE} {url}":
-                raise ConfigError(f"{path} does not hold results of a script for {url}")
+            if title not in [f"{RESULTS_TITLE} {name}" for name in names]:
+                raise ConfigError(f"{path} does not hold results of a script for {names[0]}")
             for line in lines:
                 number, _, key = line.rstrip("\n").partition(" ")
                 # A kill may have cut a line short.
@@ -119,7 +128,7 @@ def _read_results(path: Path, url: str) -> Iterator[tuple[int, str]]:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _mark(
+def _mark(  # noqa: PLR0913 - each is a choice of its own
     journal: Journal,
     settings: Settings,
     is_wanted: Callable[[PendingFile], bool],
@@ -128,9 +137,10 @@ def _mark(
     label: str,
     emit: Emit,
     pool: Pool | None,
+    destination: Choice | None = None,
     leaving_proof: bool = False,
 ) -> FilesMarked:
-    url = destination_url(settings.central.location)
+    url = store_of(journal, settings, destination, writes=True)
     in_order = [name for name in settings.modalities if is_sequential(settings.sites[name].location)]
     deliveries.plan(journal, url=url, selection=Selection(modalities=settings.modalities), in_order=in_order)
     marked = 0

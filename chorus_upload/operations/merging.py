@@ -15,10 +15,10 @@ from pathlib import Path
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import JournalError, JournalNotCheckedOut
 from chorus_upload.events import Emit, FilesMarked, Level, Notice
-from chorus_upload.journal import custody, merging
+from chorus_upload.journal import custody, destinations, merging
 from chorus_upload.journal.journal import Journal
 from chorus_upload.operations import lock
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.central import cloud_name, every_name
 from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.local_files import copy_at_rest, move_aside, moved_aside, scratch_directory, write_claim
 from chorus_upload.storage.network import Network
@@ -37,7 +37,7 @@ def find_refused(settings: Settings, *, other: Path | None, local_journal: Path 
         return [other]
     if local.exists():
         _move_if_refused(settings, local, emit=emit)
-    cloud = destination_url(settings.journal.cloud)
+    cloud = cloud_name(settings.journal.cloud)
     return [aside for aside in moved_aside(local) if _is_refused_copy(aside, cloud)]
 
 
@@ -73,9 +73,11 @@ def _merge_one(journal: Journal, settings: Settings, path: Path) -> merging.Merg
         Journal.examine(copy, known_as=str(path))
         with Journal.open(copy) as other:
             state = custody.read(other)
-            if state is not None and state.cloud != destination_url(settings.journal.cloud):
+            if state is not None and state.cloud != cloud_name(settings.journal.cloud):
                 raise JournalError(f"{path} is of another cloud journal: {state.cloud}")
-            return merging.take_over(journal, other)
+            present, *earlier = every_name(settings.central.location)
+            is_known = any(each.url == present for each in destinations.known(journal))
+            return merging.take_over(journal, other, renamed=dict.fromkeys(earlier, present) if is_known else {})
 
 
 def settle(refused: Sequence[Path], merged: Merged, *, named: Path | None, emit: Emit) -> None:

@@ -15,7 +15,7 @@ from chorus_upload.journal import pruning, versions
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.pruning import Dropped
 from chorus_upload.journal.versions import Version
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.destination import destination_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def prune(journal: Journal, settings: Settings, request: PruneRequest, *, dry_ru
     """
     every = versions.ordered(journal)
     old = _old(every, request)
-    pending = pruning.pending(journal, url=destination_url(settings.central.location))
+    pending = pruning.pending(journal, url=destination_of(journal, settings))
     chosen: list[Version] = []
     stopped_by = None
     for each in old:

@@ -30,6 +30,8 @@ from chorus_upload.events import (
     UploadProgressed,
 )
 from chorus_upload.model import Delivered, FailureKind, Outcome, Retrieval, Transfer
+from chorus_upload.operations.destination import require_marked
+from chorus_upload.operations.overlap import require_apart
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.receiving import Receiving
 from chorus_upload.operations.refusals import Refusals, require_access
@@ -79,6 +81,7 @@ def upload(
     begun = time.monotonic()
     require_supported(settings)
     place = clean(to)
+    require_marked(settings)
     with ExitStack() as stack:
         sources, local = _local_files(stack, paths, own_files(settings), recursive=options.recursive, emit=emit)
         traffic = Traffic(
@@ -295,6 +298,7 @@ def download(
         if is_single and not to.endswith(_SEPARATORS) and at.name and not at.is_dir():
             ((_, stored),) = found.items()
             at, found = at.parent, {at.name: stored}
+        require_apart(settings, at, replaces=options.overwrite, names=found)
         target = Target(at)
         wanted = Tally(len(found), sum(stored.size for stored in found.values()))
         run = Receiving(wanted, store, emit)

@@ -30,6 +30,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind
 from chorus_upload.operations.central import PlannedKeys, destination_url, is_cloud_journal
+from chorus_upload.operations.destination import Choice, destination_of
 from chorus_upload.operations.inspection import Inspection
 from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities
 from chorus_upload.scripting.work import Place, Root, ScriptFile, Shell, Tool, Work, Writer
@@ -60,6 +61,7 @@ class ScriptRequest:
     modalities: tuple[str, ...] | None = None
     patients: tuple[str, ...] | None = None
     files_each: int | None = None
+    destination: Choice | None = None
 
 
 def write_scripts(journal: Journal, settings: Settings, request: ScriptRequest, *, emit: Emit) -> int:
@@ -71,7 +73,7 @@ def write_scripts(journal: Journal, settings: Settings, request: ScriptRequest, 
     modalities = selected_modalities(settings, request.modalities)
     writer = WRITERS[Shell(request.shell)]
     work = _work(settings, request, modalities, emit=emit)
-    url = destination_url(settings.central.location)
+    url = destination_of(journal, settings, request.destination)
     patients = chosen_patients(journal, request.patients)
     selection = Selection(version=request.version, modalities=modalities, patients=patients)
     deliveries.plan(journal, url=url, selection=selection)

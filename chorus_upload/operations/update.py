@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 
 from chorus_upload.config.own_secrets import SecretSearch
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ConfigError, CredentialsExpired, StorageError, TlsError
+from chorus_upload.errors import ConfigError, CredentialsExpired, DestinationChanged, StorageError, TlsError
 from chorus_upload.events import (
     Emit,
     Level,
@@ -45,6 +45,7 @@ from chorus_upload.layout import new_version_label, unfit_label
 from chorus_upload.model import FingerprintTime, JournalingMode, Problem, ProblemKind, Reading
 from chorus_upload.operations.central import Keys, destination_url
 from chorus_upload.operations.deletions import Deletions
+from chorus_upload.operations.destination import destination_of
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.scanning import Scan, open_sources
 from chorus_upload.operations.selecting import require_fit, require_not_older, selected_modalities
@@ -168,7 +169,7 @@ def update(
             tree.source.url: tuple(scan.outside_examples) for tree, scan in zip(trees, walked, strict=True)
         },
         problems=sum(problems.values()),
-        pending=_pending(journal, settings, modalities),
+        pending=_pending(journal, settings, modalities, emit=emit),
         seconds=time.monotonic() - begun,
     )
 
@@ -218,8 +219,13 @@ def _add(problems: dict[str, int], found: Mapping[str, int]) -> None:
         problems[modality] = problems.get(modality, 0) + count
 
 
-def _pending(journal: Journal, settings: Settings, modalities: tuple[str, ...]) -> Tally:
-    url = destination_url(settings.central.location)
+def _pending(journal: Journal, settings: Settings, modalities: tuple[str, ...], *, emit: Emit) -> Tally:
+    try:
+        url = destination_of(journal, settings)
+    except DestinationChanged as error:
+        # The sources are recorded all the same; it is the upload that has to know.
+        emit(Notice(f"{error.message}. `file upload` will ask what is right", Level.WARNING))
+        url = destination_url(settings.central.location)
     return deliveries.pending_tally(journal, url=url, selection=Selection(modalities=modalities))
 
 

@@ -27,6 +27,7 @@ from chorus_upload.journal.legacy import generation_of
 from chorus_upload.model import CustodyState, Twin
 from chorus_upload.operations import lock
 from chorus_upload.operations.converting import Conversion
+from chorus_upload.operations.destination import Choice
 from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.local_files import (
     beside,
@@ -55,6 +56,7 @@ class UpgradeRequest:
 
     local_journal: Path | None = None
     confirm_omissions: bool = False
+    destination: Choice | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,13 +66,15 @@ def upgrade(
     """Convert the journal; None, and a notice, when it is one of ours already.
 
     `redact` masks credentials in what the old history holds. Raises JournalLocked when somebody has the journal, the
-    older tool included, and JournalError when it is damaged, foreign, or has rows that cannot be taken over. Then
+    older tool included, JournalError when it is damaged, foreign, or has rows that cannot be taken over, and
+    DestinationChanged when its uploads are not in the central store and the user has not said what that means. Then
     nothing was changed.
     """
     require_supported(settings)
     conversion = Conversion(
         settings,
         confirm_omissions=request.confirm_omissions,
+        destination=request.destination,
         arguments=request.arguments,
         emit=emit,
         redact=redact,

@@ -37,7 +37,8 @@ from chorus_upload.journal.who import Who
 from chorus_upload.layout import new_version_label
 from chorus_upload.model import FailureKind, Transfer
 from chorus_upload.operations.access import ExpiryWatch, check_token
-from chorus_upload.operations.central import PlannedKeys, destination_url
+from chorus_upload.operations.central import PlannedKeys
+from chorus_upload.operations.destination import Choice, destination_of, store_of
 from chorus_upload.operations.outcomes import Outcomes
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
@@ -62,6 +63,7 @@ class UploadRequest:
     modalities: tuple[str, ...] | None = None
     max_files: int | None = None
     dry_run: bool = False
+    destination: Choice | None = None
 
 
 def upload(
@@ -86,12 +88,17 @@ def upload(
     chosen_label(journal, settings, request.version)
     selection = Selection(version=request.version, modalities=modalities)
     central = settings.central
-    url = destination_url(central.location)
+    choice = request.destination
+    url = (
+        destination_of(journal, settings, choice)
+        if request.dry_run
+        else store_of(journal, settings, choice, writes=True)
+    )
     in_order = [name for name in modalities if is_sequential(settings.sites[name].location)]
     pending = deliveries.plan(journal, url=url, selection=selection, limit=request.max_files, in_order=in_order)
     if request.dry_run:
         emit(UploadPlanned(submission="", destination=url, pending=pending, dry_run=True))
-        return _dry_run(journal, settings, request, selection=selection, emit=emit)
+        return _dry_run(journal, settings, request, url=url, selection=selection, emit=emit)
 
     expires = _expiry(settings, emit=emit)
     with ExitStack() as stack:
@@ -198,9 +205,8 @@ def _is_long(transfer: Transfer) -> bool:
 
 
 def _dry_run(
-    journal: Journal, settings: Settings, request: UploadRequest, *, selection: Selection, emit: Emit
+    journal: Journal, settings: Settings, request: UploadRequest, *, url: str, selection: Selection, emit: Emit
 ) -> UploadFinished:
-    url = destination_url(settings.central.location)
     keys = PlannedKeys(journal, settings, destination=deliveries.destination_id(journal, url))
     keyed = (pair for page in deliveries.planned(journal) for pair in zip(page, keys.of(page), strict=True))
     failed = 0

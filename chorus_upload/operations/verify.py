@@ -35,7 +35,7 @@ from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.listing import Compared, ListedObject, Listing
 from chorus_upload.journal.versions import find
 from chorus_upload.model import Evidence
-from chorus_upload.operations.central import destination_url
+from chorus_upload.operations.destination import Choice, store_of
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.proof import is_proof
 from chorus_upload.operations.refusals import MOST_DENIED, Refusals
@@ -65,6 +65,7 @@ class VerifyRequest:
     patients: tuple[str, ...] | None = None
     deep: bool = False
     sample: Sample | None = None
+    destination: Choice | None = None
 
     def __post_init__(self) -> None:
         if self.all_versions and self.version is not None:
@@ -91,8 +92,8 @@ def verify(
     """
     stop = stop or threading.Event()
     begun = time.monotonic()
-    url = destination_url(settings.central.location)
     chosen_label(journal, settings, request.version)
+    url = store_of(journal, settings, request.destination, writes=False)
     # Without names everything is meant, also of modalities that are not configured any more.
     named = None if request.modalities is None else selected_modalities(settings, request.modalities)
     patients = chosen_patients(journal, request.patients)

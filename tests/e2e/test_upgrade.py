@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
 import sqlite3
 import subprocess
@@ -18,8 +20,8 @@ import pytest
 
 from tests.e2e.clouds import CENTRAL, JOURNAL, LOCK, Cloud, Container, Disk, files_of
 from tests.e2e.conftest import settle
-from tests.e2e.site import Site
-from tests.trees import build, touch
+from tests.e2e.site import MODULE, Site
+from tests.trees import build, contents, touch
 
 LEGACY = Path(__file__).parents[1] / "data" / "legacy"
 COMMANDS = (("journal", "update"), ("journal", "checkout"), ("file", "list"), ("file", "upload"), ("history",))
@@ -264,7 +266,11 @@ def test_a_file_alone(tmp_path: Path, disk: Disk) -> None:
     file = Path(shutil.copy2(LEGACY / "journal-v1.db", tmp_path / "from a colleague.db"))
     before = disk.objects()
 
-    shown = site.run("journal", "upgrade", "--local-journal", str(file))
+    refused = site.run("journal", "upgrade", "--local-journal", str(file), exit_code=7)
+    assert "its uploads went to" in refused.err
+    assert {path.name for path in tmp_path.glob("from a colleague.db*")} == {file.name, f"{file.name}.writer"}
+
+    shown = site.run("journal", "upgrade", "--local-journal", str(file), "--same-destination")
 
     assert "the cloud and its journal are as they were" in shown.out
     assert disk.objects() == before
@@ -272,6 +278,60 @@ def test_a_file_alone(tmp_path: Path, disk: Disk) -> None:
     assert kept.read_bytes() == V1.content
     assert "20240101000000" in site.run("journal", "list", "--local-journal", str(file)).out
     assert "nothing to upgrade" in site.run("journal", "upgrade", "--local_journal", str(file)).err
+
+
+def test_uploads_to_another_store_are_no_deliveries_to_this_one(tmp_path: Path, disk: Disk) -> None:
+    """The store of the configuration is empty: nobody but a person can say whether that is the one that was sent to."""
+    site = settle_old(tmp_path, disk, V2)
+    for key in disk.objects():
+        if key.startswith(CENTRAL):
+            disk.delete(key)
+    before = disk.objects()
+
+    refused = site.run("journal", "upgrade", exit_code=7)
+
+    assert "18 of its uploads that were looked for" in refused.err
+    assert "0 are there" in refused.err
+    assert "--same-destination" in refused.err
+    assert "--new-destination" in refused.err
+    assert disk.objects() == before
+    assert not site.journal.exists()
+
+    site.run("journal", "upgrade", "--new-destination")
+    present = {path for path in contents(site.source) if not path.startswith("v1.db_")}
+    assert site.pending() == present
+    site.run("file", "upload")
+    assert {key.split("/", 1)[1] for key in files_of(disk.objects())} == present
+    assert site.pending() == set()
+
+
+def test_a_person_is_asked_whether_it_is_the_store_that_was_sent_to(tmp_path: Path, disk: Disk) -> None:
+    site = settle_old(tmp_path, disk, V2)
+    shutil.rmtree(disk.root / CENTRAL)
+    (disk.root / CENTRAL).mkdir()
+
+    said = answered(site, "journal", "upgrade", answer="n\n")
+    assert "Is it the same store all the same?" in said
+    assert disk.objects()[JOURNAL] == V2.content
+
+    answered(site, "journal", "upgrade", answer="y\n")
+    assert originals(disk) == [V2.content]
+    assert site.pending() == V2.pending
+
+
+def answered(site: Site, *command: str, answer: str) -> str:
+    """What a command says at a terminal to whoever types this answer; it has to end well."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer.encode())
+        done = subprocess.run(
+            [*MODULE, *command], cwd=site.home, stdin=theirs, capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def test_rows_that_make_no_sense(tmp_path: Path, disk: Disk) -> None:

@@ -338,7 +338,7 @@ def broken_by(path: Path, damage: str) -> list[Finding]:
         ),
         ("UPDATE file SET md5 = NULL WHERE id = 1", "delivered-other-content", "its own is missing"),
         (
-            "INSERT INTO destination VALUES (2, '/other'); UPDATE submission SET destination_id = 2",
+            "INSERT INTO destination (id, url) VALUES (2, '/other'); UPDATE submission SET destination_id = 2",
             "delivered-elsewhere",
             "by the submission 20240101010000, which went to /other",
         ),

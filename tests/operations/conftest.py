@@ -18,6 +18,7 @@ from chorus_upload.model import JournalingMode
 from chorus_upload.operations.custody import journal_session
 from chorus_upload.operations.update import UpdateRequest, update
 from chorus_upload.operations.upload import UploadRequest, upload
+from tests.trees import contents
 
 MODALITIES = ("OMOP", "Images", "Metadata")
 
@@ -77,9 +78,9 @@ class Site:
     def delivered(self) -> dict[str, str]:
         """Key and content of every file of the central store but journals and manifests."""
         return {
-            path.relative_to(self.central).as_posix(): path.read_text()
-            for path in self.central.rglob("*")
-            if path.is_file() and path.suffix != ".db" and not path.name.startswith("manifest-")
+            key: content.decode()
+            for key, content in contents(self.central).items()
+            if not key.endswith(".db") and "/manifest-" not in key
         }
 
 

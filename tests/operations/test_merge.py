@@ -210,7 +210,7 @@ def test_a_label_that_another_submission_has_gets_a_number(refused: Site) -> Non
     )
     change(
         site.cloud,
-        f"INSERT INTO destination VALUES (5, '{url}')",  # noqa: S608
+        f"INSERT INTO destination (id, url) VALUES (5, '{url}')",  # noqa: S608
         f"INSERT INTO submission VALUES (9, '{label}', 5, 1, 2, 'laptop', 'ben', '1')",  # noqa: S608
     )
 

@@ -23,6 +23,7 @@ from chorus_upload.journal.legacy_proof import Proof, prove
 from chorus_upload.layout import STANDARD_MODALITIES, default_pattern
 from chorus_upload.operations import upgrade as upgrading
 from chorus_upload.operations.custody import checkout, journal_session
+from chorus_upload.operations.destination import Choice
 from chorus_upload.operations.local_files import fetch_journal, take_place
 from chorus_upload.operations.upgrade import UpgradeRequest
 from chorus_upload.storage.store import Store
@@ -51,8 +52,11 @@ def put(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def upgrade(site: Site, *, local: Path | None = None, confirm_omissions: bool = False) -> JournalUpgraded | None:
-    request = UpgradeRequest(local_journal=local, confirm_omissions=confirm_omissions)
+def upgrade(
+    site: Site, *, local: Path | None = None, confirm_omissions: bool = False, destination: Choice | None = Choice.SAME
+) -> JournalUpgraded | None:
+    """Upgrade, for a user who knows that the files went to this central store: it is empty here."""
+    request = UpgradeRequest(local_journal=local, confirm_omissions=confirm_omissions, destination=destination)
     return upgrading.upgrade(site.settings, request, emit=site.events.append, redact=str)
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chorus_upload.cli.arguments import chosen_modalities
+from chorus_upload.cli.arguments import chosen_destination, chosen_modalities
 from chorus_upload.cli.asking import is_agreed
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.options import Modalities, Patients, WaitForCredentials
+from chorus_upload.cli.options import Modalities, Patients, SameDestination, WaitForCredentials
 from chorus_upload.cli.render.formats import files as files_text
-from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
+from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 
 if TYPE_CHECKING:
     from chorus_upload.events import ExtraFiles
@@ -46,7 +46,7 @@ def download(  # noqa: PLR0913 - each is an option
     modalities: Modalities = None,
     patients: Patients = None,
     to: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--to", metavar="DIR", help="Where to put them. Default: a directory named as the version, here."),
     ] = None,
     overwrite: Annotated[
@@ -68,6 +68,7 @@ def download(  # noqa: PLR0913 - each is an option
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait_for_credentials: WaitForCredentials = None,
+    same_destination: SameDestination = False,
 ) -> int:
     """Bring the files of a version back.
 
@@ -81,14 +82,17 @@ def download(  # noqa: PLR0913 - each is an option
 
     run = current(context)
     run.wait_for_credentials(wait_for_credentials)
+    if to is not None and not to.strip():
+        raise ConfigError("--to names no directory", hint="Name one, or leave --to out.")
     request = DownloadRequest(
         version=version,
         modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
         patients=tuple(patients) if patients else None,
-        to=to,
+        to=None if to is None else Path(to),
         overwrite=overwrite,
         reread=reread,
         delete_extra=delete_extra,
+        destination=chosen_destination(same=same_destination, new=False),
     )
 
     def agree(extra: ExtraFiles) -> bool:

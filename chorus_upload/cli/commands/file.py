@@ -11,13 +11,20 @@ from typing import Annotated
 import typer
 
 from chorus_upload.cli import listing
-from chorus_upload.cli.arguments import chosen_modalities
+from chorus_upload.cli.arguments import chosen_destination, chosen_modalities
 from chorus_upload.cli.commands import download, marking, verify
 from chorus_upload.cli.commands.scripts import ScriptOptions, ScriptShell, write_upload_scripts
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import MaxFiles, Modalities, Patients, WaitForCredentials
+from chorus_upload.cli.options import (
+    MaxFiles,
+    Modalities,
+    NewDestination,
+    Patients,
+    SameDestination,
+    WaitForCredentials,
+)
 from chorus_upload.cli.output_file import Force, is_list, require_replaceable
 from chorus_upload.cli.render.formats import files as files_text
 from chorus_upload.cli.render.formats import size
@@ -99,6 +106,8 @@ def list_(  # noqa: PLR0913 - each is an option
         bool, typer.Option("--null", "-0", help="End each path with a NUL byte, so that names may hold line breaks.")
     ] = False,
     force: Force = False,
+    same_destination: SameDestination = False,
+    new_destination: NewDestination = False,
 ) -> int:
     """List what would be uploaded, or script it.
 
@@ -110,9 +119,19 @@ def list_(  # noqa: PLR0913 - each is an option
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
     of_patients = tuple(patients) if patients else None
+    destination = chosen_destination(same=same_destination, new=new_destination)
     if output_type is not OutputType.LIST:
         options = ScriptOptions(
-            output_file, output_type.value, shell, standalone, version, chosen, of_patients, max_num_files, force
+            output_file,
+            output_type.value,
+            shell,
+            standalone,
+            version,
+            chosen,
+            of_patients,
+            max_num_files,
+            force,
+            destination,
         )
         if uploaded or null:
             raise ConfigError("--uploaded and --null are for lists, not for scripts")
@@ -133,6 +152,7 @@ def list_(  # noqa: PLR0913 - each is an option
             patients=of_patients,
             max_files=max_num_files,
             uploaded=uploaded,
+            destination=destination,
         )
         listed = listing.write_listing(found, encode, write)
     if listed is not None:
@@ -180,6 +200,8 @@ def upload(
     max_num_files: MaxFiles = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the files and their keys, send nothing.")] = False,
     wait_for_credentials: WaitForCredentials = None,
+    same_destination: SameDestination = False,
+    new_destination: NewDestination = False,
 ) -> int:
     """Send what is new, and prove that it arrived.
 
@@ -196,6 +218,7 @@ def upload(
         modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
         max_files=max_num_files,
         dry_run=dry_run,
+        destination=chosen_destination(same=same_destination, new=new_destination),
     )
     # A dry run changes nothing: it needs no lock and leaves no trace.
     with run.session(context, read_only=dry_run) as session:

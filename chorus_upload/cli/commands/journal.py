@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from chorus_upload.cli.arguments import chosen_modalities
+from chorus_upload.cli.arguments import chosen_destination, chosen_modalities
 from chorus_upload.cli.commands import custody, insight, upgrade
 from chorus_upload.cli.commands.insight import GivenJournal, reading
 from chorus_upload.cli.groups import examples, make_group
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.options import Modalities, WaitForCredentials
+from chorus_upload.cli.options import Modalities, NewDestination, SameDestination, WaitForCredentials
 from chorus_upload.cli.render.listings import versions_report
 from chorus_upload.cli.render.tables import Report
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
@@ -116,6 +116,8 @@ def list_(
     modalities: Modalities = None,
     all_: Annotated[bool, typer.Option("--all", help="Also versions without files of their own.")] = False,
     local_journal: GivenJournal = None,
+    same_destination: SameDestination = False,
+    new_destination: NewDestination = False,
 ) -> int:
     """List the versions and what is still to upload.
 
@@ -127,9 +129,10 @@ def list_(
 
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
+    destination = chosen_destination(same=same_destination, new=new_destination)
     with reading(run, context, local_journal) as session:
         journal = session.journal
-        rows = list_versions(journal, run.settings, version=version, modalities=chosen)
+        rows = list_versions(journal, run.settings, version=version, modalities=chosen, destination=destination)
         totals = version_totals(journal, run.settings, rows, version=version, modalities=chosen)
         pruned = last_pruned(journal)
         with_empty = all_ or version is not None

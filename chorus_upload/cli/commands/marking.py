@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chorus_upload.cli.arguments import chosen_paths
+from chorus_upload.cli.arguments import chosen_destination, chosen_paths
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.options import FileList, Files, LocalJournal, UploadDatetime
+from chorus_upload.cli.options import FileList, Files, LocalJournal, NewDestination, SameDestination, UploadDatetime
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
+
+if TYPE_CHECKING:
+    from chorus_upload.operations.destination import Choice
 
 
 def add_to(group: typer.Typer) -> None:
@@ -88,6 +91,8 @@ def mark_as_uploaded_central(
     files: Files = None,
     file_list: FileList = None,
     local_journal: LocalJournal = None,
+    same_destination: SameDestination = False,
+    new_destination: NewDestination = False,
 ) -> int:
     """Mark files that another tool has uploaded.
 
@@ -95,7 +100,12 @@ def mark_as_uploaded_central(
     are marked. Without --file and --file-list: all that are pending. Ends with 3 when one does not match.
     """
     return _mark_as_uploaded(
-        context, upload_datetime, chosen_paths(files, file_list), local_journal=local_journal, local_only=False
+        context,
+        upload_datetime,
+        chosen_paths(files, file_list),
+        local_journal=local_journal,
+        local_only=False,
+        destination=chosen_destination(same=same_destination, new=new_destination),
     )
 
 
@@ -106,6 +116,8 @@ def mark_as_uploaded_local(
     files: Files = None,
     file_list: FileList = None,
     local_journal: LocalJournal = None,
+    same_destination: SameDestination = False,
+    new_destination: NewDestination = False,
 ) -> int:
     """The same, in the local journal only.
 
@@ -114,7 +126,12 @@ def mark_as_uploaded_local(
     not match.
     """
     return _mark_as_uploaded(
-        context, upload_datetime, chosen_paths(files, file_list), local_journal=local_journal, local_only=True
+        context,
+        upload_datetime,
+        chosen_paths(files, file_list),
+        local_journal=local_journal,
+        local_only=True,
+        destination=chosen_destination(same=same_destination, new=new_destination),
     )
 
 
@@ -128,6 +145,8 @@ def mark_as_uploaded(
         ),
     ],
     local_journal: LocalJournal = None,
+    same_destination: SameDestination = False,
+    new_destination: NewDestination = False,
 ) -> int:
     """Record what a generated script has sent.
 
@@ -137,8 +156,9 @@ def mark_as_uploaded(
     from chorus_upload.operations import marking
 
     run = current(context)
+    destination = chosen_destination(same=same_destination, new=new_destination)
     with run.session(context, local_journal=local_journal) as session:
-        marked = marking.mark_results(session.journal, run.settings, results, emit=run.emit)
+        marked = marking.mark_results(session.journal, run.settings, results, emit=run.emit, destination=destination)
         run.emit(marked)
         code = session.exit_code = EXIT_PARTIAL if marked.refused else EXIT_OK
     return code
@@ -151,13 +171,19 @@ def _mark_as_uploaded(
     *,
     local_journal: Path | None,
     local_only: bool,
+    destination: Choice | None,
 ) -> int:
     from chorus_upload.operations import marking
 
     run = current(context)
     with run.session(context, local_journal=local_journal, local_only=local_only) as session:
         marked = marking.mark_as_uploaded(
-            session.journal, run.settings, upload_datetime=upload_datetime, paths=paths, emit=run.emit
+            session.journal,
+            run.settings,
+            upload_datetime=upload_datetime,
+            paths=paths,
+            emit=run.emit,
+            destination=destination,
         )
         run.emit(marked)
         code = session.exit_code = EXIT_PARTIAL if marked.refused else EXIT_OK

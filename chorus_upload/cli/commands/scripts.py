@@ -7,7 +7,7 @@ import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -15,6 +15,9 @@ from chorus_upload.cli.groups import PROGRAM
 from chorus_upload.cli.invocation import Invocation
 from chorus_upload.cli.output_file import is_script, require_replaceable
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
+
+if TYPE_CHECKING:
+    from chorus_upload.operations.destination import Choice
 
 
 class ScriptShell(StrEnum):
@@ -36,6 +39,7 @@ class ScriptOptions(NamedTuple):
     patients: tuple[str, ...] | None
     files_each: int | None
     force: bool
+    destination: Choice | None
 
 
 _SHELLS = {
@@ -72,6 +76,7 @@ def write_upload_scripts(run: Invocation, context: typer.Context, options: Scrip
         modalities=options.modalities,
         patients=options.patients,
         files_each=options.files_each,
+        destination=options.destination,
     )
     with run.session(context, read_only=True) as session:
         refused = write_scripts(session.journal, run.settings, request, emit=run.emit)

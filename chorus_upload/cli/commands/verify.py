@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chorus_upload.cli.arguments import chosen_modalities
+from chorus_upload.cli.arguments import chosen_destination, chosen_modalities
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import interrupted_at_once
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import Modalities, Patients, WaitForCredentials
+from chorus_upload.cli.options import Modalities, Patients, SameDestination, WaitForCredentials
 from chorus_upload.cli.output_file import Force, is_table, require_replaceable
 from chorus_upload.cli.reporting import COLUMNS, Note, report_to
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
@@ -71,6 +71,7 @@ def verify(  # noqa: PLR0913 - each is an option
     ] = None,
     force: Force = False,
     wait_for_credentials: WaitForCredentials = None,
+    same_destination: SameDestination = False,
 ) -> int:
     """Check the central store against the journal.
 
@@ -91,6 +92,7 @@ def verify(  # noqa: PLR0913 - each is an option
         patients=tuple(patients) if patients else None,
         deep=deep,
         sample=part,
+        destination=chosen_destination(same=same_destination, new=False),
     )
     if report is not None:
         require_replaceable(run, report, option="--report", is_ours=is_table(*COLUMNS), force=force)

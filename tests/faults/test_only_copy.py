@@ -1,0 +1,199 @@
+"""Where the only copy of something is, nothing is brought back to: not to a store, a source or a journal."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from chorus_upload.config.loading import load
+from chorus_upload.errors import ConfigError
+from chorus_upload.operations.overlap import require_apart
+from tests.e2e.clouds import Disk
+from tests.e2e.conftest import Prepared
+from tests.e2e.site import Site
+from tests.trees import Content, build, contents
+
+TREE: dict[str, Content] = {
+    "OMOP/person.csv": "as it was",
+    "1001/Images/a.dcm": b"image",
+    "Metadata/README.md": "about",
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A site with two versions, of which the store has the only copies."""
+    root = tmp_path_factory.mktemp("copies")
+    prepared = Prepared.after(root, TREE, (("journal", "update", "--version", "spring"), ("file", "upload")))
+    build(prepared.site.source, {"OMOP/person.csv": "as it is now"})
+    prepared.site.run("journal", "update", "--version", "summer")
+    prepared.site.run("file", "upload")
+    return Prepared(prepared.site, prepared.root, shutil.copytree(prepared.root, root / "copy of both"))
+
+
+@pytest.fixture
+def site(prepared: Prepared) -> Site:
+    return prepared.restore()
+
+
+def places(site: Site) -> dict[str, Path]:
+    assert isinstance(site.cloud, Disk)
+    return {
+        "store": site.cloud.root / "data",
+        "source": site.source,
+        "journal": site.cloud.root / "journal",
+        "home": site.home,
+    }
+
+
+def kept(root: Path) -> dict[str, bytes]:
+    """All that is there, but for what SQLite has beside a journal that is read."""
+    return {path: body for path, body in contents(root).items() if not path.endswith(("-shm", "-wal"))}
+
+
+def require_refused(site: Site, to: str, *options: str, says: str) -> None:
+    root = site.home.parent
+    before = kept(root)
+
+    refused = site.run("file", "download", "--version", "spring", "--to", to, "--overwrite", *options, exit_code=2)
+
+    assert says in refused.err
+    assert "directory of its own" in refused.err or "name another" in refused.err
+    assert kept(root) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "below", "says"),
+    [
+        ("store", "", "is the central store"),
+        ("store", "summer", "is in the central store"),
+        ("store", "a/new/one", "is in the central store"),
+        ("store", "..", "holds the central store"),
+        ("source", "", "files would be replaced or removed that may be only there"),
+        ("source", "back", "is in the source of OMOP"),
+        ("source", "..", "holds the central store"),
+        ("journal", "", "is the directory of the journal"),
+        ("home", "", "is the directory of the local journal"),
+    ],
+)
+def test_what_overlaps_is_refused(site: Site, place: str, below: str, says: str) -> None:
+    require_refused(site, str(places(site)[place] / below), says=says)
+
+
+def test_a_source_that_holds_nothing_but_the_target_above_it(site: Site, tmp_path: Path) -> None:
+    inner = build(tmp_path / "outer", {}) / "inner"
+    site.source.rename(inner)
+    site.configure(site.config.read_text().replace(str(site.source), str(inner)))
+
+    refused = site.run("file", "download", "--to", str(tmp_path / "outer"), exit_code=2)
+
+    assert "holds the source of OMOP" in refused.err
+
+
+@pytest.mark.parametrize("place", ["store", "source"])
+def test_whatever_leads_there(site: Site, place: str, tmp_path: Path) -> None:
+    real = places(site)[place]
+    (tmp_path / "link").symlink_to(real)
+    (tmp_path / "inside").symlink_to(real / "OMOP")
+    build(tmp_path / "beside", {})
+
+    require_refused(site, str(tmp_path / "link" / "new"), says="is in")
+    require_refused(site, str(tmp_path / "inside"), says="is in")
+    require_refused(site, f"{tmp_path}/beside/../link", says="is ")
+    require_refused(site, f"{real.parent}/./{real.name}//", says="is ")
+
+
+def test_a_store_that_is_named_by_a_link(site: Site, tmp_path: Path) -> None:
+    store = places(site)["store"]
+    (tmp_path / "link").symlink_to(store)
+    site.configure(site.config.read_text().replace(str(store), str(tmp_path / "link")))
+
+    require_refused(site, str(store / "summer"), says="is in the central store")
+
+
+def test_another_spelling_where_case_does_not_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows and macOS: another name, and the same directory."""
+    store = places(site)["store"]
+    settings = load(site.config, environ={})
+    real = Path.stat
+
+    def stat(path: Path, **options: bool) -> object:
+        return real(Path(str(path).replace("/DATA", "/data")), **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+
+    with pytest.raises(ConfigError, match="is in the central store"):
+        require_apart(settings, store.parent / "DATA" / "summer", replaces=False)
+    require_apart(settings, store.parent / "DATABASE", replaces=True)
+
+
+@pytest.mark.parametrize("to", ["", " "])
+def test_an_empty_name_is_no_directory(site: Site, to: str) -> None:
+    assert "--to names no directory" in site.run("file", "download", "--to", to, exit_code=2).err
+
+
+def test_a_lost_source_is_brought_back_in_its_place(site: Site) -> None:
+    (site.source / "OMOP/person.csv").unlink()
+
+    site.run("file", "download", "--to", str(site.source))
+
+    assert (site.source / "OMOP/person.csv").read_text() == "as it is now"
+
+
+def test_nothing_is_removed_from_a_source(site: Site) -> None:
+    before = kept(site.source)
+
+    for option in (("--delete-extra",), ("--delete-extra", "--yes")):
+        refused = site.run("file", "download", "--version", "spring", "--to", str(site.source), *option, exit_code=2)
+        assert "files would be replaced or removed that may be only there" in refused.err
+    assert kept(site.source) == before
+
+
+def test_beside_them_there_is_room(site: Site) -> None:
+    """Also below the directory of a journal, which is where most sites work."""
+    site.run("file", "download", "--version", "spring")
+
+    assert (site.home / "spring/OMOP/person.csv").read_text() == "as it was"
+
+
+# --- remote download -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["store", "source"])
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_a_plain_download_into_them(site: Site, place: str, options: tuple[str, ...]) -> None:
+    before = kept(site.home.parent)
+    to = places(site)[place] / "summer"
+
+    refused = site.run("remote", "download", "spring/OMOP/person.csv", f"{to}/", *options, exit_code=2)
+
+    assert "is in" in refused.err
+    assert kept(site.home.parent) == before
+
+
+@pytest.mark.parametrize("name", ["config.toml", "journal.db", "Config.TOML"])
+def test_a_plain_download_over_a_file_of_the_program(site: Site, name: str) -> None:
+    assert isinstance(site.cloud, Disk)
+    site.cloud.put(f"data/notes/{name}", b"from somewhere")
+    before = kept(site.home)
+
+    refused = site.run("remote", "download", f"notes/{name}", "./", "--overwrite", exit_code=2)
+
+    assert "is the program's own" in refused.err
+    assert kept(site.home) == before
+
+
+def test_a_plain_download_that_leads_into_the_store(site: Site, tmp_path: Path) -> None:
+    """The target holds the store, and what is fetched would come to lie in it."""
+    assert isinstance(site.cloud, Disk)
+    site.cloud.put("data/data/summer/OMOP/person.csv", b"from somewhere")
+    before = kept(site.home.parent)
+
+    refused = site.run("remote", "download", "-r", "data", f"{site.cloud.root}/", "--overwrite", exit_code=2)
+
+    assert "is in the central store or a source" in refused.err
+    assert kept(site.home.parent) == before
+    site.run("remote", "download", "spring/OMOP/person.csv", f"{site.cloud.root}/")
+    assert (site.cloud.root / "person.csv").read_text() == "as it was"
