@@ -240,6 +240,7 @@ TROUBLES: dict[str, Callable[[Path], Trouble]] = {
     "A journal of another tool": a_journal_of_another_tool,
 }
 EXPIRED = "Expired credentials"
+REFUSED = "A refused object"
 SHOWN_ELSEWHERE_TOO = {"A full disk", "A locked journal", "A taken key", "What verify finds"}
 """By tests of these troubles: only the typing is left to thorough runs."""
 
@@ -284,12 +285,14 @@ def test_the_way_back_with_a_new_token(azurite: Azurite, azure_container: str, t
 
 def test_every_section_has_its_trouble() -> None:
     assert [each.title for each in sections(RECOVERY)[1:] if each.blocks] == [*dict.fromkeys(in_order())]
-    assert {each.title for each in sections(RECOVERY)} - {"Recovery"} == {*TROUBLES, EXPIRED}
+    assert {each.title for each in sections(RECOVERY)} - {"Recovery"} == {*TROUBLES, EXPIRED, REFUSED}
 
 
 def in_order() -> list[str]:
     titles = list(TROUBLES)
     titles.insert(titles.index("A failing service"), EXPIRED)
+    # That is shown by tests/faults/test_refused_objects.py.
+    titles.insert(titles.index("A full disk"), REFUSED)
     return titles
 
 
