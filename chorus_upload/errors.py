@@ -22,7 +22,8 @@
         ├── TransientError         26   time-outs, resets, 429, 5xx: the only kind that is ever retried
         ├── IntegrityError         27   what arrived is not what was sent
         ├── TlsError               28   the other end could not prove who it is
-        └── StoreFull              29   the disk of a store has no room left
+        ├── StoreFull              29   the disk of a store has no room left
+        └── ConditionsIgnored      30   the service overwrites what it was told not to overwrite
 
 Exit 0 is success; 3 is partial success (the run ended, but some files need a person: see the report);
 130 is an interruption by the user. Trouble with one file is an outcome in a report, never one of these.
@@ -229,3 +230,9 @@ class StoreFull(StorageError):
     """The disk of a store has no room left."""
 
     exit_code = 29
+
+
+class ConditionsIgnored(StorageError):
+    """A service overwrites what it was told not to overwrite: nothing may be written there."""
+
+    exit_code = 30

@@ -117,6 +117,8 @@ class Wire:
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     chance: Callable[[Request], Fault | None] | None = None
+    forward: Callable[[bytes], bytes] = bytes
+    """What arrives of the head of a request."""
     _script: list[_Scripted] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _server: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
@@ -250,7 +252,7 @@ class Wire:
         return self.chance(request) if self.chance else None
 
     def _ask(self, head: bytes, body: bytes) -> bytes:
-        line, _, headers = head.partition(b"\r\n")
+        line, _, headers = self.forward(head).partition(b"\r\n")
         with socket.create_connection(("127.0.0.1", self.upstream), timeout=30) as service:
             service.sendall(line + b"\r\nConnection: close\r\n" + headers + body)
             pieces = []

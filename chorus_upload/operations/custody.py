@@ -37,6 +37,7 @@ from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.keeping import Keeper
 from chorus_upload.operations.local_files import fetch_journal, read_claim, require_finished_at, scratch_directory
 from chorus_upload.operations.lock import Lock
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
 from chorus_upload.storage.store import Store
@@ -141,11 +142,12 @@ def _working_copy(settings: Settings, local: Path, *, local_only: bool, emit: Em
                 )
             yield journal
         return
-    with _cloud(settings) as store, sole_use(local) as hold:
+    check = ConditionCheck(str(settings.journal.cloud_directory))
+    with _cloud(settings, check=check) as store, sole_use(local) as hold:
         handover = Handover(settings, store, emit)
         with handover.check_out(local, hold, implicit=True) as journal:
             try:
-                with _kept(settings, journal, emit=emit):
+                with _kept(settings, journal, check, emit=emit):
                     yield journal
             except StoppedAtOnce:
                 raise
@@ -163,7 +165,7 @@ def _working_copy(settings: Settings, local: Path, *, local_only: bool, emit: Em
 
 
 @contextmanager
-def _kept(settings: Settings, journal: Journal, *, emit: Emit) -> Iterator[None]:
+def _kept(settings: Settings, journal: Journal, check: ConditionCheck, *, emit: Emit) -> Iterator[None]:
     """A block during which the lock of a journal that is checked out is renewed."""
     state = custody.read(journal)
     if state is None or state.lock_id is None:
@@ -171,7 +173,7 @@ def _kept(settings: Settings, journal: Journal, *, emit: Emit) -> Iterator[None]
         return
 
     def open_cloud(stop: threading.Event) -> Store:
-        return _cloud(settings, stop=stop)
+        return _cloud(settings, stop=stop, check=check)
 
     name, by_hand = settings.journal.cloud_name, not state.implicit
     with Keeper(open_cloud, name, lock_id=state.lock_id, by_hand=by_hand, emit=emit):
@@ -264,5 +266,5 @@ def unlock(settings: Settings, *, emit: Emit, shown: Lock | None = None) -> None
         emit(Notice(f"unlocked {settings.journal.cloud} ({held.sentence})"))
 
 
-def _cloud(settings: Settings, *, stop: threading.Event | None = None) -> Store:
-    return open_store(settings.journal.cloud_directory, Network.of(settings), stop=stop)
+def _cloud(settings: Settings, *, stop: threading.Event | None = None, check: ConditionCheck | None = None) -> Store:
+    return open_store(settings.journal.cloud_directory, Network.of(settings), stop=stop, check=check)

@@ -20,6 +20,7 @@ from pathlib import Path
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import (
     CheckinConflict,
+    ConditionsIgnored,
     JournalError,
     JournalLocked,
     ObjectExists,
@@ -131,7 +132,13 @@ class Handover:
                 raise self._locked(held)
         lock_id = uuid.uuid4().hex
         write_claim(local, lock_id)
-        held = self._acquire(lock_id, journal_etag=self._etag(), by_hand=by_hand)
+        try:
+            held = self._acquire(lock_id, journal_etag=self._etag(), by_hand=by_hand)
+        except ConditionsIgnored:
+            # A lock keeps nobody out there: it would only be in the way of whoever mends that.
+            with suppress(StorageError):
+                self.give_up_claim(local)
+            raise
         if held is None:
             drop_claim(local)
             raise self._locked(lock.read(self.store, self.name))

@@ -35,6 +35,7 @@ from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.azure_upload import Source, Upload, block_size_for, microseconds
 from chorus_upload.storage.bodies import whole
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.names import refused_by_azure
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
@@ -83,12 +84,14 @@ class AzureStore(ServiceStore):
         retry: Retry | None = None,
         block_size: int = 8 * _MIB,
         page_size: int = 5000,
+        check: ConditionCheck | None = None,
     ) -> None:
         network = network or Network()
         traffic = traffic or Traffic(network.connections, patience=network.patience)
         self._block_size = block_size
         self._page_size = page_size
         retry = retry or Retry()
+        self._check = check
         self._connection = connect(
             account_url,
             container,
@@ -234,6 +237,8 @@ class AzureStore(ServiceStore):
             conditions,
             properties,
             self._tell_of_copy,
+            lambda: self.stat(key),
+            self._check,
         )
 
     def _source(self, twin: Twin | None) -> Source | None:

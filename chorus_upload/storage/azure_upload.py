@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, BinaryIO, NamedTuple
@@ -22,6 +22,7 @@ from chorus_upload.storage.answers import broken_off, checksum_in, md5_in, momen
 from chorus_upload.storage.azure_errors import Refused, error_code
 from chorus_upload.storage.azure_requests import GARBLED_ATTEMPTS, Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.crc64 import crc64_of
 from chorus_upload.storage.curl import Answer, NoAnswer
 from chorus_upload.storage.service_mark import Unproven
@@ -55,6 +56,9 @@ class _Staged(NamedTuple):
     spared: bool
 
 
+_OF_NO_OBJECT = Conditions(if_match="0x0")
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """One write: where to, and under which conditions.
@@ -72,8 +76,33 @@ class Upload:
     properties: Callable[[], Properties]
     copy_refused: Callable[[StorageError], None]
     """It is told of what the service did not copy."""
+    look: Callable[[], StoredObject | None]
+    check: ConditionCheck | None = None
 
     def at_once(self, body: bytes) -> StoredObject:
+        """Send `body` with one request. See `_put`."""
+        return self._checked(
+            lambda: self._put(body),
+            again=lambda _: self._put(body),
+            wrongly=lambda: replace(self, conditions=_OF_NO_OBJECT)._put(body),
+        )
+
+    def _checked(
+        self,
+        write: Callable[[], StoredObject],
+        *,
+        again: Callable[[StoredObject], object],
+        wrongly: Callable[[], object],
+    ) -> StoredObject:
+        """What `write` gives, once it is known that its condition means something."""
+        conditions = self.conditions
+        if self.check is not None and conditions.create_only:
+            return self.check.create(self.key, write, look=self.look, again=again)
+        if self.check is not None and conditions.if_match is not None:
+            return self.check.replace(self.key, write, if_match=conditions.if_match, look=self.look, wrongly=wrongly)
+        return write()
+
+    def _put(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author.
 
         It is sent again while that is not the body's. IntegrityError in the end, and an object that had to be new is
@@ -149,6 +178,14 @@ class Upload:
 
     def _made_of(self, staged: list[_Staged], *, size: int) -> StoredObject:
         properties = self.properties()
+        # What is an object already can be made it once more of the same blocks.
+        return self._checked(
+            lambda: self._object_of(staged, properties, size=size),
+            again=lambda _: self._object_of(staged, properties, size=size),
+            wrongly=lambda: replace(self, conditions=_OF_NO_OBJECT)._object_of(staged, properties, size=size),
+        )
+
+    def _object_of(self, staged: list[_Staged], properties: Properties, *, size: int) -> StoredObject:
         answer = self.requests.send(f"writing {self.key}", lambda: self._commit(staged, properties))
         return StoredObject(
             key=self.key,

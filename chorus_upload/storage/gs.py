@@ -35,6 +35,7 @@ from chorus_upload.errors import (
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off
 from chorus_upload.storage.bodies import whole
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.gs_client import ENDPOINT, OBJECT, Bucket, connect, of_kind
 from chorus_upload.storage.gs_credentials import Access
 from chorus_upload.storage.gs_download import Download, media_url, read_range
@@ -85,6 +86,7 @@ class GsStore(ServiceStore):
         sessions: Sessions | None = None,
         chunk_size: int = 8 * _MIB,
         page_size: int = 1000,
+        check: ConditionCheck | None = None,
     ) -> None:
         if chunk_size % _GRANULE:
             raise ValueError(f"{chunk_size} is not a multiple of {_GRANULE}")
@@ -93,6 +95,7 @@ class GsStore(ServiceStore):
         self._bucket = Bucket(where, bucket, project)
         self._chunk_size = chunk_size
         self._page_size = page_size
+        self._check = check
         self._sessions = sessions or InMemory()
         self._requests = connect(
             where,
@@ -218,7 +221,15 @@ class GsStore(ServiceStore):
         generation = 0 if create_only else _generation(if_match, key)
         name = self._name(key)
         return Upload(
-            self._requests, self._bucket, self._sessions, name, key, generation, properties, lambda: self.stat(key)
+            self._requests,
+            self._bucket,
+            self._sessions,
+            name,
+            key,
+            generation,
+            properties,
+            lambda: self.stat(key),
+            self._check,
         )
 
     def _find(self, key: str, name: str) -> StoredObject | None:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from chorus_upload.errors import IntegrityError, ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.errors import ConditionsIgnored, IntegrityError, ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.storage.answers import broken_off, md5_in, must_be_complete, number_in
 from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.gs_client import OBJECT, Bucket, Requests, of_kind
 from chorus_upload.storage.gs_resumable import Session, SessionLost
 from chorus_upload.storage.gs_sessions import Sessions, Task
@@ -28,6 +29,8 @@ from chorus_upload.storage.store import Checksum, ComputedBy, Properties, Stored
 from chorus_upload.storage.traffic import Buffer
 from chorus_upload.storage.tries import tries
 
+_NO_GENERATION = 1
+"""No object has it: generations are microseconds since 1970."""
 LARGEST = 5 << 40
 """The largest object, in bytes: 5 TiB."""
 FIELDS = "kind,name,size,generation,timeCreated,md5Hash"
@@ -57,6 +60,7 @@ class Upload:
     generation: int | None
     properties: Callable[[], Properties]
     look: Callable[[], StoredObject | None]
+    check: ConditionCheck | None = None
 
     @property
     def doing(self) -> str:
@@ -68,6 +72,33 @@ class Upload:
 
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author."""
+        return self._checked(
+            lambda: self._put(body),
+            again=lambda _: self._put(body),
+            wrongly=lambda: replace(self, generation=_NO_GENERATION)._put(body),
+        )
+
+    def _checked(
+        self,
+        write: Callable[[], StoredObject],
+        *,
+        again: Callable[[StoredObject], object],
+        wrongly: Callable[[], object],
+    ) -> StoredObject:
+        """What `write` gives, once it is known that its condition means something."""
+        if self.check is not None and self.generation == 0:
+            return self.check.create(self.key, write, look=self.look, again=again)
+        if self.check is not None and self.generation is not None:
+            etag = str(self.generation)
+            return self.check.replace(self.key, write, if_match=etag, look=self.look, wrongly=wrongly)
+        return write()
+
+    def _copied_onto_itself(self, generation: object, *, expected: int) -> None:
+        """Make the object once more, of itself, if its generation is the expected one: no byte of it has to be sent."""
+        path = self.bucket.path_of(self.name)
+        replace(self, generation=expected)._rewritten(self.requests, path, str(generation))
+
+    def _put(self, body: bytes) -> StoredObject:
         properties = self.properties()
         md5 = _md5(body)
         said = json.dumps({**self._beside(properties), "md5Hash": b64encode(md5).decode()})
@@ -104,19 +135,59 @@ class Upload:
                 except BaseException:
                     buffer.give_back()
                     raise
-                session.send(offset, buffer, md5.digest() if offset + chunk >= size else None)
-            if session is None:
-                raise ValueError("a body that is empty goes at once")
-            return self._judged(self._stored(session.finish(), spared=session.held), md5.digest())
+                if offset + chunk >= size:
+                    return self._finished(session, offset, buffer, md5.digest())
+                session.send(offset, buffer, None)
+            raise ValueError("a body that is empty goes at once")
         finally:
             if session is not None:
                 session.wait()
+
+    def _finished(self, session: Session, offset: int, buffer: Buffer, md5: bytes) -> StoredObject:
+        """The object, of which the last chunk is sent now."""
+        is_sent = False
+
+        def write() -> StoredObject:
+            nonlocal is_sent
+            is_sent = True
+            session.send(offset, buffer, md5)
+            return self._judged(self._stored(session.finish(), spared=session.held), md5)
+
+        try:
+            return self._checked(
+                write,
+                again=lambda stored: self._copied_onto_itself(stored.etag, expected=0),
+                wrongly=lambda: self._copied_onto_itself(self.generation, expected=_NO_GENERATION),
+            )
+        finally:
+            if not is_sent:
+                buffer.give_back()
 
     def copied(self, source: str, *, generation: str, size: int, md5: bytes) -> StoredObject | None:
         """The object as a copy that the service made of `source` (a path), which is to have this MD5; None if not.
 
         Of the checksum in the result the service is the author.
         """
+
+        def write() -> StoredObject:
+            made = self._rewritten(self.requests.less_patient(_LOOK_PATIENCE), source, generation)
+            return self._judged(self._stored(made, spared=size), md5)
+
+        try:
+            return self._checked(
+                write,
+                again=lambda stored: self._copied_onto_itself(stored.etag, expected=0),
+                wrongly=lambda: self._copied_onto_itself(self.generation, expected=_NO_GENERATION),
+            )
+        except (IntegrityError, ConditionsIgnored):
+            raise
+        except StorageError:
+            # It is gone, was written again, or may not be copied; or the key is not as it should be, which is final.
+            self.require_expected()
+            return None
+
+    def _rewritten(self, requests: Requests, source: str, generation: str) -> dict[str, Any]:
+        """What the service says of the object that it has made of `source`. Raises StorageError."""
         parameters = {"ifSourceGenerationMatch": generation, "fields": f"kind,done,rewriteToken,resource({FIELDS})"}
         beside = json.dumps(self._beside(self.properties())).encode()
         headers = ("Content-Type: application/json",)
@@ -126,19 +197,14 @@ class Upload:
             url = self.bucket.rewrite(source, self.name, {**parameters, **self._conditions, "rewriteToken": token})
             return self.requests.ask("POST", url, headers, beside, judge=of_kind("storage#rewriteResponse"))
 
-        try:
-            for _ in tries(_MOST_STEPS, first=_STEP_SECONDS, longest=_STEP_SECONDS):
-                answer = self.requests.less_patient(_LOOK_PATIENCE).run(f"copying to {self.key}", go_on)
-                if answer.get("done"):
-                    return self._judged(self._stored(answer.get("resource") or {}, spared=size), md5)
-                must_be_complete(answer.get("rewriteToken"))
-                token = str(answer["rewriteToken"])
-        except IntegrityError:
-            raise
-        except StorageError:
-            # It is gone, was written again, or may not be copied; or the key is not as it should be, which is final.
-            self.require_expected()
-        return None
+        for _ in tries(_MOST_STEPS, first=_STEP_SECONDS, longest=_STEP_SECONDS):
+            answer = requests.run(f"copying to {self.key}", go_on)
+            if answer.get("done"):
+                made: dict[str, Any] = answer.get("resource") or {}
+                return made
+            must_be_complete(answer.get("rewriteToken"))
+            token = str(answer["rewriteToken"])
+        raise StorageError(f"copying to {self.key}: the service does not come to an end")
 
     def _filled(self, body: BinaryIO, *, size: int, offset: int, chunk: int) -> Buffer:
         buffer = self.requests.traffic.buffer(min(chunk, size - offset))

@@ -20,6 +20,7 @@ from chorus_upload.config.own_files import OwnFiles
 from chorus_upload.config.settings import Auth, AuthMode, Location, Settings, SiteSettings
 from chorus_upload.errors import ConfigError, TransientError
 from chorus_upload.storage.cloud_source import CloudSource
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.liveness import Liveness
 from chorus_upload.storage.local import LocalStore
 from chorus_upload.storage.local_source import LocalSource
@@ -64,8 +65,12 @@ def open_store(
     stop: threading.Event | None = None,
     sessions: Path | None = None,
     others_follow: bool = False,
+    check: ConditionCheck | None = None,
 ) -> Store:
     """The store at `location`, to be closed by the caller. Nothing is read or sent yet.
+
+    `check` is what is known of the place in this run; without one, its first conditional writes find out whether the
+    service honours conditions. In a directory they are this program's own.
 
     `traffic` is shared with whoever else sends in the same run; without one the store has its own. `sessions` is a
     file for what a store has to remember of uploads under way, where the service does not; without one they are not
@@ -77,15 +82,16 @@ def open_store(
     """
     if location.is_local:
         return LocalStore(location.local_path)
+    check = check or ConditionCheck(str(location))
     retry = _retry(location, network, stop, aside=ASIDE_SECONDS if others_follow else None)
     store: Store
     match location.scheme:
         case "az":
-            store = _azure(location, network, traffic, retry=retry)
+            store = _azure(location, network, traffic, retry=retry, check=check)
         case "s3":
-            store = _s3(location, network, traffic, retry=retry)
+            store = _s3(location, network, traffic, retry=retry, check=check)
         case "gs":
-            store = _gs(location, network, traffic, retry=retry, sessions=sessions)
+            store = _gs(location, network, traffic, retry=retry, sessions=sessions, check=check)
         case _:
             raise _unsupported(location, "stored", _STORES)
     retry.liveness.ask = store.probe
@@ -346,7 +352,13 @@ def _host(place: Location) -> tuple[str, str]:
 
 
 def _azure(
-    location: Location, network: Network, traffic: Traffic | None, *, retry: Retry, block_size: int = 8 << 20
+    location: Location,
+    network: Network,
+    traffic: Traffic | None,
+    *,
+    retry: Retry,
+    block_size: int = 8 << 20,
+    check: ConditionCheck | None = None,
 ) -> Store:
     # The SDK takes a third of a second to import, which `--help` and local work need not wait for.
     from chorus_upload.storage.azure import AzureStore
@@ -365,13 +377,20 @@ def _azure(
         network=network,
         traffic=traffic,
         block_size=block_size,
+        check=check,
     )
     _take_new_credentials(retry, location, network, lambda now: store.use(_azure_credential(now)))
     return store
 
 
 def _s3(
-    location: Location, network: Network, traffic: Traffic | None, *, retry: Retry, part_size: int = 8 << 20
+    location: Location,
+    network: Network,
+    traffic: Traffic | None,
+    *,
+    retry: Retry,
+    part_size: int = 8 << 20,
+    check: ConditionCheck | None = None,
 ) -> Store:
     try:
         from chorus_upload.storage.s3 import S3Store
@@ -405,6 +424,7 @@ def _s3(
             traffic=traffic,
             retry=retry,
             part_size=part_size,
+            check=check,
         )
         _take_new_credentials(retry, location, network, lambda now: store.use(access_of(now.auth)))
         return store
@@ -422,6 +442,7 @@ def _gs(
     retry: Retry,
     sessions: Path | None = None,
     chunk_size: int = 8 << 20,
+    check: ConditionCheck | None = None,
 ) -> Store:
     from chorus_upload.storage.gs import GsStore
     from chorus_upload.storage.gs_sessions import InFile
@@ -443,6 +464,7 @@ def _gs(
         retry=retry,
         sessions=None if sessions is None else InFile(sessions),
         chunk_size=chunk_size,
+        check=check,
     )
 
 

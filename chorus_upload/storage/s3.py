@@ -38,6 +38,7 @@ from chorus_upload.errors import PreconditionFailed
 from chorus_upload.model import Twin
 from chorus_upload.storage.answers import broken_off, size_in
 from chorus_upload.storage.bodies import whole
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.names import refused_by_s3
 from chorus_upload.storage.network import Network
@@ -90,11 +91,13 @@ class S3Store(ServiceStore):
         retry: Retry | None = None,
         part_size: int = 8 * _MIB,
         page_size: int = 1000,
+        check: ConditionCheck | None = None,
     ) -> None:
         network = network or Network()
         traffic = traffic or Traffic(network.connections, patience=network.patience)
         self._part_size = part_size
         self._page_size = page_size
+        self._check = check
         self._connection = Connection(bucket, access, endpoint_url, network)
         headers = {"x-amz-request-payer": "requester"} if access.requester_pays else {}
         retry = retry or Retry()
@@ -226,6 +229,7 @@ class S3Store(ServiceStore):
             create_only,
             if_match,
             properties,
+            self._check,
         )
 
     def _at(self, key: str) -> dict[str, Any]:

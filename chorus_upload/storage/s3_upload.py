@@ -7,13 +7,22 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
-from chorus_upload.errors import AccessDenied, IntegrityError, ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.errors import (
+    AccessDenied,
+    IntegrityError,
+    ObjectExists,
+    PreconditionFailed,
+    StorageError,
+    TransientError,
+)
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import fill, require_end
+from chorus_upload.storage.condition_check import ConditionCheck, Untested
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
 from chorus_upload.storage.s3_errors import SessionLost, must_be_complete
@@ -37,6 +46,10 @@ from chorus_upload.storage.traffic import Buffer
 from chorus_upload.storage.tries import Pages
 
 _MOST_PARTS = 10_000
+_MOST_COPIED = 5 << 30
+"""The largest part, in bytes, that the service copies."""
+_NO_ETAG = "0" * 32
+"""No object has it: its content would have to be found first."""
 LARGEST = 5 << 40
 """The largest object, in bytes: 5 TiB."""
 _MIB = 1 << 20
@@ -82,6 +95,7 @@ class Upload:
     create_only: bool
     if_match: str | None
     properties: Callable[[], Properties]
+    check: ConditionCheck | None = None
 
     @property
     def at(self) -> dict[str, Any]:
@@ -107,6 +121,27 @@ class Upload:
 
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result, if there is one, the service is the author."""
+        return self._checked(
+            lambda: self._put(body),
+            again=lambda _: self._put(body),
+            wrongly=lambda: replace(self, if_match=_NO_ETAG)._put(body),
+        )
+
+    def _checked(
+        self,
+        write: Callable[[], StoredObject],
+        *,
+        again: Callable[[StoredObject], object],
+        wrongly: Callable[[], object],
+    ) -> StoredObject:
+        """What `write` gives, once it is known that its condition means something."""
+        if self.check is not None and self.create_only:
+            return self.check.create(self.key, write, look=self.look, again=again)
+        if self.check is not None and self.if_match is not None:
+            return self.check.replace(self.key, write, if_match=self.if_match, look=self.look, wrongly=wrongly)
+        return write()
+
+    def _put(self, body: bytes) -> StoredObject:
         properties = self.properties()
         md5 = md5_of(body)
         headers = {
@@ -190,6 +225,43 @@ class Upload:
     def _made_of(self, session: _Session, parts: list[Part], *, size: int) -> StoredObject:
         # What is beside an object has to be said before its first part is sent, when nobody knows it yet.
         properties = self.properties()
+        return self._checked(
+            lambda: self._object_of(session, parts, properties, size=size),
+            again=self._copied_onto_itself,
+            wrongly=lambda: replace(self, if_match=_NO_ETAG)._complete(session, parts, is_last=False),
+        )
+
+    def _copied_onto_itself(self, stored: StoredObject) -> None:
+        """Make the object once more, of itself: no byte of it has to be sent. Raises Untested when that cannot be."""
+        session = self._begun([])
+        source: dict[str, Any] = {"CopySource": {"Bucket": self.bucket["Bucket"], "Key": self.name}}
+        source["CopySourceIfMatch"] = quoted(stored.etag)
+        parts = []
+        try:
+            for number, offset in enumerate(range(0, stored.size, _MOST_COPIED), 1):
+                end = min(offset + _MOST_COPIED, stored.size) - 1
+                what = {**source, "UploadId": session.upload_id, "PartNumber": number}
+                if stored.size > _MOST_COPIED:
+                    what["CopySourceRange"] = f"bytes={offset}-{end}"
+                answer = self.requests.run(
+                    self.doing,
+                    partial(_ask_for_copy, {**self.at, **what}),
+                    silence=_COMPLETION_SILENCE,
+                )
+                sha256 = answer["CopyPartResult"].get("ChecksumSHA256")
+                parts.append(Part(number, bare(answer["CopyPartResult"]["ETag"]), end + 1 - offset, sha256=sha256))
+        except TransientError:
+            self._abort(session.upload_id)
+            raise
+        except StorageError:
+            self._abort(session.upload_id)
+            raise Untested from None
+        try:
+            self._complete(session, parts)
+        except SessionLost:
+            raise Untested from None
+
+    def _object_of(self, session: _Session, parts: list[Part], properties: Properties, *, size: int) -> StoredObject:
         answer = self._complete(session, parts)
         return StoredObject(
             key=self.key,
@@ -300,7 +372,8 @@ class Upload:
                 self.doing, lambda call: call("abort_multipart_upload", **self.at, UploadId=upload_id)
             )
 
-    def _complete(self, session: _Session, parts: list[Part]) -> dict[str, Any]:
+    def _complete(self, session: _Session, parts: list[Part], *, is_last: bool = True) -> dict[str, Any]:
+        """Make an object of its parts. Unless it `is_last`, the session is still needed when that is refused."""
         listed: list[dict[str, Any]] = [
             {"PartNumber": part.number, "ETag": quoted(part.etag)}
             | ({"ChecksumSHA256": part.sha256} if part.sha256 else {})
@@ -314,7 +387,8 @@ class Upload:
                 silence=_COMPLETION_SILENCE,
             )
         except PreconditionFailed:
-            self._abort(session.upload_id)
+            if is_last:
+                self._abort(session.upload_id)
             raise
         except SessionLost:
             # A first try may have succeeded, and only its answer was lost.
@@ -417,6 +491,10 @@ class _Staging:
         # over what was copied, and so are the parts after this one.
         self.twin = None
         return False
+
+
+async def _ask_for_copy(what: Mapping[str, Any], call: Call) -> dict[str, Any]:
+    return await call("upload_part_copy", "CopyPartResult", **what)
 
 
 def part_size_for(size: int, *, at_least: int) -> int:

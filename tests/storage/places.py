@@ -9,6 +9,7 @@ from typing import Any
 
 from chorus_upload.storage.azure import AzureStore
 from chorus_upload.storage.azure_credentials import SasToken
+from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.gs import GsStore
 from chorus_upload.storage.gs_credentials import Anonymous
 from chorus_upload.storage.retry import Retry
@@ -43,24 +44,30 @@ class Place:
 
 
 @contextmanager
-def opened_place(service: str, fixture: Callable[[str], Any], *, retry: Retry) -> Iterator[Place]:
+def opened_place(
+    service: str, fixture: Callable[[str], Any], *, retry: Retry, check: ConditionCheck | None = None
+) -> Iterator[Place]:
     """An empty store at "azure", "s3" or "google", whose emulator is started by its `fixture`."""
     if service == "azure":
         azurite: Azurite = fixture("azurite")
         name = azurite.create_container()
         with Wire(azurite.port) as wire:
             credential, url = SasToken(azurite.sas(name)), azurite.url_at(wire.port)
-            with AzureStore(url, name, credential=credential, retry=retry, block_size=PART) as azure:
+            with AzureStore(url, name, credential=credential, retry=retry, block_size=PART, check=check) as azure:
                 yield Place(azure, wire)
     elif service == "s3":
         weed: SeaweedFS = fixture("seaweedfs")
         with Wire(weed.port) as wire:
             access, url = S3Access(key_id=weed.key_id, secret=weed.secret), weed.url_at(wire.port)
-            with S3Store(weed.create_bucket(), access=access, endpoint_url=url, retry=retry, part_size=PART) as s3:
+            with S3Store(
+                weed.create_bucket(), access=access, endpoint_url=url, retry=retry, part_size=PART, check=check
+            ) as s3:
                 yield Place(s3, wire)
     else:
         gcs: Service = fixture("gcs")
         with Wire(gcs.port) as wire:
             url = gcs.url_at(wire.port)
-            with GsStore(gcs.create_bucket(), access=Anonymous(), endpoint=url, retry=retry, chunk_size=PART) as gs:
+            with GsStore(
+                gcs.create_bucket(), access=Anonymous(), endpoint=url, retry=retry, chunk_size=PART, check=check
+            ) as gs:
                 yield Place(gs, wire)
