@@ -68,6 +68,7 @@ AT_HOME = {
 
 # What the other parts know of storage: the contracts, and how to get what keeps them. Never a kind of store.
 DOORS_OF_STORAGE = {
+    "condition_check",
     *("bandwidth", "durable", "identity", "keys", "names", "network", "open", "parts", "store", "source", "target"),
     *("liveness", "temporary", "traffic", "tries"),
 }

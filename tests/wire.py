@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import ssl
@@ -97,6 +98,16 @@ class Request:
     headers: dict[str, str]
     size: int
 
+    @property
+    def is_create_only(self) -> bool:
+        """Whether it writes what has to be new."""
+        has_condition = self.headers.get("if-none-match") == "*" or "ifGenerationMatch=0" in self.target
+        return has_condition and self.method in ("PUT", "POST")
+
+    def asks_as(self, other: Request | None) -> bool:
+        """Whether both ask for the same: dates and signatures may differ."""
+        return other is not None and (self.method, self.target, self.size) == (other.method, other.target, other.size)
+
 
 @dataclass(slots=True)
 class _Scripted:
@@ -116,9 +127,13 @@ class Wire:
     upstream: int
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
+    checks: list[Request] = field(default_factory=list)
+    """The repetition of a write that has to be new, and was accepted: by it a client finds out whether the service
+    refuses it. It is not among the requests, and nothing of the script happens to it."""
     chance: Callable[[Request], Fault | None] | None = None
     forward: Callable[[bytes], bytes] = bytes
     """What arrives of the head of a request."""
+    _created: Request | None = None
     _script: list[_Scripted] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _server: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
@@ -197,15 +212,21 @@ class Wire:
             return
         request, size = _parse(head)
         with self._lock:
-            self.requests.append(request)
-            fault = self._take(request)
+            if is_check := request.is_create_only and request.asks_as(self._created):
+                self.checks.append(request)
+                fault = self.chance(request) if self.chance else None
+            else:
+                self.requests.append(request)
+                fault = self._take(request)
         body = self._received(client, rest, size, fault)
         if body is None:
             _reset(client)
         elif isinstance(fault, Answer):
             client.sendall(_answer(fault, head=request.method == "HEAD"))
         else:
-            self._pass_on(client, head, body, fault, is_head=request.method == "HEAD")
+            status = self._pass_on(client, head, body, fault, is_head=request.method == "HEAD")
+            if request.is_create_only and not is_check:
+                self._created = request if 200 <= status < 300 else None
 
     def _received(self, client: socket.socket, body: bytes, size: int, fault: Fault | None) -> bytes | None:
         """The body of a request, of which there is some; None when the connection is to break in the middle of it."""
@@ -224,8 +245,8 @@ class Wire:
             return body[: fault.at] + bytes([body[fault.at] ^ 0xFF]) + body[fault.at + 1 :]
         return body
 
-    def _pass_on(self, client: socket.socket, head: bytes, body: bytes, fault: Fault | None, *, is_head: bool) -> None:
-        """Ask the service, and give the client what the fault leaves of the answer."""
+    def _pass_on(self, client: socket.socket, head: bytes, body: bytes, fault: Fault | None, *, is_head: bool) -> int:
+        """Ask the service, and give the client what the fault leaves of the answer; gives the status, or 0."""
         answer = self._ask(head, body)
         match fault:
             case Delay():
@@ -243,6 +264,8 @@ class Wire:
                 pass
         if isinstance(fault, DropAnswer) or (isinstance(fault, CutAnswer) and fault.reset):
             _reset(client)
+        said = re.match(rb"HTTP/1\.\d (\d+)", answer)
+        return int(said[1]) if said else 0
 
     def _take(self, request: Request) -> Fault | None:
         for each in self._script:

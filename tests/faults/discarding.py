@@ -24,6 +24,7 @@ _LISTING = (
     b'<EnumerationResults ServiceEndpoint="http://127.0.0.1/" ContainerName="container">'
     b"<Blobs></Blobs><NextMarker></NextMarker></EnumerationResults>"
 )
+_TAKEN = b'<?xml version="1.0" encoding="utf-8"?><Error><Code>BlobAlreadyExists</Code><Message>no</Message></Error>'
 _NOT_THERE = b'<?xml version="1.0" encoding="utf-8"?><Error><Code>BlobNotFound</Code><Message>no</Message></Error>'
 
 
@@ -40,6 +41,7 @@ class Came:
 class _Connection(asyncio.Protocol):
     came: ClassVar[Came] = Came()
     delay: ClassVar[float] = 0.0
+    created: ClassVar[str] = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -69,6 +71,7 @@ class _Connection(asyncio.Protocol):
         first, *lines = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         self._method, self._target, _ = first.split(" ")
+        self._is_new = headers.get("if-none-match") == "*"
         self._left = int(headers.get("content-length", 0))
         self._hash = hashlib.md5(usedforsecurity=False) if "x-ms-blob-type" in headers else None
         self._sums = {name: headers[name] for name in ("content-md5", "x-ms-content-crc64") if name in headers}
@@ -82,8 +85,13 @@ class _Connection(asyncio.Protocol):
         more = ""
         if self._target == "/figures":
             body = json.dumps(asdict(self.came)).encode()
+        elif self._method == "PUT" and self._is_new and self._target == _Connection.created:
+            # What it was just given as something new it refuses: so a client finds out that it honours conditions.
+            status, body, more = "409 Conflict", _TAKEN, "x-ms-error-code: BlobAlreadyExists\r\n"
         elif self._method == "PUT":
             status = "201 Created"
+            if self._is_new:
+                _Connection.created = self._target
             if self._hash:
                 more = f"Content-MD5: {b64encode(self._hash.digest()).decode()}\r\n"
             elif "comp=block&" in self._target:
