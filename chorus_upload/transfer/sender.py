@@ -14,6 +14,7 @@ import xxhash
 
 from chorus_upload.errors import (
     AccessDenied,
+    ConditionsIgnored,
     CredentialsExpired,
     IntegrityError,
     ObjectExists,
@@ -131,7 +132,7 @@ class Sender:
             if len(data) != size:
                 return None
             self._store.put(key, data, size=size, create_only=True)
-        except (CredentialsExpired, TlsError, StoreFull):
+        except (ConditionsIgnored, CredentialsExpired, TlsError, StoreFull):
             raise
         except AccessDenied as error:
             return None if error.is_of_source else False
@@ -176,7 +177,7 @@ class Sender:
                 kind = FailureKind.TRANSIENT
             case IntegrityError():
                 kind = FailureKind.NOT_PROVEN
-            case CredentialsExpired() | TlsError() | StoreFull():
+            case ConditionsIgnored() | CredentialsExpired() | TlsError() | StoreFull():
                 raise error
             case AccessDenied():
                 kind = FailureKind.UNREADABLE if error.is_of_source else FailureKind.DENIED
