@@ -142,6 +142,7 @@ class Invocation:
         local_journal: Path | None = None,
         local_only: bool = False,
         read_only: bool = False,
+        recorded: bool = False,
     ) -> Iterator[JournalSession]:
         """Hold the journal for the command of `context`, which goes into the history with its arguments."""
         from chorus_upload.operations.custody import journal_session
@@ -155,6 +156,7 @@ class Invocation:
             local_journal=local_journal,
             local_only=local_only,
             read_only=read_only,
+            recorded=recorded,
         ) as session:
             yield session
 

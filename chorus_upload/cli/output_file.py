@@ -12,7 +12,7 @@ from chorus_upload.cli.invocation import Invocation
 from chorus_upload.errors import ConfigError
 
 if TYPE_CHECKING:
-    from chorus_upload.config.settings import Settings, SiteSettings
+    from chorus_upload.config.settings import Settings
 
 Force = Annotated[
     bool, typer.Option("--force", help="Replace the output file also if this program did not write what is there.")
@@ -65,7 +65,7 @@ def is_list(settings: Settings) -> IsOurs:
 
     def is_ours(head: bytes) -> bool:
         first = head.partition(b"\0" if b"\0" in head else b"\n")[0].decode("utf-8", "surrogateescape")
-        return head.startswith(b'{"event"') or any(_has(site, first) for site in settings.sites.values())
+        return head.startswith(b'{"event"') or any(site.has(first) for site in settings.sites.values())
 
     return is_ours
 
@@ -82,12 +82,6 @@ def _taken_by(path: Path, settings: Settings) -> str | None:
     for site in settings.sites.values():
         if site.location.is_local and real.exists():
             root = site.location.local_path.resolve()
-            if real.is_relative_to(root) and _has(site, real.relative_to(root).as_posix()):
+            if real.is_relative_to(root) and site.has(real.relative_to(root).as_posix()):
                 return f"is a file of the source of {site.modality}"
     return None
-
-
-def _has(site: SiteSettings, path: str) -> bool:
-    from chorus_upload.layout import Pattern
-
-    return Pattern.parse(site.pattern).match(path) is not None

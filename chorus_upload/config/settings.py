@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from chorus_upload.config.addresses import ARCHIVES, parse_address, scheme_of
 from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.config.local_paths import expanded
+from chorus_upload.layout import Pattern
 from chorus_upload.model import FingerprintTime, JournalingMode
 
 ThreadCount = Annotated[int, Field(ge=1, le=512)]
@@ -245,6 +246,10 @@ class SiteSettings(_Frozen):
     omop_per_patient: bool = False
     follow_links: bool | None = None
     """Whether links to directories, and those that lead out of the source, are followed; None: nobody has said."""
+
+    def has(self, path: str) -> bool:
+        """Return whether a file of this path below the source's root belongs to the modality."""
+        return Pattern.parse(self.pattern).match(path) is not None
 
 
 class Settings(_Frozen):

@@ -10,12 +10,12 @@ from chorus_upload.journal.who import Who
 from chorus_upload.model import CommandRecord
 
 
-def begin(journal: Journal, *, name: str, arguments: str, who: Who) -> int:
-    """Record that a command started; gives its id for `end`."""
+def begin(journal: Journal, *, name: str, arguments: str, who: Who, begun_us: int | None = None) -> int:
+    """Record that a command started, now if no other time is given; return its id for `end`."""
     with journal.transaction() as connection:
         result = connection.execute(
             insert(command).values(
-                begun_us=now_us(),
+                begun_us=now_us() if begun_us is None else begun_us,
                 command=name,
                 arguments=arguments,
                 host=who.host,

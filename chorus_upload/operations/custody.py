@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from chorus_upload.config.settings import Settings
@@ -29,7 +30,7 @@ from chorus_upload.errors import (
 )
 from chorus_upload.events import Emit, JournalCheckedIn, Level, Notice
 from chorus_upload.journal import commands, custody
-from chorus_upload.journal.journal import Journal
+from chorus_upload.journal.journal import Journal, now_us
 from chorus_upload.journal.who import Who
 from chorus_upload.operations import lock
 from chorus_upload.operations.central import cloud_name
@@ -62,19 +63,36 @@ def journal_session(
     local_journal: Path | None = None,
     local_only: bool = False,
     read_only: bool = False,
+    recorded: bool = False,
 ) -> Iterator[JournalSession]:
     """The journal, for the length of one command; the command goes into the history unless it only reads.
 
     `local_only` works on the local journal and leaves the cloud alone. `read_only` needs no lock: it reads
-    the local journal while that is checked out, else the cloud's. An error of ours that ends the command
-    does not keep the journal from being checked in; a crash does, and so does StoppedAtOnce: then the local file
-    has the progress.
+    the local journal while that is checked out, else the cloud's; with `recorded` it goes into the history all the
+    same, afterwards, unless somebody holds the journal or it cannot be written, which is said.
+
+    An error of ours that ends the command does not keep the journal from being checked in; a crash does, and so does
+    StoppedAtOnce: then the local file has the progress.
     """
     require_supported(settings)
     local = local_journal or settings.journal.local_path
     if read_only:
+        begun_us = now_us()
         with _reading(settings, local, local_only=local_only, emit=emit) as journal:
-            yield JournalSession(journal)
+            session = JournalSession(journal)
+            try:
+                yield session
+            except ChorusError as error:
+                session.exit_code = error.exit_code
+                raise
+            except KeyboardInterrupt:
+                session.exit_code, recorded = EXIT_INTERRUPTED, False
+                raise
+            finally:
+                journal.close()
+                if recorded:
+                    record = partial(_record, command, arguments, begun_us=begun_us, exit_code=session.exit_code)
+                    _leave_trace(settings, local, record, emit=emit)
         return
     with _working_copy(settings, local, local_only=local_only, emit=emit) as journal:
         begun = time.monotonic()
@@ -90,6 +108,37 @@ def journal_session(
             raise
         finally:
             commands.end(journal, number, seconds=time.monotonic() - begun, exit_code=session.exit_code)
+
+
+def _record(command: str, arguments: Mapping[str, str], journal: Journal, *, begun_us: int, exit_code: int) -> None:
+    """Enter a command that has ended."""
+    number = commands.begin(
+        journal, name=command, arguments=json.dumps(dict(arguments)), who=Who.here(), begun_us=begun_us
+    )
+    commands.end(journal, number, seconds=(now_us() - begun_us) / 1e6, exit_code=exit_code)
+
+
+def _leave_trace(settings: Settings, local: Path, record: Callable[[Journal], None], *, emit: Emit) -> None:
+    """Enter a command that only read into the history, where that disturbs nobody."""
+    try:
+        if _is_checked_out_by_hand(local):
+            with Journal.open(local) as journal:
+                record(journal)
+            return
+        if held := lock_status(settings):
+            raise JournalLocked(held.sentence)
+        with _working_copy(settings, local, local_only=False, emit=lambda _: None) as journal:
+            record(journal)
+    except ChorusError as error:
+        emit(Notice(f"this command is not in the history: {error.message}"))
+
+
+def _is_checked_out_by_hand(local: Path) -> bool:
+    if not local.exists():
+        return False
+    with Journal.open(local, read_only=True) as journal:
+        state = custody.read(journal)
+    return state is not None and not state.is_in and not state.implicit
 
 
 @contextmanager

@@ -127,12 +127,15 @@ class Scan:
             self._emit(Notice(f"{refusal.message}; taken for empty, as confirmed"))
         self._emit(ScanProgressed(root, directories, self.files))
 
-    def tell_empty(self) -> None:
-        """Say that the tree holds no file, although it is to hold everything."""
+    def told_if_empty(self) -> dict[str, int]:
+        """Say that the tree holds no file, if that is so; return the problems that it is."""
+        if self.files:
+            return {}
         detail = (
             "the source holds no file: is it mounted, and is its path right? --confirm-deletions takes it for empty"
         )
-        self._report(Problem(ProblemKind.EMPTY_SOURCE, "", detail), [""])
+        self._emit(ProblemFound(Problem(ProblemKind.EMPTY_SOURCE, "", detail), self._tree.source.url))
+        return {"": 1}
 
     def _take(self, directory: Directory) -> None:
         claimed: set[str] = set()

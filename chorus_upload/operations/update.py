@@ -109,8 +109,6 @@ def update(
                 emit=emit,
             )
             scan.run(missing_is_empty=request.confirm_deletions)
-            if not scan.files and settings.mode is JournalingMode.FULL and not request.confirm_deletions:
-                scan.tell_empty()
             walked.append(scan)
             _add(problems, scan.problems)
         labels = [each.label for each in versions.ordered(journal)]
@@ -133,6 +131,9 @@ def update(
         deletions.require_plausible()
         deletions.hold_moved(walked)
         _add(problems, deletions.problems)
+        if settings.mode is JournalingMode.FULL and not request.confirm_deletions:
+            for scan in walked:
+                _add(problems, scan.told_if_empty())
         version_id = versions.reopen(journal, label, mode=settings.mode, who=Who.here())
         observation.begin(version_id)
         application = _Application(settings, observation, sources, emit=emit)

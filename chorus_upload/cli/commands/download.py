@@ -102,7 +102,7 @@ def download(  # noqa: PLR0913 - each is an option
             run.sink.log(path)
         return is_agreed(run, f"{files_text(extra.files)} in the target, which the version does not have. Remove them?")
 
-    with run.session(context, read_only=True) as session:
+    with run.session(context, read_only=True, recorded=True) as session:
         with stopped_by_signals() as stop:
             finished = run_download(session.journal, run.settings, request, emit=run.emit, stop=stop, agree=agree)
         run.emit(finished)

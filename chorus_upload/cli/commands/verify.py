@@ -99,7 +99,7 @@ def verify(  # noqa: PLR0913 - each is an option
     with ExitStack() as opened:
         note = None if report is None else opened.enter_context(report_to(report))
         emit = _noting(run, note)
-        with run.session(context, read_only=True) as session:
+        with run.session(context, read_only=True, recorded=True) as session:
             with interrupted_at_once("nothing was changed; type the same command again to begin anew"):
                 finished = run_verify(session.journal, run.settings, request, emit=emit)
             if report is not None:
