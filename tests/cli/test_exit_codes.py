@@ -14,7 +14,9 @@ _ROW = re.compile(r"^\| (\d+) \| (?:`(\w+)`)? *\| (.+) \|$", re.MULTILINE)
 
 
 def tree(root: type[ChorusError] = ChorusError) -> Iterator[type[ChorusError]]:
-    yield root
+    """Yield the errors that have an exit code of their own; a kind of one of them may share its code."""
+    if "exit_code" in vars(root):
+        yield root
     for child in root.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from tree(child)

@@ -156,8 +156,9 @@ def test_what_the_store_lost_or_has_otherwise_does_not_come_back(tmp_path: Path,
 def test_a_central_store_that_is_gone_is_said_once(tmp_path: Path, at_rest: Site) -> None:
     assert isinstance(at_rest.cloud, Disk)
     shutil.rmtree(at_rest.cloud.root / "data")
-    ran = at_rest.run("file", "download", "--to", str(tmp_path / "to"), exit_code=23)
+    ran = at_rest.run("file", "download", "--to", str(tmp_path / "to"), exit_code=7)
     assert ran.err.count("error:") == 1
+    assert "there is no such directory. It is probably on a share that is not mounted" in ran.err
 
 
 def test_what_is_in_the_target_is_never_overwritten_in_silence(tmp_path: Path, at_rest: Site) -> None:
