@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chorus_upload.events.common import Level, Notice, Tally
+from chorus_upload.events.common import EndedEarly, Level, Notice, Tally
 from chorus_upload.events.custody import (
     JournalCheckedIn,
     JournalCheckedOut,
@@ -55,6 +55,7 @@ __all__ = [
     "DownloadPlanned",
     "DownloadProgressed",
     "Emit",
+    "EndedEarly",
     "Event",
     "ExtraFile",
     "ExtraFiles",
@@ -94,6 +95,7 @@ __all__ = [
 
 Event = (
     Notice
+    | EndedEarly
     | PlaceSilent
     | PlaceResponds
     | CredentialsAwaited

@@ -30,3 +30,16 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.files + other.files, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedEarly:
+    """A command ended before its work did: how far it was.
+
+    `verb` says what is done with files (delivered, fetched, checked); `failed` counts those that were tried and failed.
+    """
+
+    verb: str
+    done: Tally
+    total: Tally
+    failed: int = 0

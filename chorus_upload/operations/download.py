@@ -31,6 +31,7 @@ from chorus_upload.journal.state import State
 from chorus_upload.journal.versions import Version
 from chorus_upload.layout import check_version_label
 from chorus_upload.operations.destination import Choice, store_of
+from chorus_upload.operations.early_end import told_early_end
 from chorus_upload.operations.extras import Agree, find_extras, settle_extras
 from chorus_upload.operations.overlap import require_apart
 from chorus_upload.operations.receiving import Receiving
@@ -102,7 +103,9 @@ def download(
             store, target, overwrite=request.overwrite, reread=request.reread, stop=stop, on_bytes=run.under_way
         )
         try:
-            run.receive_all(receiver, state.files(url=url), pool or ThreadPool(settings.num_threads, stop=stop), stop)
+            with told_early_end(emit, lambda: run.until_now):
+                files = state.files(url=url)
+                run.receive_all(receiver, files, pool or ThreadPool(settings.num_threads, stop=stop), stop)
         finally:
             target.close(is_done=run.is_done)
     extra = None

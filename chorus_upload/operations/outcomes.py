@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from chorus_upload.events import Emit, FileDelivered, FileFailed, Tally, UploadProgressed
+from chorus_upload.events import Emit, EndedEarly, FileDelivered, FileFailed, Tally, UploadProgressed
 from chorus_upload.model import Delivered, Evidence, Failed, FailureKind
 from chorus_upload.operations.access import ExpiryWatch
 from chorus_upload.transfer.meter import Meter
@@ -31,6 +31,11 @@ class Outcomes:
     def delivered(self) -> Tally:
         """What is in the journal, sent or there already."""
         return self.sent + self.already_there
+
+    @property
+    def until_now(self) -> EndedEarly:
+        """How far the run is."""
+        return EndedEarly("delivered and recorded", self.delivered, self._total, sum(self.failures.values()))
 
     def failed(self, outcome: Failed) -> None:
         """Take in a file that stays pending."""

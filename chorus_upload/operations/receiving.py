@@ -11,6 +11,7 @@ from chorus_upload.events import (
     DownloadFinished,
     DownloadProgressed,
     Emit,
+    EndedEarly,
     FileDownloaded,
     FileNotDownloaded,
     Tally,
@@ -64,6 +65,12 @@ class Receiving:
             raise KeyboardInterrupt
         self._report()
         self.is_done = not self.failures
+
+    @property
+    def until_now(self) -> EndedEarly:
+        """How far it is."""
+        done = self.fetched + self.was_there
+        return EndedEarly("fetched or there already", done, self._wanted, sum(self.failures.values()))
 
     def finished(self, *, version: str | None, origin: str, target: str, seconds: float) -> DownloadFinished:
         """What it came to."""

@@ -21,6 +21,7 @@ from chorus_upload.errors import ConfigError, StorageError
 from chorus_upload.events import (
     DownloadFinished,
     Emit,
+    EndedEarly,
     FileDelivered,
     FileFailed,
     Level,
@@ -31,6 +32,7 @@ from chorus_upload.events import (
 )
 from chorus_upload.model import Delivered, FailureKind, Outcome, Retrieval, Transfer
 from chorus_upload.operations.destination import require_marked
+from chorus_upload.operations.early_end import told_early_end
 from chorus_upload.operations.overlap import require_apart
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.receiving import Receiving
@@ -116,11 +118,12 @@ def upload(
             except Stopped:
                 return None
 
-        with ThreadPool(settings.num_threads, stop=stop).run(send, work) as outcomes:
-            for outcome in outcomes:
-                counts.take(outcome)
-        if stop.is_set():
-            raise KeyboardInterrupt
+        with told_early_end(emit, lambda: counts.until_now):
+            with ThreadPool(settings.num_threads, stop=stop).run(send, work) as outcomes:
+                for outcome in outcomes:
+                    counts.take(outcome)
+            if stop.is_set():
+                raise KeyboardInterrupt
     return RemoteUploaded(store.url, counts.sent, counts.there, sum(counts.failures.values()), time.monotonic() - begun)
 
 
@@ -239,6 +242,11 @@ class _Counts:
         self.sent = Tally()
         self.there = Tally()
         self.failures: Counter[FailureKind] = Counter()
+
+    @property
+    def until_now(self) -> EndedEarly:
+        """How far it is."""
+        return EndedEarly("delivered", self.sent + self.there, self._total, sum(self.failures.values()))
 
     def take(self, outcome: Outcome | None) -> None:
         if isinstance(outcome, Delivered):

@@ -39,6 +39,7 @@ from chorus_upload.model import FailureKind, Transfer
 from chorus_upload.operations.access import ExpiryWatch, check_token
 from chorus_upload.operations.central import PlannedKeys
 from chorus_upload.operations.destination import Choice, destination_of, store_of
+from chorus_upload.operations.early_end import told_early_end
 from chorus_upload.operations.outcomes import Outcomes
 from chorus_upload.operations.proof import leave_proof
 from chorus_upload.operations.scanning import open_sources
@@ -136,9 +137,10 @@ def upload(
         sender = Sender(sources, store, terms, meter=meter, traffic=traffic, stop=stop)
         outcomes = Outcomes(pending, meter, ExpiryWatch(expires, emit=emit), emit)
         run = Run(journal, settings, submission, sender, outcomes, probe=store.probe, stop=stop)
-        run.send_all(pool or _pool(settings, in_order=bool(in_order), stop=stop), at_most=request.max_files)
-        if stop.is_set():
-            raise KeyboardInterrupt
+        with told_early_end(emit, lambda: outcomes.until_now):
+            run.send_all(pool or _pool(settings, in_order=bool(in_order), stop=stop), at_most=request.max_files)
+            if stop.is_set():
+                raise KeyboardInterrupt
         manifests = _leave_proof(journal, settings, submission, store, emit=emit)
     submissions.complete(journal, submission)
     if not deliveries.pending_tally(journal, url=url, selection=Selection(modalities=settings.modalities)).files:

@@ -28,7 +28,16 @@ from chorus_upload.errors import (
     TlsError,
     TransientError,
 )
-from chorus_upload.events import Emit, FileVerified, Notice, Tally, VerifyFinished, VerifyProgressed, VerifyResult
+from chorus_upload.events import (
+    Emit,
+    EndedEarly,
+    FileVerified,
+    Notice,
+    Tally,
+    VerifyFinished,
+    VerifyProgressed,
+    VerifyResult,
+)
 from chorus_upload.journal import deliveries
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal, now_us
@@ -36,6 +45,7 @@ from chorus_upload.journal.listing import Compared, ListedObject, Listing
 from chorus_upload.journal.versions import find
 from chorus_upload.model import Evidence
 from chorus_upload.operations.destination import Choice, store_of
+from chorus_upload.operations.early_end import told_early_end
 from chorus_upload.operations.pace import Pace
 from chorus_upload.operations.proof import is_proof
 from chorus_upload.operations.refusals import MOST_DENIED, Refusals
@@ -115,13 +125,14 @@ def verify(
             is_chosen = _choice(request, listing, selection, emit=emit)
             to_read = check.settle(check.looked_for(listing.compared(selection), store), is_chosen=is_chosen)
             if to_read.files:
-                check.read_back(
-                    check.looked_for(listing.compared(selection), store),
-                    store=store,
-                    is_chosen=is_chosen,
-                    total=to_read,
-                    pool=pool or ThreadPool(settings.num_threads, stop=stop),
-                )
+                with told_early_end(emit, lambda: EndedEarly("read back", check.read, to_read)):
+                    check.read_back(
+                        check.looked_for(listing.compared(selection), store),
+                        store=store,
+                        is_chosen=is_chosen,
+                        total=to_read,
+                        pool=pool or ThreadPool(settings.num_threads, stop=stop),
+                    )
             check.name_unexplained(listing.unknown(), journal_name=settings.journal.cloud_name)
     to_send = replace(whole, modalities=named or settings.modalities)
     return VerifyFinished(

@@ -7,6 +7,7 @@ from chorus_upload.events import (
     DownloadFinished,
     DownloadPlanned,
     DownloadProgressed,
+    EndedEarly,
     Event,
     ExtraFile,
     ExtraFiles,
@@ -99,6 +100,7 @@ DOWNLOAD = DownloadFinished(
 EVENTS: tuple[Event, ...] = (
     Notice("two\nlines"),
     Notice("take care", Level.WARNING),
+    EndedEarly("fetched", Tally(1, 2), Tally(3, 4), 1),
     PlaceSilent(
         f"host.example ({HOSTILE})", 5.2, f"no such {HOSTILE}\n<html>", 1_767_225_600_000_000, "path and proxy"
     ),

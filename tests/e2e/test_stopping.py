@@ -69,6 +69,8 @@ def test_the_first_signal_ends_in_order(site: Site, container: Container, wire: 
     assert "stopping" in err
     assert "type the same command again" in err
     assert "Traceback" not in err
+    assert f"until then {recorded(site)} of {len(SCANS)} files, " in err
+    assert "delivered and recorded" in err
     sent = images_sent(wire)
     assert 2 <= sent < len(SCANS)
     # Given back, with all that arrived.

@@ -18,6 +18,7 @@ from chorus_upload.events import (
     DownloadFinished,
     DownloadPlanned,
     DownloadProgressed,
+    EndedEarly,
     Event,
     ExtraFile,
     FileDelivered,
@@ -85,7 +86,7 @@ class HumanSink:
                 self._progress.show(event)
             case FileDelivered() | FileDownloaded():
                 self._done(event)
-            case Notice() | PlaceSilent() | PlaceResponds() | CredentialsAwaited():
+            case Notice() | EndedEarly() | PlaceSilent() | PlaceResponds() | CredentialsAwaited():
                 self._notice(event)
             case ProblemFound() | FileFailed() | FileNotDownloaded() | ExtraFile():
                 self._trouble(event)
@@ -148,7 +149,13 @@ class HumanSink:
     def _warning(self, text: str) -> None:
         self._progress.line(f"warning: {text}", Style.WARNING)
 
-    def _notice(self, notice: Notice | PlaceSilent | PlaceResponds | CredentialsAwaited) -> None:
+    def _notice(self, notice: Notice | EndedEarly | PlaceSilent | PlaceResponds | CredentialsAwaited) -> None:
+        if isinstance(notice, EndedEarly):
+            done, total = notice.done, notice.total
+            failed = f"; {count(notice.failed)} failed" if notice.failed else ""
+            share = f"{count(done.files)} of {files(total.files)}, {size(done.bytes)} of {size(total.bytes)}"
+            self._info(f"until then {share} {notice.verb}{failed}")
+            return
         if not isinstance(notice, Notice):
             self._waited(notice)
             return
