@@ -22,6 +22,7 @@ from chorus_upload.config.settings import Settings
 from chorus_upload.errors import (
     EXIT_INTERRUPTED,
     ChorusError,
+    ConfigError,
     JournalError,
     JournalLocked,
     JournalNotCheckedOut,
@@ -69,7 +70,8 @@ def journal_session(
 
     `local_only` works on the local journal and leaves the cloud alone. `read_only` needs no lock: it reads
     the local journal while that is checked out, else the cloud's; with `recorded` it goes into the history all the
-    same, afterwards, unless somebody holds the journal or it cannot be written, which is said.
+    same, afterwards, unless it was refused (ConfigError: nothing was done), or somebody holds the journal or it cannot
+    be written, which is said.
 
     An error of ours that ends the command does not keep the journal from being checked in; a crash does, and so does
     StoppedAtOnce: then the local file has the progress.
@@ -82,6 +84,9 @@ def journal_session(
             session = JournalSession(journal)
             try:
                 yield session
+            except ConfigError:
+                recorded = False
+                raise
             except ChorusError as error:
                 session.exit_code = error.exit_code
                 raise

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from chorus_upload.errors import AccessDenied, CheckinConflict, JournalError, JournalLocked, JournalNotCheckedOut
+from chorus_upload.errors import (
+    AccessDenied,
+    CheckinConflict,
+    ConfigError,
+    JournalError,
+    JournalLocked,
+    JournalNotCheckedOut,
+)
 from chorus_upload.events import JournalCheckedIn, JournalCheckedOut, Level, Notice
 from chorus_upload.journal import commands, custody
 from chorus_upload.operations import lock
@@ -22,6 +29,7 @@ from chorus_upload.operations.handover import sole_use
 from chorus_upload.operations.local_files import moved_aside
 from chorus_upload.transfer.publish import publish
 from tests.operations.conftest import Site
+from tests.trees import contents
 
 
 def locked(site: Site) -> Path:
@@ -159,6 +167,55 @@ def test_an_error_of_ours_does_not_keep_the_journal(site: Site) -> None:
     assert not locked(site).exists()
     with site.journal() as journal:
         assert next((record.command, record.exit_code) for record in commands.history(journal)) == ("refused", 21)
+
+
+def read_with_a_trace(site: Site, error: BaseException | None = None) -> None:
+    with journal_session(
+        site.settings, command="read", arguments={}, emit=site.events.append, read_only=True, recorded=True
+    ) as session:
+        assert session.journal.is_read_only
+        if error is not None:
+            raise error
+
+
+def test_what_only_read_leaves_a_trace(site: Site) -> None:
+    site.update()
+
+    read_with_a_trace(site)
+    with pytest.raises(AccessDenied):
+        read_with_a_trace(site, AccessDenied("no"))
+
+    assert commands_in(site.cloud) == ["journal update", "read", "read"]
+    assert not locked(site).exists()
+    with site.journal() as journal:
+        assert [record.exit_code for record in commands.history(journal)][1:3] == [0, 21]
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such version"), KeyboardInterrupt()])
+def test_what_was_refused_or_interrupted_while_it_read_changes_no_journal(site: Site, error: BaseException) -> None:
+    site.update()
+    before = site.cloud.read_bytes(), site.local.read_bytes()
+
+    with pytest.raises(type(error)):
+        read_with_a_trace(site, error)
+
+    assert (site.cloud.read_bytes(), site.local.read_bytes()) == before
+
+
+def test_what_only_reads_disturbs_nobody_who_has_the_journal(site: Site, tmp_path: Path) -> None:
+    site.update()
+    other = site.with_settings(journal=site.settings.journal.model_copy(update={"local_path": tmp_path / "other.db"}))
+    checkout(other.settings, local_journal=None, emit=other.events.append)
+    before = contents(site.cloud.parent)
+
+    read_with_a_trace(site)
+
+    assert contents(site.cloud.parent) == before
+
+    (notice,) = [
+        event.text for event in site.events if isinstance(event, Notice) and "not in the history" in event.text
+    ]
+    assert "holds it since" in notice
 
 
 def test_a_cloud_journal_that_was_replaced_meanwhile_is_not_overwritten(site: Site) -> None:
