@@ -49,8 +49,10 @@ class MortalJournal(Journal):
 
     life = Life()
 
-    def __init__(self, path: Path, connection: Connection, lock: WriterLock | None) -> None:
-        super().__init__(path, connection, lock)
+    def __init__(
+        self, path: Path, connection: Connection, lock: WriterLock | None, *, is_read_only: bool = False
+    ) -> None:
+        super().__init__(path, connection, lock, is_read_only=is_read_only)
         self.life.journals.append(self)
 
     @contextmanager

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from chorus_upload.errors import OutOfResources, StorageError
+from chorus_upload.errors import ConfigError, OutOfResources, StorageError
 from chorus_upload.events import DownloadFinished, ExtraFile, ExtraFiles, Notice
 from chorus_upload.operations.download import DownloadRequest, download
+from chorus_upload.operations.extras import settle_extras
 from chorus_upload.operations.update import UpdateRequest
 from chorus_upload.storage.target import Target
 from tests.operations.conftest import Site
+from tests.trees import build
 
 SPRING = {
     *(f"100{number}/Images/a.dcm" for number in range(5)),
@@ -176,21 +178,53 @@ def test_a_directory_that_becomes_a_link_meanwhile(uploaded: Site, target: Path,
     assert (tmp_path / "elsewhere/Images/a.dcm").read_text() == "precious"
 
 
-def test_what_is_ours_stays(uploaded: Site, target: Path) -> None:
-    """The configuration, the local journal with what lies beside it, and all of a local store or source."""
-    site = uploaded.with_settings(
+def with_ours_in(uploaded: Site, target: Path) -> Site:
+    """The site, with the configuration, a copy of it, and the local journal in the target."""
+    (target / "config.toml").write_text("[journal]")
+    (target / "config.toml.bak").write_text("[journal]")
+    return uploaded.with_settings(
         file=target / "config.toml",
         journal=uploaded.settings.journal.model_copy(update={"local_path": target / "journal.db"}),
     )
-    (target / "config.toml").write_text("[journal]")
+
+
+def test_what_is_ours_stays(uploaded: Site, target: Path) -> None:
+    """The configuration, and what lies beside it."""
+    journal = uploaded.settings.journal
+    site = with_ours_in(uploaded, target).with_settings(journal=journal)
 
     finished = run(site, target, delete_extra=True)
 
     assert finished.extra is not None
-    assert finished.extra.removed == 2
-    assert (target / "config.toml").exists()
-    assert (target / "journal.db").exists()
-    assert finished.extra.kept >= 2
+    assert (finished.extra.files, finished.extra.removed, finished.extra.kept) == (4, 2, 2)
+    assert names(target) == names(uploaded.source) | {"config.toml", "config.toml.bak"}
+
+
+def test_nothing_is_removed_beside_the_journal(uploaded: Site, target: Path) -> None:
+    site = with_ours_in(uploaded, target)
+    before = names(target)
+
+    with pytest.raises(ConfigError, match="is the directory of the local journal"):
+        run(site, target, delete_extra=True)
+
+    assert names(target) >= {*before, "journal.db"}
+
+
+def test_what_is_ours_is_never_removed(uploaded: Site) -> None:
+    """Also where such a target was not refused: the journal with what lies beside it, a local store and a source."""
+    home = Target(uploaded.home)
+    build(uploaded.home, {"journal.db.writer": "", "journal.db-wal": "", "extra.csv": "extra"})
+    ours = sorted(path for path in names(uploaded.home) if path.startswith(("journal.db", "central/", "site/")))
+    assert {path.partition("/")[0] for path in ours} > {"journal.db", "central", "site"}
+
+    found = settle_extras(
+        [*ours, "extra.csv"], home, uploaded.settings, why_kept="", agree=lambda _: True, emit=uploaded.events.append
+    )
+
+    assert found is not None
+    assert (found.files, found.removed, found.kept) == (len(ours) + 1, 1, len(ours))
+    assert names(uploaded.home) >= set(ours)
+    assert not (uploaded.home / "extra.csv").exists()
 
 
 def test_a_target_that_cannot_be_looked_through_keeps_everything(

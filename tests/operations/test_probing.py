@@ -119,7 +119,7 @@ class Careless(LocalStore):
 
 def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: LocalStore) -> list[Finding]:
     site = site_with(tmp_path, Disk(tmp_path / "cloud"))
-    monkeypatch.setattr(probing, "open_store", lambda *_: store)
+    monkeypatch.setattr(probing, "open_store", lambda *_, **__: store)
     return list(probing.probe_places(load(site.config, environ={})))
 
 
