@@ -137,8 +137,8 @@ STORIES = [
     pytest.param(
         Story(
             old_file,
-            "journal upgrade --local-journal old.db",
-            ((Typed("journal upgrade --local-journal old.db"),),),
+            "journal upgrade --local-journal old.db --same-destination",
+            ((Typed("journal upgrade --local-journal old.db --same-destination"),),),
         ),
         id="upgrade of a file",
     ),

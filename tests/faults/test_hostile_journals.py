@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chorus_upload.errors import JournalError, SchemaTooNew
+from chorus_upload.errors import DestinationChanged, JournalError, SchemaTooNew
 from tests.e2e.clouds import JOURNAL
 from tests.e2e.conftest import new_disk, settle
 from tests.e2e.site import Site
@@ -23,7 +23,8 @@ from tests.trees import Bytes, build, remove, rename
 
 LEGACY = Path(__file__).parents[1] / "data" / "legacy"
 REFUSED = (JournalError.exit_code, SchemaTooNew.exit_code)
-ALL_CODES = (0, 2, 3, 4, 10, 11, 12, 13, 14, 20)
+ASKED = DestinationChanged.exit_code
+ALL_CODES = (0, 2, 3, 4, ASKED, 10, 11, 12, 13, 14, 20)
 UPGRADE = ("journal", "upgrade")
 
 READING = (
@@ -159,7 +160,7 @@ def test_a_damaged_journal(tampered: Tampered, figures: Figures) -> None:
             assert ended.exit_code in ALL_CODES, (told, where, command, ended)
             assert tampered.around() == around, (told, where, command)
             assert delivered.items() <= tampered.delivered().items(), (told, where, command)
-            if ended.exit_code in REFUSED:
+            if ended.exit_code in (ASKED, *REFUSED):
                 figures.count("damaged journals refused")
                 assert "hint: " in ended.said or "docs/recovery.md" in ended.said, (told, where, command, ended)
                 assert tampered.cloud.read_bytes() == kept, (told, where, command)
@@ -304,7 +305,11 @@ ODD_VALUES = (
 
 @pytest.mark.timeout(1_200)
 def test_an_old_journal_that_was_tampered_with(tampered: Tampered, figures: Figures) -> None:
-    """Of both generations. It is converted as a whole, or refused; the original is there in any case."""
+    """Of both generations. It is converted as a whole, or refused; the original is there in any case.
+
+    Its uploads are not in the central store, so it is not converted before somebody says what that means.
+    """
+    answers = ("--same-destination", "--new-destination")
     for told, chance in cases(times(quick=6, thorough=400)):
         tampered.restore()
         tampered.site.journal.unlink()
@@ -315,9 +320,11 @@ def test_an_old_journal_that_was_tampered_with(tampered: Tampered, figures: Figu
             tampered.cloud.write_bytes(original)
             _tamper(tampered.cloud, _oddities(tampered.cloud, chance))
         around, kept = tampered.around(), tampered.cloud.read_bytes()
-        for command in (UPGRADE, (*UPGRADE, "--confirm-omissions")):
+        answered = (*UPGRADE, chance.choice(answers))
+        for command in (UPGRADE, answered, (*answered, "--confirm-omissions")):
             ended = tampered.type(command, figures)
-            assert ended.exit_code in (0, *REFUSED), (told, ended)
+            # What is asked is asked of what could be converted. Without an upload there is nothing to ask.
+            assert ended.exit_code in (0, ASKED, *REFUSED) if command == UPGRADE else (0, *REFUSED), (told, ended)
             assert tampered.around() == around, told
             assert kept in [path.read_bytes() for path in tampered.cloud.parent.iterdir()], told
             assert not list(tampered.cloud.parent.glob("*.locked")), (told, ended)

@@ -17,6 +17,7 @@ from chorus_upload.errors import JournalError
 from chorus_upload.layout import STANDARD_MODALITIES, default_pattern
 from chorus_upload.operations import merging
 from chorus_upload.operations.custody import checkin, checkout, journal_session, unlock
+from chorus_upload.operations.destination import Choice
 from chorus_upload.operations.handover import Handover
 from chorus_upload.operations.lock import Lock
 from chorus_upload.operations.update import UpdateRequest
@@ -79,7 +80,8 @@ def old_site(site: Site) -> Site:
 
 
 def upgraded(site: Site, *, local: Path | None = None) -> object:
-    request = UpgradeRequest(local_journal=local)
+    """Upgrade, for a user who knows that the files went to this central store: it is empty here."""
+    request = UpgradeRequest(local_journal=local, destination=Choice.SAME)
     return upgrade(site.settings, request, emit=site.events.append, redact=str)
 
 

@@ -217,9 +217,12 @@ def require_taken_over(tmp_path: Path, cloud: Cloud, early: str, name: str) -> N
     before, objects = journal.read_bytes(), cloud.objects()
 
     assert site.pending() == set()
-    site.run("file", "verify")
     assert "spring" in site.run("journal", "list").out
     assert journal.read_bytes() == before, "it was only read"
+    # This leaves a line in the history, and no word of the destination.
+    site.run("file", "verify")
+    assert ask(journal, "SELECT url, exact FROM destination") == [(early, 0)]
+    assert ask(journal, "SELECT command FROM command ORDER BY id DESC LIMIT 1") == [("file verify",)]
 
     told = site.run("--json", "file", "upload").event("upload-finished")
 
