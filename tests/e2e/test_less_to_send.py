@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
@@ -107,6 +108,8 @@ class TwinsOfAnySize(TwoHistories):
             return super()._upload(max_files=max_files, faults=faults, after=after)
 
 
-TwinsOfAnySize.TestCase.settings = settings(TwoHistories.TestCase.settings, max_examples=15)
+TwinsOfAnySize.TestCase.settings = settings(
+    TwoHistories.TestCase.settings, max_examples=100 if os.environ.get("CHORUS_EVERY_STEP") else 6
+)
 # As there: finding the shortest history that fails takes longer than a test may take.
 TestTwinsOfAnySize = pytest.mark.timeout(600)(TwinsOfAnySize.TestCase)

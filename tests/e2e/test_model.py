@@ -270,7 +270,7 @@ def _ignore(event: Event) -> None:
 
 
 TwoHistories.TestCase.settings = settings(
-    max_examples=400 if os.environ.get("CHORUS_EVERY_STEP") else 20,
+    max_examples=400 if os.environ.get("CHORUS_EVERY_STEP") else 10,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
