@@ -14,6 +14,7 @@ from chorus_upload.journal.comparing import Comparison
 from chorus_upload.journal.database import driver
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
+from tests.faults.figures import Figures
 from tests.journal.test_insight import URL, deliver, ids, take_down
 
 CONTENT = b"large enough to have twins" * 4_000
@@ -44,7 +45,9 @@ def pruned(journal: Journal) -> None:
 
 @pytest.mark.parametrize("walk", [compared, planned, followed, pruned])
 @pytest.mark.parametrize("length", [1, 2, 3])
-def test_a_circle_of_names_is_walked_once(length: int, walk: Callable[[Journal], None], tmp_path: Path) -> None:
+def test_a_circle_of_names_is_walked_once(
+    length: int, walk: Callable[[Journal], None], tmp_path: Path, figures: Figures
+) -> None:
     path = tmp_path / "journal.db"
     with Journal.create(path) as journal:
         take_down(journal, {"OMOP/x": b"first"}, *({f"1/Images/{name}": CONTENT} for name in "abc"))
@@ -62,3 +65,4 @@ def test_a_circle_of_names_is_walked_once(length: int, walk: Callable[[Journal],
             driver(connection).set_progress_handler(lambda: next(steps, None) is None, 10_000)
         walk(journal)
         assert "renamed-from-later" in {each.rule for each in checking.findings(journal) if each.is_broken}
+    figures.count("walks along a circle")

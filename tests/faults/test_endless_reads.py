@@ -24,6 +24,7 @@ from chorus_upload.storage.target import Target
 from chorus_upload.transfer import evidence
 from chorus_upload.transfer.reader import BLOCK, read_file
 from chorus_upload.transfer.receiver import Receiver
+from tests.faults.figures import Figures
 from tests.trees import Bytes, build
 
 SIZE = 3 * BLOCK
@@ -55,7 +56,9 @@ def growing(tmp_path: Path) -> Path:
     return build(tmp_path / "source", {"1001/Images/log.dat": Bytes(SIZE)}) / "1001/Images/log.dat"
 
 
-def test_an_update_stops_at_the_size_that_it_saw_first(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_stops_at_the_size_that_it_saw_first(
+    growing: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
     class GrowingFile(Growing, local_source._File):
         """A file of a source."""
 
@@ -68,6 +71,7 @@ def test_an_update_stops_at_the_size_that_it_saw_first(growing: Path, monkeypatc
     assert isinstance(found, Problem)
     assert found.kind is ProblemKind.CHANGED_WHILE_READ
     assert Growing.reads <= SIZE // BLOCK + 1
+    figures.count("files that grow")
 
 
 class GrowingObject(Growing):
@@ -78,7 +82,7 @@ class GrowingObject(Growing):
         super().__init__(path, "rb")
 
 
-def test_an_object_that_is_read_back(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_is_read_back(growing: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures) -> None:
     monkeypatch.setattr(local, "_Reader", GrowingObject)
     store = LocalStore(growing.parent)
 
@@ -93,9 +97,12 @@ def test_an_object_that_is_read_back(growing: Path, monkeypatch: pytest.MonkeyPa
     evidence.read_surely(store, growing.name, take)
     Growing.reads = 0
     assert evidence.read_back(store, growing.name, size=SIZE) is None
+    figures.count("files that grow")
 
 
-def test_what_lies_where_a_file_is_brought_back_to(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lies_where_a_file_is_brought_back_to(
+    growing: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
     state = growing.stat()
     store, there = LocalStore(build(growing.parents[3] / "store", {"key": Bytes(SIZE)})), Target(growing.parent)
     monkeypatch.setattr(target.Target, "open", lambda self, path: Growing(growing.parent / path, "rb"))
@@ -104,9 +111,12 @@ def test_what_lies_where_a_file_is_brought_back_to(growing: Path, monkeypatch: p
     receiver.receive(Retrieval("", growing.name, "key", SIZE, state.st_mtime_ns // 1000, bytes(16), None))
 
     assert Growing.reads <= SIZE // BLOCK + 1
+    figures.count("files that grow")
 
 
-def test_an_archive_that_goes_on_after_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_goes_on_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
     """As from a server that never ends its answer. What is usual there, a full record of zeros, is no trouble."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
@@ -123,3 +133,4 @@ def test_an_archive_that_goes_on_after_its_end(tmp_path: Path, monkeypatch: pyte
             else:
                 with pytest.raises(StorageError, match="goes on after its end"):
                     list(source.walk())
+    figures.count("archives that go on")

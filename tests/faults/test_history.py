@@ -22,6 +22,7 @@ from chorus_upload.operations.marking import mark_as_deleted
 from chorus_upload.operations.update import UpdateRequest
 from chorus_upload.operations.upload import UploadRequest
 from chorus_upload.operations.verify import VerifyRequest, verify
+from tests.faults.figures import Figures
 from tests.operations.conftest import Site, new_site
 from tests.operations.test_merge import change, merge
 
@@ -73,7 +74,7 @@ def sources(site: Site) -> dict[str, str]:
     }
 
 
-def test_an_older_version_is_refused_and_what_newer_ones_say_stays(site: Site) -> None:
+def test_an_older_version_is_refused_and_what_newer_ones_say_stays(site: Site, figures: Figures) -> None:
     site.update(UpdateRequest(version="2024"))
     site.upload()
     site.write("OMOP/person.csv", "person_id\n1\n2\n")
@@ -90,9 +91,10 @@ def test_an_older_version_is_refused_and_what_newer_ones_say_stays(site: Site) -
     assert {version: brought(site, version) for version in ("2024", "2025")} == before
     assert site.update(UpdateRequest(version="2025")).version == "2025"
     assert labels(site) == ["2024", "2025"]
+    figures.count("older versions refused", 2)
 
 
-def test_the_newest_version_is_that_which_was_begun_last_whatever_it_is_called(site: Site) -> None:
+def test_the_newest_version_is_that_which_was_begun_last_whatever_it_is_called(site: Site, figures: Figures) -> None:
     site.update(UpdateRequest(version="b"))
     site.update(UpdateRequest(version="a"))
 
@@ -100,9 +102,10 @@ def test_the_newest_version_is_that_which_was_begun_last_whatever_it_is_called(s
     assert site.update(UpdateRequest(version="a")).version == "a"
     with pytest.raises(ConfigError, match="version b is older than a"):
         site.update(UpdateRequest(version="b"))
+    figures.count("older versions refused")
 
 
-def test_nothing_is_retired_by_an_older_version(site: Site) -> None:
+def test_nothing_is_retired_by_an_older_version(site: Site, figures: Figures) -> None:
     site.update(UpdateRequest(version="2024"))
     site.update(UpdateRequest(version="2025"))
     with site.journal() as journal:
@@ -115,6 +118,7 @@ def test_nothing_is_retired_by_an_older_version(site: Site) -> None:
                 journal, site.settings, paths=["1002/Images/a.dcm"], version="2024", emit=site.events.append
             )
     assert broken(site) == []
+    figures.count("older versions refused")
 
 
 def test_an_interrupted_version_is_not_gone_on_with_once_there_is_a_newer_one(site: Site) -> None:
@@ -132,7 +136,7 @@ def test_an_interrupted_version_is_not_gone_on_with_once_there_is_a_newer_one(si
     assert remarks == ["version 2024 was not finished: a later one was begun instead"]
 
 
-def test_a_version_in_a_path_is_a_folder_and_the_update_has_the_history(by_paths: Site) -> None:
+def test_a_version_in_a_path_is_a_folder_and_the_update_has_the_history(by_paths: Site, figures: Figures) -> None:
     site = by_paths
     site.update(UpdateRequest(version="first"))
     site.upload()
@@ -159,6 +163,7 @@ def test_a_version_in_a_path_is_a_folder_and_the_update_has_the_history(by_paths
         }
     assert site.update(UpdateRequest(amend=True)).version == "second"
     assert broken(site) == []
+    figures.count("versions brought back", 2)
 
 
 def test_every_folder_that_was_written_to_has_its_manifest_and_journal(by_paths: Site) -> None:

@@ -22,6 +22,7 @@ from chorus_upload.operations.handover import Handover
 from chorus_upload.operations.lock import Lock
 from chorus_upload.operations.update import UpdateRequest
 from chorus_upload.operations.upgrade import UpgradeRequest, upgrade
+from tests.faults.figures import Figures
 from tests.operations.conftest import Site, new_site
 
 OLD = Path(__file__).parents[1] / "data" / "legacy" / "journal-v2.db"
@@ -103,7 +104,7 @@ def finish(journal: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_older_tools_journal_in_a_directory_is_not_upgraded(kind: str, old_site: Site) -> None:
+def test_the_older_tools_journal_in_a_directory_is_not_upgraded(kind: str, old_site: Site, figures: Figures) -> None:
     hot = kill_in_a_transaction(old_site.cloud, kind, OLD_IN_BETWEEN)
 
     refused(old_site, lambda: upgraded(old_site), hot)
@@ -114,11 +115,12 @@ def test_the_older_tools_journal_in_a_directory_is_not_upgraded(kind: str, old_s
     with closing(sqlite3.connect(old_site.cloud)) as database:
         pending = "SELECT count(*) FROM file f LEFT JOIN delivery d ON d.file_id = f.id WHERE d.file_id IS NULL"
         assert database.execute(f"{pending} AND f.retired_by IS NULL").fetchone() == (3,)
+    figures.count("journals of killed writers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_older_journal_in_which_a_transaction_begins_meanwhile(
-    kind: str, old_site: Site, monkeypatch: pytest.MonkeyPatch
+    kind: str, old_site: Site, monkeypatch: pytest.MonkeyPatch, figures: Figures
 ) -> None:
     """It is looked at again before it is replaced."""
     hot: list[Path] = []
@@ -134,10 +136,13 @@ def test_an_older_journal_in_which_a_transaction_begins_meanwhile(
 
     assert not old_site.local.exists()
     refused(old_site, lambda: upgraded(old_site), hot[0])
+    figures.count("journals of killed writers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_older_tools_journal_on_this_machine_is_not_upgraded(kind: str, old_site: Site, tmp_path: Path) -> None:
+def test_the_older_tools_journal_on_this_machine_is_not_upgraded(
+    kind: str, old_site: Site, tmp_path: Path, figures: Figures
+) -> None:
     local = tmp_path / "old.db"
     local.write_bytes(OLD.read_bytes())
     hot = kill_in_a_transaction(local, kind, OLD_IN_BETWEEN)
@@ -146,10 +151,11 @@ def test_the_older_tools_journal_on_this_machine_is_not_upgraded(kind: str, old_
     refused(old_site, lambda: upgraded(old_site, local=local), hot)
 
     assert local.read_bytes() == before
+    figures.count("journals of killed writers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cloud_journal_in_a_directory_is_neither_read_nor_taken(kind: str, site: Site) -> None:
+def test_a_cloud_journal_in_a_directory_is_neither_read_nor_taken(kind: str, site: Site, figures: Figures) -> None:
     site.update(UpdateRequest(version="spring"))
     hot = kill_in_a_transaction(site.cloud, kind, "UPDATE file SET size = size + 1")
 
@@ -163,10 +169,11 @@ def test_a_cloud_journal_in_a_directory_is_neither_read_nor_taken(kind: str, sit
 
     finish(site.cloud)
     checkout(site.settings, local_journal=None, emit=site.events.append)
+    figures.count("journals of killed writers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_takes_the_place_of_a_journal_that_is_not_finished(kind: str, site: Site) -> None:
+def test_nothing_takes_the_place_of_a_journal_that_is_not_finished(kind: str, site: Site, figures: Figures) -> None:
     """Somebody opened the cloud journal while it was checked out. What replaced it would be destroyed."""
     site.update(UpdateRequest(version="spring"))
     checkout(site.settings, local_journal=None, emit=site.events.append)
@@ -177,21 +184,25 @@ def test_nothing_takes_the_place_of_a_journal_that_is_not_finished(kind: str, si
 
     assert site.local_state() == "out"
     assert site.cloud.stat().st_ino == etag.st_ino
+    figures.count("journals of killed writers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_journal_that_is_gone_and_left_its_log_behind(kind: str, site: Site) -> None:
+def test_a_journal_that_is_gone_and_left_its_log_behind(kind: str, site: Site, figures: Figures) -> None:
     site.update(UpdateRequest(version="spring"))
     hot = kill_in_a_transaction(site.cloud, kind, "UPDATE file SET size = size + 1")
     site.cloud.unlink()
     site.local.unlink()
 
     refused(site, site.update, hot)
+    figures.count("journals of killed writers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("beside", ["the lock", "the journal"])
-def test_no_journal_is_restored_from_a_lock_that_is_not_finished(beside: str, kind: str, old_site: Site) -> None:
+def test_no_journal_is_restored_from_a_lock_that_is_not_finished(
+    beside: str, kind: str, old_site: Site, figures: Figures
+) -> None:
     lock = old_site.cloud.with_name("journal.db.locked")
     hot = kill_in_a_transaction(old_site.cloud, kind, OLD_IN_BETWEEN)
     old_site.cloud.rename(lock)
@@ -199,10 +210,11 @@ def test_no_journal_is_restored_from_a_lock_that_is_not_finished(beside: str, ki
         hot = hot.rename(lock.with_name(lock.name + KINDS[kind]))
 
     refused(old_site, lambda: unlock(old_site.settings, emit=old_site.events.append), hot)
+    figures.count("journals of killed writers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_journal_that_is_not_finished_is_not_merged(kind: str, site: Site, tmp_path: Path) -> None:
+def test_a_journal_that_is_not_finished_is_not_merged(kind: str, site: Site, tmp_path: Path, figures: Figures) -> None:
     site.update(UpdateRequest(version="spring"))
     other = tmp_path / "other.db"
     other.write_bytes(site.cloud.read_bytes())
@@ -219,9 +231,10 @@ def test_a_journal_that_is_not_finished_is_not_merged(kind: str, site: Site, tmp
     assert other.read_bytes() == before
     finish(other)
     merge()
+    figures.count("journals of killed writers")
 
 
-def test_our_own_journal_of_a_killed_command_goes_on(site: Site) -> None:
+def test_our_own_journal_of_a_killed_command_goes_on(site: Site, figures: Figures) -> None:
     """SQLite finishes it: what was committed is there, and what was not is gone."""
     site.update(UpdateRequest(version="spring"))
     checkout(site.settings, local_journal=None, emit=site.events.append)
@@ -231,9 +244,12 @@ def test_our_own_journal_of_a_killed_command_goes_on(site: Site) -> None:
         assert session.journal.problems() == []
         with session.journal.transaction() as connection:
             assert connection.exec_driver_sql("SELECT label FROM version").all() == [("spring",)]
+    figures.count("journals of killed writers")
 
 
-def test_a_local_journal_with_a_hot_log_is_called_so_by_what_only_reads(site: Site, tmp_path: Path) -> None:
+def test_a_local_journal_with_a_hot_log_is_called_so_by_what_only_reads(
+    site: Site, tmp_path: Path, figures: Figures
+) -> None:
     site.update(UpdateRequest(version="spring"))
     given = tmp_path / "given.db"
     given.write_bytes(site.cloud.read_bytes())
@@ -252,3 +268,4 @@ def test_a_local_journal_with_a_hot_log_is_called_so_by_what_only_reads(site: Si
             pass
 
     refused(site, read, hot)
+    figures.count("journals of killed writers")

@@ -20,6 +20,7 @@ from chorus_upload.storage.retry import Retry
 from tests.e2e.clouds import LOCK, files_of
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site
+from tests.faults.figures import Figures
 from tests.faults.services import SERVICES, Services
 from tests.storage.places import PART, Place, opened_place
 from tests.trees import Bytes, build, bytes_of
@@ -128,7 +129,7 @@ def test_a_lost_answer_to_it(place: Place) -> None:
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
-def test_nothing_more_is_written_where_it_is_accepted(ignoring: Place, content: bytes) -> None:
+def test_nothing_more_is_written_where_it_is_accepted(ignoring: Place, content: bytes, figures: Figures) -> None:
     with pytest.raises(ConditionsIgnored, match="the place ignores conditions: it took a a second time") as caught:
         ignoring.store.put("a", io.BytesIO(content), size=len(content), create_only=True)
     assert "Do not use this place" in (caught.value.hint or "")
@@ -136,20 +137,22 @@ def test_nothing_more_is_written_where_it_is_accepted(ignoring: Place, content: 
     with pytest.raises(ConditionsIgnored):
         ignoring.store.put("b", SMALL, size=len(SMALL), create_only=True)
     assert [each.key for each in ignoring.store.scan()] == ["a"]
+    figures.count("places that ignore conditions")
 
 
-def test_what_somebody_else_has_put_there_is_not_overwritten(ignoring: Place) -> None:
+def test_what_somebody_else_has_put_there_is_not_overwritten(ignoring: Place, figures: Figures) -> None:
     """Not even by the first put."""
     ignoring.store.put("a", b"theirs", size=6)
     for content in (SMALL, LARGE):
         with pytest.raises(ObjectExists):
             ignoring.store.put("a", io.BytesIO(content), size=len(content), create_only=True)
     assert content_of(ignoring, "a") == b"theirs"
+    figures.count("places that ignore conditions")
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("place", ["azure", "google"], indirect=True)
-def test_nor_is_it_replaced(ignoring: Place, content: bytes) -> None:
+def test_nor_is_it_replaced(ignoring: Place, content: bytes, figures: Figures) -> None:
     """(Of S3 that cannot be shown here: it signs the condition.)"""
     etag = ignoring.store.put("a", SMALL + b"!", size=len(SMALL) + 1).etag
     ignoring.store.put("a", b"theirs", size=6)
@@ -160,9 +163,10 @@ def test_nor_is_it_replaced(ignoring: Place, content: bytes) -> None:
     assert there is not None
     with pytest.raises(ConditionsIgnored, match="told to replace another object"):
         ignoring.store.put("a", io.BytesIO(content), size=len(content), if_match=there.etag)
+    figures.count("places that ignore conditions")
 
 
-def test_of_sixteen_threads_one_writes(ignoring: Place) -> None:
+def test_of_sixteen_threads_one_writes(ignoring: Place, figures: Figures) -> None:
     def put(number: int) -> type[StorageError] | None:
         try:
             ignoring.store.put(f"file-{number}", SMALL, size=len(SMALL), create_only=True)
@@ -173,10 +177,13 @@ def test_of_sixteen_threads_one_writes(ignoring: Place) -> None:
     with ThreadPoolExecutor(16) as pool:
         assert set(pool.map(put, range(32))) == {ConditionsIgnored}
     assert len(list(ignoring.store.scan())) == 1
+    figures.count("places that ignore conditions")
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_two_machines(service: str, services: Services, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_two_machines(
+    service: str, services: Services, tmp_path: Path, request: pytest.FixtureRequest, figures: Figures
+) -> None:
     """The second check-out is refused by the lock of the first, or the first refuses to work there."""
     cloud, port = services.cloud(service)
     with Wire(port) as wire:
@@ -201,3 +208,4 @@ def test_two_machines(service: str, services: Services, tmp_path: Path, request:
         cloud.delete(LOCK)
         other.run("journal", "checkout", exit_code=30)
         assert LOCK not in cloud.objects()
+    figures.count("places that ignore conditions")

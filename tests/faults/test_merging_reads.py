@@ -16,6 +16,7 @@ from chorus_upload.operations.custody import checkin, checkout, lock_status
 from chorus_upload.operations.local_files import moved_aside
 from chorus_upload.operations.update import UpdateRequest
 from chorus_upload.operations.verify import VerifyRequest, verify
+from tests.faults.figures import Figures
 from tests.operations.conftest import Site, new_site
 from tests.operations.test_merge import change, merge
 
@@ -37,7 +38,7 @@ def site(tmp_path: Path) -> Site:
     return made
 
 
-def test_the_copy_in_a_version_folder_is_not_touched(site: Site) -> None:
+def test_the_copy_in_a_version_folder_is_not_touched(site: Site, figures: Figures) -> None:
     folder = site.central / "spring"
     before, times = states(folder), {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
@@ -49,9 +50,10 @@ def test_the_copy_in_a_version_folder_is_not_touched(site: Site) -> None:
     with site.journal() as journal:
         found = verify(journal, site.settings, VerifyRequest(), emit=site.events.append)
     assert found.is_good
+    figures.count("journals merged")
 
 
-def test_a_folder_that_cannot_be_written_to_is_enough(site: Site, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_enough(site: Site, tmp_path: Path, figures: Figures) -> None:
     """A colleague's medium. Nothing appears beside the file, not even for a moment."""
     medium = tmp_path / "medium"
     medium.mkdir()
@@ -68,17 +70,19 @@ def test_a_folder_that_cannot_be_written_to_is_enough(site: Site, tmp_path: Path
 
     assert states(medium) == before
     assert medium.stat().st_mtime_ns == entered
+    figures.count("journals merged")
 
 
-def test_the_cloud_journal_itself_stays_the_one_that_was_checked_out(site: Site) -> None:
+def test_the_cloud_journal_itself_stays_the_one_that_was_checked_out(site: Site, figures: Figures) -> None:
     merged = merge(site, site.cloud)
 
     assert merged == FilesMarked(what="delivered", marked=0, refused={})
     assert lock_status(site.settings) is None
     assert site.local_state() == "in"
+    figures.count("journals merged")
 
 
-def test_what_was_not_taken_over_is_offered_again(site: Site) -> None:
+def test_what_was_not_taken_over_is_offered_again(site: Site, figures: Figures) -> None:
     """The version that is missing is recorded in the present journal later on."""
     checkout(site.settings, local_journal=None, emit=site.events.append)
     site.write("OMOP/person.csv", "person_id\n1\n2\n")
@@ -108,9 +112,10 @@ def test_what_was_not_taken_over_is_offered_again(site: Site) -> None:
     assert "not needed any more" in [event.text for event in site.events if isinstance(event, Notice)][-1]
     assert merge(site) is None
     assert site.upload().delivered.files == 0
+    figures.count("journals merged", 3)
 
 
-def test_a_journal_that_was_named_is_not_even_marked_as_merged(site: Site) -> None:
+def test_a_journal_that_was_named_is_not_even_marked_as_merged(site: Site, figures: Figures) -> None:
     checkout(site.settings, local_journal=None, emit=site.events.append)
     site.write("OMOP/person.csv", "person_id\n1\n2\n")
     site.update(UpdateRequest(version="spring"))
@@ -125,3 +130,4 @@ def test_a_journal_that_was_named_is_not_even_marked_as_merged(site: Site) -> No
     assert aside.read_bytes() == before
     assert not aside.with_name(f"{aside.name}.writer").exists()
     assert moved_aside(site.local) == [aside]
+    figures.count("journals merged")

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.clouds import Disk, ask, files_of
 from tests.e2e.conftest import settle
 from tests.e2e.site import Site
+from tests.faults.figures import Figures
 from tests.trees import MARK, Content, build, contents
 
 TREE: dict[str, Content] = {
@@ -87,7 +88,7 @@ def test_the_mark_is_made_at_the_first_use_and_nobody_sees_it(tmp_path: Path, de
     "command",
     ["file upload", "file verify", "file download", "file mark-as-uploaded-central --upload-datetime 20260101"],
 )
-def test_a_store_that_is_not_mounted(tmp_path: Path, delivered: Site, command: str) -> None:
+def test_a_store_that_is_not_mounted(tmp_path: Path, delivered: Site, command: str, figures: Figures) -> None:
     share = unmount(tmp_path)
     typed = [*command.split()[:-1], "20260101000000"] if "mark" in command else command.split()
 
@@ -102,18 +103,20 @@ def test_a_store_that_is_not_mounted(tmp_path: Path, delivered: Site, command: s
     mount(share, tmp_path)
     delivered.run("file", "upload")
     delivered.run("file", "verify")
+    figures.count("commands refused")
 
 
-def test_a_note_is_not_put_below_an_unmounted_store_either(tmp_path: Path, delivered: Site) -> None:
+def test_a_note_is_not_put_below_an_unmounted_store_either(tmp_path: Path, delivered: Site, figures: Figures) -> None:
     unmount(tmp_path)
     build(delivered.home, {"note.txt": "hello"})
 
     assert "it has no mark" in delivered.run("remote", "upload", "note.txt", "notes/", exit_code=7).err
 
     assert everything(central(tmp_path)) == set()
+    figures.count("commands refused")
 
 
-def test_a_directory_that_is_missing(tmp_path: Path, delivered: Site) -> None:
+def test_a_directory_that_is_missing(tmp_path: Path, delivered: Site, figures: Figures) -> None:
     central(tmp_path).rename(tmp_path / "share")
 
     refused = delivered.run("file", "upload", exit_code=7)
@@ -122,9 +125,10 @@ def test_a_directory_that_is_missing(tmp_path: Path, delivered: Site) -> None:
     assert "there is no such directory" in refused.err
     assert "Mount it" in refused.err
     assert not central(tmp_path).exists()
+    figures.count("commands refused")
 
 
-def test_the_store_of_somebody_else_is_mounted_there(tmp_path: Path, delivered: Site) -> None:
+def test_the_store_of_somebody_else_is_mounted_there(tmp_path: Path, delivered: Site, figures: Figures) -> None:
     unmount(tmp_path)
     mark = '{"id": "0123456789abcdef0123456789abcdef"}'
     build(central(tmp_path), {MARK: mark, "theirs.csv": "1"})
@@ -132,16 +136,18 @@ def test_the_store_of_somebody_else_is_mounted_there(tmp_path: Path, delivered: 
     assert "it has another one's mark" in delivered.run("file", "upload", exit_code=7).err
 
     assert everything(central(tmp_path)) == {MARK, "theirs.csv"}
+    figures.count("commands refused")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"id": 7}', '{"id": "../x"}', "[" * 100_000, "\xff"])
-def test_a_mark_that_is_none(tmp_path: Path, delivered: Site, text: str) -> None:
+def test_a_mark_that_is_none(tmp_path: Path, delivered: Site, text: str, figures: Figures) -> None:
     (central(tmp_path) / MARK).write_text(text)
 
     refused = delivered.run("file", "upload", exit_code=20)
 
     assert f"{MARK} is not what chorus-upload wrote there" in refused.err
     assert (central(tmp_path) / MARK).read_text() == text
+    figures.count("commands refused")
 
 
 # --- what a person says ----------------------------------------------------------------------------------------------
@@ -175,7 +181,7 @@ def test_it_is_another_store_to_which_all_is_sent(tmp_path: Path, delivered: Sit
     assert "another one's mark" in delivered.run("file", "upload", exit_code=7).err
 
 
-def test_a_store_that_is_mounted_elsewhere(tmp_path: Path, delivered: Site) -> None:
+def test_a_store_that_is_mounted_elsewhere(tmp_path: Path, delivered: Site, figures: Figures) -> None:
     elsewhere = central(tmp_path).rename(tmp_path / "elsewhere")
     delivered.configure(delivered.config.read_text().replace(str(central(tmp_path)), str(elsewhere)))
 
@@ -187,6 +193,7 @@ def test_a_store_that_is_mounted_elsewhere(tmp_path: Path, delivered: Site) -> N
     journal = tmp_path / "cloud" / "journal" / "journal.db"
     assert ask(journal, "SELECT url FROM destination") == [(str(elsewhere),)]
     delivered.run("file", "verify")
+    figures.count("commands refused")
 
 
 # --- stores without a mark -------------------------------------------------------------------------------------------
@@ -210,7 +217,7 @@ def test_a_store_of_an_earlier_release_gets_its_mark_when_deliveries_are_found_i
 
 @pytest.mark.parametrize("there", [{}, {"spring/OMOP/person.csv": "of another size"}, {"theirs.csv": "1"}])
 def test_without_a_mark_and_without_the_deliveries_nothing_is_written(
-    tmp_path: Path, delivered: Site, there: dict[str, str]
+    tmp_path: Path, delivered: Site, there: dict[str, str], figures: Figures
 ) -> None:
     forget_mark(tmp_path)
     share = unmount(tmp_path)
@@ -228,6 +235,7 @@ def test_without_a_mark_and_without_the_deliveries_nothing_is_written(
     assert files_of(contents(tmp_path / "cloud")).keys() == {f"spring/{path}" for path in TREE} | {
         "summer/OMOP/new.csv"
     }
+    figures.count("commands refused")
 
 
 def test_a_journal_that_was_restored_from_a_backup_knows_the_store_again(tmp_path: Path, delivered: Site) -> None:
@@ -246,7 +254,7 @@ def test_a_journal_that_was_restored_from_a_backup_knows_the_store_again(tmp_pat
 # --- the journal's directory -----------------------------------------------------------------------------------------
 
 
-def test_the_directory_of_the_journal_is_not_mounted(tmp_path: Path, delivered: Site) -> None:
+def test_the_directory_of_the_journal_is_not_mounted(tmp_path: Path, delivered: Site, figures: Figures) -> None:
     """No empty journal is begun, and no lock is left, below its place."""
     place = tmp_path / "cloud" / "journal"
     share = place.rename(tmp_path / "share")
@@ -261,9 +269,12 @@ def test_the_directory_of_the_journal_is_not_mounted(tmp_path: Path, delivered: 
     place.rmdir()
     share.rename(place)
     delivered.run("file", "upload")
+    figures.count("commands refused", 5)
 
 
-def test_the_directory_of_a_journal_that_is_checked_out_is_not_mounted(tmp_path: Path, delivered: Site) -> None:
+def test_the_directory_of_a_journal_that_is_checked_out_is_not_mounted(
+    tmp_path: Path, delivered: Site, figures: Figures
+) -> None:
     delivered.run("journal", "checkout")
     place = tmp_path / "cloud" / "journal"
     share = place.rename(tmp_path / "share")
@@ -279,3 +290,4 @@ def test_the_directory_of_a_journal_that_is_checked_out_is_not_mounted(tmp_path:
     share.rename(place)
     delivered.run("file", "upload")
     delivered.run("journal", "checkin")
+    figures.count("commands refused", 2)

@@ -14,6 +14,7 @@ from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind, JournalingMode, Problem, ProblemKind
 from chorus_upload.operations.update import UpdateRequest
 from chorus_upload.operations.upload import UploadRequest
+from tests.faults.figures import Figures
 from tests.operations.conftest import Site, new_site
 
 
@@ -40,7 +41,7 @@ def failures(site: Site) -> dict[str, str]:
     return {event.path: event.detail for event in site.events if isinstance(event, FileFailed)}
 
 
-def test_names_that_differ_only_in_case_keep_both_files(site: Site) -> None:
+def test_names_that_differ_only_in_case_keep_both_files(site: Site, figures: Figures) -> None:
     """As a pattern that ends in a suffix finds them."""
     site = with_pattern(site, OMOP="OMOP/{filepath}.csv")
     site.write("OMOP/a.csv", "small")
@@ -53,6 +54,7 @@ def test_names_that_differ_only_in_case_keep_both_files(site: Site) -> None:
     assert {problem.path.rpartition("/")[2], problem.detail.removeprefix("alike: ")} == {"a.csv", "a.CSV"}
     assert done.failed == 0
     assert {site.delivered()["1/OMOP/a.csv"], site.delivered()["1/OMOP/a.CSV"]} == {"small", "large"}
+    figures.count("pairs of names alike")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_names_that_differ_only_in_case_keep_both_files(site: Site) -> None:
     ],
 )
 def test_keys_that_differ_only_in_case_or_unicode_are_named_wherever_that_begins(
-    first: str, second: str, site: Site
+    first: str, second: str, site: Site, figures: Figures
 ) -> None:
     for path in (first, second, second.replace("x.dcm", "more.dcm").replace("X.dcm", "more.dcm")):
         site.write(path, path)
@@ -76,9 +78,10 @@ def test_keys_that_differ_only_in_case_or_unicode_are_named_wherever_that_begins
     assert result.problems == 0
     assert site.upload().failed == 0
     assert {f"1/{first}", f"1/{second}"} <= site.delivered().keys()
+    figures.count("pairs of names alike")
 
 
-def test_one_key_within_a_directory_is_found_by_the_update(site: Site) -> None:
+def test_one_key_within_a_directory_is_found_by_the_update(site: Site, figures: Figures) -> None:
     """The pattern begins in the middle of a name, and ignores case."""
     site = with_pattern(site, OMOP="OMOP/scan_{filepath}")
     site.write("OMOP/SCAN_a.csv", "capital")
@@ -93,9 +96,10 @@ def test_one_key_within_a_directory_is_found_by_the_update(site: Site) -> None:
     assert result.problems == 1
     delivered = site.delivered()
     assert (delivered["1/OMOP/a.csv"], delivered["1/OMOP/b.csv"]) == ("capital", "fine")
+    figures.count("pairs with one key")
 
 
-def test_one_key_in_two_modalities_is_found_by_the_update(site: Site) -> None:
+def test_one_key_in_two_modalities_is_found_by_the_update(site: Site, figures: Figures) -> None:
     """What is called like a modality is a patient of another one."""
     site.write("OMOP/Images/x.dcm", "whose?")
 
@@ -103,9 +107,10 @@ def test_one_key_in_two_modalities_is_found_by_the_update(site: Site) -> None:
 
     assert [problem.path for problem in problems(site, ProblemKind.SAME_KEY)] == ["OMOP/Images/x.dcm"]
     assert result.problems == 1
+    figures.count("pairs with one key")
 
 
-def test_of_two_pending_files_with_one_key_none_is_sent_and_both_are_named(site: Site) -> None:
+def test_of_two_pending_files_with_one_key_none_is_sent_and_both_are_named(site: Site, figures: Figures) -> None:
     """They were journaled under another pattern."""
     site.write("OMOP/scan_a.csv", "small")
     site.write("OMOP/SCAN_a.csv", "capital")
@@ -121,9 +126,10 @@ def test_of_two_pending_files_with_one_key_none_is_sent_and_both_are_named(site:
     assert told["OMOP/SCAN_a.csv"].startswith("1/OMOP/a.csv is the central key of OMOP/scan_a.csv, too")
     assert "does not match" in told["OMOP/person.csv"]
     assert (done.delivered.files, done.remaining.files) == (6, 3)
+    figures.count("pairs with one key")
 
 
-def test_directories_that_lead_to_one_place_are_compared_name_by_name(site: Site) -> None:
+def test_directories_that_lead_to_one_place_are_compared_name_by_name(site: Site, figures: Figures) -> None:
     site.write("1000/images/a.dcm", "the other one")
     site.write("1000/images/b.dcm", "fine")
     site = site.with_settings(mode=JournalingMode.APPEND)
@@ -142,10 +148,13 @@ def test_directories_that_lead_to_one_place_are_compared_name_by_name(site: Site
     }
     assert done.failed == 3
     assert "1000/images/b.dcm" in told, "it is away"
+    figures.count("pairs with one key")
 
 
 @pytest.mark.parametrize("overwrite", Overwrite)
-def test_what_was_delivered_is_not_replaced_by_another_file_of_its_key(overwrite: Overwrite, site: Site) -> None:
+def test_what_was_delivered_is_not_replaced_by_another_file_of_its_key(
+    overwrite: Overwrite, site: Site, figures: Figures
+) -> None:
     """The first one is active still, in append mode, and counts as delivered: then its object has to stay."""
     central = site.settings.central.model_copy(update={"overwrite": overwrite})
     site = with_pattern(site.with_settings(mode=JournalingMode.APPEND, central=central), OMOP="OMOP/scan_{filepath}")
@@ -162,6 +171,7 @@ def test_what_was_delivered_is_not_replaced_by_another_file_of_its_key(overwrite
     assert "is the central key of OMOP/scan_a.csv, too" in failures(site)["OMOP/SCAN_a.csv"]
     assert site.delivered()["1/OMOP/a.csv"] == "first"
     assert done.failed == 1
+    figures.count("pairs with one key")
 
 
 def test_usual_files_are_not_asked_for_their_keys_one_by_one(site: Site) -> None:

@@ -13,6 +13,7 @@ from chorus_upload.operations.overlap import require_apart
 from tests.e2e.clouds import Disk
 from tests.e2e.conftest import Prepared
 from tests.e2e.site import Site
+from tests.faults.figures import Figures
 from tests.trees import Content, build, contents
 
 TREE: dict[str, Content] = {
@@ -78,11 +79,12 @@ def require_refused(site: Site, to: str, *options: str, says: str) -> None:
         ("home", "", "is the directory of the local journal"),
     ],
 )
-def test_what_overlaps_is_refused(site: Site, place: str, below: str, says: str) -> None:
+def test_what_overlaps_is_refused(site: Site, place: str, below: str, says: str, figures: Figures) -> None:
     require_refused(site, str(places(site)[place] / below), says=says)
+    figures.count("targets refused")
 
 
-def test_a_source_that_holds_nothing_but_the_target_above_it(site: Site, tmp_path: Path) -> None:
+def test_a_source_that_holds_nothing_but_the_target_above_it(site: Site, tmp_path: Path, figures: Figures) -> None:
     inner = build(tmp_path / "outer", {}) / "inner"
     site.source.rename(inner)
     site.configure(site.config.read_text().replace(str(site.source), str(inner)))
@@ -90,10 +92,11 @@ def test_a_source_that_holds_nothing_but_the_target_above_it(site: Site, tmp_pat
     refused = site.run("file", "download", "--to", str(tmp_path / "outer"), exit_code=2)
 
     assert "holds the source of OMOP" in refused.err
+    figures.count("targets refused")
 
 
 @pytest.mark.parametrize("place", ["store", "source"])
-def test_whatever_leads_there(site: Site, place: str, tmp_path: Path) -> None:
+def test_whatever_leads_there(site: Site, place: str, tmp_path: Path, figures: Figures) -> None:
     real = places(site)[place]
     (tmp_path / "link").symlink_to(real)
     (tmp_path / "inside").symlink_to(real / "OMOP")
@@ -103,17 +106,21 @@ def test_whatever_leads_there(site: Site, place: str, tmp_path: Path) -> None:
     require_refused(site, str(tmp_path / "inside"), says="is in")
     require_refused(site, f"{tmp_path}/beside/../link", says="is ")
     require_refused(site, f"{real.parent}/./{real.name}//", says="is ")
+    figures.count("targets refused", 4)
 
 
-def test_a_store_that_is_named_by_a_link(site: Site, tmp_path: Path) -> None:
+def test_a_store_that_is_named_by_a_link(site: Site, tmp_path: Path, figures: Figures) -> None:
     store = places(site)["store"]
     (tmp_path / "link").symlink_to(store)
     site.configure(site.config.read_text().replace(str(store), str(tmp_path / "link")))
 
     require_refused(site, str(store / "summer"), says="is in the central store")
+    figures.count("targets refused")
 
 
-def test_another_spelling_where_case_does_not_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_spelling_where_case_does_not_count(
+    site: Site, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
     """As on Windows and macOS: another name, and the same directory."""
     store = places(site)["store"]
     settings = load(site.config, environ={})
@@ -127,6 +134,7 @@ def test_another_spelling_where_case_does_not_count(site: Site, monkeypatch: pyt
     with pytest.raises(ConfigError, match="is in the central store"):
         require_apart(settings, store.parent / "DATA" / "summer", replaces=False)
     require_apart(settings, store.parent / "DATABASE", replaces=True)
+    figures.count("targets refused")
 
 
 @pytest.mark.parametrize("to", ["", " "])
@@ -142,13 +150,14 @@ def test_a_lost_source_is_brought_back_in_its_place(site: Site) -> None:
     assert (site.source / "OMOP/person.csv").read_text() == "as it is now"
 
 
-def test_nothing_is_removed_from_a_source(site: Site) -> None:
+def test_nothing_is_removed_from_a_source(site: Site, figures: Figures) -> None:
     before = kept(site.source)
 
     for option in (("--delete-extra",), ("--delete-extra", "--yes")):
         refused = site.run("file", "download", "--version", "spring", "--to", str(site.source), *option, exit_code=2)
         assert "files would be replaced or removed that may be only there" in refused.err
     assert kept(site.source) == before
+    figures.count("targets refused", 2)
 
 
 def test_beside_them_there_is_room(site: Site) -> None:
@@ -163,7 +172,7 @@ def test_beside_them_there_is_room(site: Site) -> None:
 
 @pytest.mark.parametrize("place", ["store", "source"])
 @pytest.mark.parametrize("options", [(), ("--overwrite",)])
-def test_a_plain_download_into_them(site: Site, place: str, options: tuple[str, ...]) -> None:
+def test_a_plain_download_into_them(site: Site, place: str, options: tuple[str, ...], figures: Figures) -> None:
     before = kept(site.home.parent)
     to = places(site)[place] / "summer"
 
@@ -171,10 +180,11 @@ def test_a_plain_download_into_them(site: Site, place: str, options: tuple[str, 
 
     assert "is in" in refused.err
     assert kept(site.home.parent) == before
+    figures.count("targets refused")
 
 
 @pytest.mark.parametrize("name", ["config.toml", "journal.db", "Config.TOML"])
-def test_a_plain_download_over_a_file_of_the_program(site: Site, name: str) -> None:
+def test_a_plain_download_over_a_file_of_the_program(site: Site, name: str, figures: Figures) -> None:
     assert isinstance(site.cloud, Disk)
     site.cloud.put(f"data/notes/{name}", b"from somewhere")
     before = kept(site.home)
@@ -183,9 +193,10 @@ def test_a_plain_download_over_a_file_of_the_program(site: Site, name: str) -> N
 
     assert "is the program's own" in refused.err
     assert kept(site.home) == before
+    figures.count("targets refused")
 
 
-def test_a_plain_download_that_leads_into_the_store(site: Site, tmp_path: Path) -> None:
+def test_a_plain_download_that_leads_into_the_store(site: Site, tmp_path: Path, figures: Figures) -> None:
     """The target holds the store, and what is fetched would come to lie in it."""
     assert isinstance(site.cloud, Disk)
     site.cloud.put("data/data/summer/OMOP/person.csv", b"from somewhere")
@@ -197,3 +208,4 @@ def test_a_plain_download_that_leads_into_the_store(site: Site, tmp_path: Path) 
     assert kept(site.home.parent) == before
     site.run("remote", "download", "spring/OMOP/person.csv", f"{site.cloud.root}/")
     assert (site.cloud.root / "person.csv").read_text() == "as it was"
+    figures.count("targets refused")

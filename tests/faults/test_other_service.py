@@ -18,6 +18,7 @@ from tests.e2e.clouds import Cloud, Container, Disk, ask, files_of
 from tests.e2e.conftest import new_disk, settle
 from tests.e2e.site import Site
 from tests.emulators import Azurite, running_azurite
+from tests.faults.figures import Figures
 from tests.gs import Bucket as GsBucket
 from tests.gs import running_fake_gcs, running_front
 from tests.s3 import Bucket as S3Bucket
@@ -114,15 +115,16 @@ def require_asked(tmp_path: Path, there: Cloud, here: Cloud) -> None:
     assert settled(tmp_path, there).pending() == set()
 
 
-def test_two_azurites(tmp_path: Path, container: Container, other_azurite: Azurite) -> None:
+def test_two_azurites(tmp_path: Path, container: Container, other_azurite: Azurite, figures: Figures) -> None:
     with other_azurite.service() as service:
         service.create_container(container.name).close()
     here = Container(other_azurite, container.name, other_azurite.sas(container.name))
 
     require_asked(tmp_path, container, here)
+    figures.count("services with a container of the same name")
 
 
-def test_two_googles(tmp_path: Path) -> None:
+def test_two_googles(tmp_path: Path, figures: Figures) -> None:
     token = build(tmp_path, {"token.txt": "ya29.a-token-of-the-tests\n"}) / "token.txt"
     token.chmod(0o600)
     with (
@@ -135,17 +137,21 @@ def test_two_googles(tmp_path: Path) -> None:
         here.create_bucket(name)
 
         require_asked(tmp_path, GsBucket(there, name, token), GsBucket(here, name, token))
+    figures.count("services with a container of the same name")
 
 
 @pytest.mark.thorough
-def test_two_seaweeds(tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
+def test_two_seaweeds(tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str, figures: Figures) -> None:
     with running_seaweedfs(build(tmp_path / "weed", {})) as other:
         other.client.create_bucket(Bucket=s3_bucket)
 
         require_asked(tmp_path, S3Bucket(seaweedfs, s3_bucket), S3Bucket(other, s3_bucket))
+    figures.count("services with a container of the same name")
 
 
-def test_the_same_service_under_another_address(tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
+def test_the_same_service_under_another_address(
+    tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str, figures: Figures
+) -> None:
     cloud = S3Bucket(seaweedfs, s3_bucket)
     delivered(tmp_path, cloud)
     with Wire(seaweedfs.port) as wire:
@@ -160,6 +166,7 @@ def test_the_same_service_under_another_address(tmp_path: Path, seaweedfs: Seawe
         assert site.pending() == set()
         site.run("file", "verify")
         assert not [each for each in wire.requests if each.method == "PUT"]
+    figures.count("other addresses of a service")
 
 
 def test_both_answers_at_once_are_refused(tmp_path: Path, disk: Disk) -> None:
@@ -195,16 +202,22 @@ def make_early(journal: Path, url: str) -> None:
         database.commit()
 
 
-def test_a_journal_that_does_not_say_which_service(tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
+def test_a_journal_that_does_not_say_which_service(
+    tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str, figures: Figures
+) -> None:
     cloud = S3Bucket(seaweedfs, s3_bucket)
     require_taken_over(tmp_path, cloud, f"s3://{s3_bucket}/data", f"s3://{s3_bucket}/data@127.0.0.1:{seaweedfs.port}")
+    figures.count("journals of earlier releases")
 
 
 @pytest.mark.parametrize("account", ["@devstoreaccount1", ""])
-def test_a_journal_that_says_the_account_or_nothing(tmp_path: Path, container: Container, account: str) -> None:
+def test_a_journal_that_says_the_account_or_nothing(
+    tmp_path: Path, container: Container, account: str, figures: Figures
+) -> None:
     place = f"az://{container.name}/data"
     service = f"127.0.0.1:{container.azurite.port}/devstoreaccount1"
     require_taken_over(tmp_path, container, f"{place}{account}", f"{place}@{service}")
+    figures.count("journals of earlier releases")
 
 
 def require_taken_over(tmp_path: Path, cloud: Cloud, early: str, name: str) -> None:
@@ -232,9 +245,10 @@ def require_taken_over(tmp_path: Path, cloud: Cloud, early: str, name: str) -> N
     assert site.pending() == set()
 
 
-def test_a_journal_of_another_account_is_not_taken_over(tmp_path: Path, container: Container) -> None:
+def test_a_journal_of_another_account_is_not_taken_over(tmp_path: Path, container: Container, figures: Figures) -> None:
     site = delivered(tmp_path, container)
     make_early(tmp_path / "cloud" / "journal" / "journal.db", f"az://{container.name}/data@chorusmgh")
     (tmp_path / "home" / "journal.db").unlink()
 
     assert "delivered to az://" in site.run("file", "list", exit_code=7).err
+    figures.count("journals of another account")

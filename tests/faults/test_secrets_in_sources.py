@@ -14,6 +14,7 @@ from tests.archives import members_of, tar
 from tests.e2e.clouds import files_of
 from tests.e2e.conftest import new_disk, settle
 from tests.e2e.site import Site
+from tests.faults.figures import Figures
 from tests.trees import Bytes, Content, build
 
 SIGNATURE = "kT3+/uQ9zX" * 4 + "="
@@ -35,18 +36,20 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_every_spelling_of_a_secret_is_found(text: str, encoding: str) -> None:
+def test_every_spelling_of_a_secret_is_found(text: str, encoding: str, figures: Figures) -> None:
     search = SecretSearch([TOKEN, CONNECTION])
 
     assert search(f"before {text} after".encode(encoding))
     for near in (text[: len(text) // 2], text.swapcase(), "sv=2024-11-04&se=2027-01-31T00%3A00%3A00Z&sp=racwdl&sig="):
         assert not search(f"before {near} after".encode(encoding))
+    figures.count("spellings of a secret")
 
 
 @pytest.mark.parametrize("text", [CONNECTION, KEY, quote(KEY), f'key = "{KEY}"'])
-def test_the_key_in_a_connection_string(text: str) -> None:
+def test_the_key_in_a_connection_string(text: str, figures: Figures) -> None:
     assert SecretSearch([CONNECTION])(text.encode())
     assert not SecretSearch([CONNECTION.replace("9f", "9e")])(text.encode())
+    figures.count("spellings of a secret")
 
 
 def test_what_is_short_may_be_a_word_of_the_data() -> None:
@@ -84,7 +87,7 @@ def _stored(site: Site) -> set[str]:
     return {key.partition("/")[2] for key in files_of(site.cloud.objects())}
 
 
-def test_an_update_does_not_record_them(site: Site) -> None:
+def test_an_update_does_not_record_them(site: Site, figures: Figures) -> None:
     update = site.run("--json", "journal", "update", "--modalities", "OMOP", exit_code=3)
 
     told = {each["problem"]["path"]: each["problem"]["kind"] for each in update.events("problem-found")}
@@ -93,9 +96,10 @@ def test_an_update_does_not_record_them(site: Site) -> None:
     assert site.pending() == set(DATA)
     site.run("file", "upload", "--modalities", "OMOP")
     assert _stored(site) == set(DATA)
+    figures.count("files with a secret kept back", len(SECRETS))
 
 
-def test_an_upload_does_not_send_them(site: Site) -> None:
+def test_an_upload_does_not_send_them(site: Site, figures: Figures) -> None:
     """They were recorded without being read, or before they were secret."""
     site.configure(site.config.read_text().replace("[configuration]", '[configuration]\nfingerprint = "on-upload"'))
     shutil.copy(site.config, site.source / "OMOP/config.toml.bak")
@@ -106,9 +110,10 @@ def test_an_upload_does_not_send_them(site: Site) -> None:
     failed = {each["path"]: each["kind"] for each in upload.events("file-failed")}
     assert failed == dict.fromkeys(SECRETS, "holds-secret")
     assert _stored(site) == set(DATA)
+    figures.count("files with a secret kept back", len(SECRETS))
 
 
-def test_remote_upload_does_not_send_them(site: Site) -> None:
+def test_remote_upload_does_not_send_them(site: Site, figures: Figures) -> None:
     sent = site.run("remote", "upload", "-r", str(site.source / "OMOP"), "copy/", exit_code=3)
 
     for path in SECRETS:
@@ -116,9 +121,10 @@ def test_remote_upload_does_not_send_them(site: Site) -> None:
     assert SIGNATURE[:10] not in sent.out + sent.err
     stored = {key.removeprefix("data/copy/") for key in site.cloud.objects() if "copy/" in key}
     assert stored == set(DATA)
+    figures.count("files with a secret kept back", len(SECRETS))
 
 
-def test_a_script_does_not_send_them(tmp_path: Path, site: Site) -> None:
+def test_a_script_does_not_send_them(tmp_path: Path, site: Site, figures: Figures) -> None:
     """Those for az are written for what lies in Azure only; nothing is sent here."""
     text = site.config.read_text().replace(f'path = "{tmp_path}/cloud/data"', 'path = "az://chorus/data"')
     text = text.replace("[configuration]", '[configuration]\nfingerprint = "on-upload"')
@@ -135,9 +141,10 @@ def test_a_script_does_not_send_them(tmp_path: Path, site: Site) -> None:
         assert f"holds-secret: {path}" in written.err
         assert path not in script.read_text()
     assert "OMOP/person.csv" in script.read_text()
+    figures.count("files with a secret kept back", len(SECRETS))
 
 
-def test_a_member_of_an_archive_is_not_sent(tmp_path: Path) -> None:
+def test_a_member_of_an_archive_is_not_sent(tmp_path: Path, figures: Figures) -> None:
     archive = tmp_path / "set.tar"
     archive.write_bytes(tar(members_of({"OMOP/notes.txt": f"?{TOKEN}", "OMOP/person.csv": "1"})))
     more = (
@@ -150,9 +157,10 @@ def test_a_member_of_an_archive_is_not_sent(tmp_path: Path) -> None:
 
     assert "holds-secret: OMOP/notes.txt" in site.run("file", "upload", "--modalities", "OMOP", exit_code=3).err
     assert _stored(site) == {"OMOP/person.csv"}
+    figures.count("files with a secret kept back")
 
 
-def test_what_lies_beside_the_configuration_with_its_name(tmp_path: Path) -> None:
+def test_what_lies_beside_the_configuration_with_its_name(tmp_path: Path, figures: Figures) -> None:
     """Somebody works in the directory of the data, and has kept former configurations, whose tokens may be good yet."""
     data = build(
         tmp_path / "data", {"OMOP/person.csv": "1", "OMOP/config.tomlx": "2", "OMOP/config.toml.template": "3"}
@@ -169,3 +177,4 @@ def test_what_lies_beside_the_configuration_with_its_name(tmp_path: Path) -> Non
     assert _stored(site) == {"OMOP/person.csv", "OMOP/config.tomlx", "OMOP/config.toml.template"}
     refused = site.run("remote", "upload", str(data / "OMOP/config.toml~"), "copy/", exit_code=2)
     assert "it is not sent" in refused.err
+    figures.count("files with a secret kept back", len(former))

@@ -12,7 +12,7 @@ from tests.e2e.clouds import ask
 from tests.e2e.conftest import new_disk, settle
 from tests.e2e.mortal_program import Condition, Ended, Program, running_program
 from tests.e2e.site import Site
-from tests.faults.figures import possible
+from tests.faults.figures import Figures, possible
 from tests.trees import Link, build, remove, rename
 
 MEDDLING = "tests.faults.meddling"
@@ -78,7 +78,7 @@ def hospital(request: pytest.FixtureRequest, tmp_path: Path, program: Program) -
     return hospital
 
 
-def test_a_disk_that_is_not_mounted(hospital: Hospital) -> None:
+def test_a_disk_that_is_not_mounted(hospital: Hospital, figures: Figures) -> None:
     """Whatever the limit, and whatever else is confirmed; what is gone for certain is gone."""
     everything = active(hospital.site)
     for confirmed in ((), ("--confirm-deletions",)):
@@ -95,9 +95,10 @@ def test_a_disk_that_is_not_mounted(hospital: Hospital) -> None:
 
     hospital.run("journal", "update", mounted=True)
     assert active(hospital.site) == (everything | {"1003/Images/new.dcm"}) - {"1001/Images/0.dcm"}
+    figures.count("updates without a disk", 3)
 
 
-def test_another_disk_in_its_place(hospital: Hospital) -> None:
+def test_another_disk_in_its_place(hospital: Hospital, figures: Figures) -> None:
     """Something lies where nothing is mounted: a part of the files, or others."""
     build(hospital.point, {"Images/a.dcm": "a", "Images/stray.dcm": "stray"})
     everything = active(hospital.site)
@@ -106,9 +107,10 @@ def test_another_disk_in_its_place(hospital: Hospital) -> None:
 
     assert "not-mounted: 1002" in update.err
     assert active(hospital.site) == everything | {"1002/Images/stray.dcm"}
+    figures.count("updates without a disk")
 
 
-def test_its_mount_point_is_gone_too(hospital: Hospital) -> None:
+def test_its_mount_point_is_gone_too(hospital: Hospital, figures: Figures) -> None:
     """As where disks are mounted by themselves when somebody looks."""
     everything = active(hospital.site)
     hospital.run("journal", "list", mounted=False)
@@ -116,6 +118,7 @@ def test_its_mount_point_is_gone_too(hospital: Hospital) -> None:
 
     assert "not-mounted: 1002" in hospital.run("journal", "update", mounted=False, code=3).err
     assert active(hospital.site) == everything
+    figures.count("updates without a disk")
 
 
 def test_a_disk_that_is_gone_for_good(hospital: Hospital) -> None:
@@ -140,7 +143,7 @@ def test_what_was_moved_to_the_disk_below_is_no_trouble(hospital: Hospital) -> N
 
 
 @pytest.mark.parametrize("mode", ["full", "append"])
-def test_a_source_that_is_a_disk_and_not_mounted(tmp_path: Path, program: Program, mode: str) -> None:
+def test_a_source_that_is_a_disk_and_not_mounted(tmp_path: Path, program: Program, mode: str, figures: Figures) -> None:
     """Files that lie below its mount point are not taken for it."""
     configuration = "deletion_limit = 1.0"
     cloud = new_disk(tmp_path / "cloud")
@@ -156,6 +159,7 @@ def test_a_source_that_is_a_disk_and_not_mounted(tmp_path: Path, program: Progra
     assert f"the source {site.source} was a mount point" in refused.err
     assert f"--forget-mount {site.source}" in refused.err
     assert active(site) == set(AWAY)
+    figures.count("updates without a disk")
 
 
 # --- links -------------------------------------------------------------------------------------------------------
@@ -175,7 +179,9 @@ def linked(tmp_path: Path) -> Site:
 
 
 @pytest.mark.parametrize("change", ["away", "not followed any more", "said not to be followed"])
-def test_nothing_behind_a_link_that_is_not_followed_is_gone(tmp_path: Path, linked: Site, change: str) -> None:
+def test_nothing_behind_a_link_that_is_not_followed_is_gone(
+    tmp_path: Path, linked: Site, change: str, figures: Figures
+) -> None:
     everything = active(linked)
     if change == "away":
         rename(tmp_path, "elsewhere", "moved")
@@ -191,9 +197,10 @@ def test_nothing_behind_a_link_that_is_not_followed_is_gone(tmp_path: Path, link
         kind = {"away": "unreadable-file", "not followed any more": "link-to-directory"}.get(change, "skipped-link")
         assert f"{kind}: 1002" in update.err
         assert f"{kind}: 1001/Images/deep" in update.err
+    figures.count("updates without what links lead to", 2)
 
 
-def test_a_patient_behind_a_link_is_never_left_out_without_a_word(tmp_path: Path) -> None:
+def test_a_patient_behind_a_link_is_never_left_out_without_a_word(tmp_path: Path, figures: Figures) -> None:
     """Nobody has said whether links are followed. Where nothing could belong to any modality none is told of."""
     site = settle(tmp_path / "home", tmp_path / "source", new_disk(tmp_path / "cloud"))
     patients = {f"{number}": Link("../elsewhere") for number in range(1002, 1005)}
@@ -207,6 +214,7 @@ def test_a_patient_behind_a_link_is_never_left_out_without_a_word(tmp_path: Path
     assert "follow_links = true" in told["1002"]["detail"]
     assert update.event("update-finished")["problems"] == len(patients)
     assert "3 problems" in site.run("journal", "update", exit_code=3).err
+    figures.count("links named", len(patients))
 
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -225,7 +233,7 @@ def uploaded(tmp_path: Path) -> Site:
 @pytest.mark.parametrize(
     ("old", "new"), [("1001/Images", "1001/Images-old"), ("1001/Images", "1001/archive/Images"), ("1001", "done/1001")]
 )
-def test_what_no_pattern_matches_any_more_is_not_deleted(uploaded: Site, old: str, new: str) -> None:
+def test_what_no_pattern_matches_any_more_is_not_deleted(uploaded: Site, old: str, new: str, figures: Figures) -> None:
     """Few enough to be retired, had they been deleted. They are told of until a person confirms."""
     everything = active(uploaded)
     rename(uploaded.source, old, new)
@@ -241,9 +249,10 @@ def test_what_no_pattern_matches_any_more_is_not_deleted(uploaded: Site, old: st
     assert active(uploaded) == (everything | {"2000/Images/new.dcm"}) - {"1010/Images/a.dcm"}
     uploaded.run("journal", "update", "--confirm-deletions")
     assert "1001/Images/a.dcm" not in active(uploaded)
+    figures.count("files moved outside of every pattern")
 
 
-def test_most_of_a_source_is_renamed(uploaded: Site) -> None:
+def test_most_of_a_source_is_renamed(uploaded: Site, figures: Figures) -> None:
     """As many as are refused anyway: what became of them is said, and it is no deletion that is guessed."""
     everything = active(uploaded)
     for number in range(1001, 1011):
@@ -254,9 +263,10 @@ def test_most_of_a_source_is_renamed(uploaded: Site) -> None:
     assert "Images: 10 of 22 active files are gone (45%)" in refused.err
     assert "10 of them are now where no pattern matches, e.g. 1001/Bilder/a.dcm" in refused.err
     assert active(uploaded) == everything
+    figures.count("files moved outside of every pattern", 10)
 
 
-def test_a_source_of_which_most_matches_no_pattern(uploaded: Site) -> None:
+def test_a_source_of_which_most_matches_no_pattern(uploaded: Site, figures: Figures) -> None:
     """A pattern is wrong, or a tool has made other names: nothing is retired then, and every update says so."""
     everything = active(uploaded)
     build(uploaded.source, {f"out {number}/b.dcm": f"b{number}" for number in range(30)})
@@ -283,3 +293,4 @@ def test_a_source_of_which_most_matches_no_pattern(uploaded: Site) -> None:
     few = uploaded.run("journal", "update")
     assert "Outside every pattern" in few.out
     assert "e.g. out " in few.out
+    figures.count("files outside of every pattern", 30)
