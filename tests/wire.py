@@ -224,9 +224,11 @@ class Wire:
         elif isinstance(fault, Answer):
             client.sendall(_answer(fault, head=request.method == "HEAD"))
         else:
-            status = self._pass_on(client, head, body, fault, is_head=request.method == "HEAD")
+            answer = self._answer_of(head, body, fault, is_head=request.method == "HEAD")
             if request.is_create_only and not is_check:
-                self._created = request if 200 <= status < 300 else None
+                # Before the client has it, who may go on at once.
+                self._created = request if re.match(rb"HTTP/1\.\d 2", answer) else None
+            self._pass_on(client, answer, fault)
 
     def _received(self, client: socket.socket, body: bytes, size: int, fault: Fault | None) -> bytes | None:
         """The body of a request, of which there is some; None when the connection is to break in the middle of it."""
@@ -245,8 +247,8 @@ class Wire:
             return body[: fault.at] + bytes([body[fault.at] ^ 0xFF]) + body[fault.at + 1 :]
         return body
 
-    def _pass_on(self, client: socket.socket, head: bytes, body: bytes, fault: Fault | None, *, is_head: bool) -> int:
-        """Ask the service, and give the client what the fault leaves of the answer; gives the status, or 0."""
+    def _answer_of(self, head: bytes, body: bytes, fault: Fault | None, *, is_head: bool) -> bytes:
+        """What the fault leaves of the answer of the service."""
         answer = self._ask(head, body)
         match fault:
             case Delay():
@@ -258,14 +260,15 @@ class Wire:
                 answer = answer[: fault.after]
             case DropAnswer():
                 answer = b""
+        return answer
+
+    def _pass_on(self, client: socket.socket, answer: bytes, fault: Fault | None) -> None:
         client.sendall(answer)
         if isinstance(fault, Stall):
             while not self._over.is_set() and not select.select([client], [], [], 0.05)[0]:
                 pass
         if isinstance(fault, DropAnswer) or (isinstance(fault, CutAnswer) and fault.reset):
             _reset(client)
-        said = re.match(rb"HTTP/1\.\d (\d+)", answer)
-        return int(said[1]) if said else 0
 
     def _take(self, request: Request) -> Fault | None:
         for each in self._script:
