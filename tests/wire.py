@@ -100,9 +100,9 @@ class Request:
 
     @property
     def is_create_only(self) -> bool:
-        """Whether it writes what has to be new."""
+        """Whether it writes what has to be new. What only begins an upload has made nothing yet."""
         has_condition = self.headers.get("if-none-match") == "*" or "ifGenerationMatch=0" in self.target
-        return has_condition and self.method in ("PUT", "POST")
+        return has_condition and self.method in ("PUT", "POST") and "uploadType=resumable" not in self.target
 
     def asks_as(self, other: Request | None) -> bool:
         """Whether both ask for the same: dates and signatures may differ."""
