@@ -22,7 +22,7 @@ from chorus_upload.storage.web_source import WebSource
 from tests.archives import SPRING, members_of, put, tar, zipped
 from tests.operations.conftest import Site
 from tests.sites import WebSite, web_site
-from tests.trees import Bytes, bytes_of
+from tests.trees import MARK, Bytes, bytes_of
 
 AUTUMN = SPRING + 10_000_000
 TREE: dict[str, str | bytes | Bytes] = {
@@ -104,7 +104,7 @@ def objects(site: Site) -> dict[str, bytes]:
     return {
         path.relative_to(site.central).as_posix(): path.read_bytes()
         for path in site.central.rglob("*")
-        if path.is_file() and path.suffix != ".db" and not path.name.startswith("manifest-")
+        if path.is_file() and path.suffix != ".db" and not path.name.startswith(("manifest-", MARK))
     }
 
 
