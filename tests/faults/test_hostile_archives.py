@@ -38,12 +38,12 @@ PATTERN = "{filepath}"
 
 def _site(root: Path, place: str) -> Site:
     """A site whose Images are in an archive, or on a web site; it is sent to a disk."""
-    (root / "nothing").mkdir(parents=True, exist_ok=True)
+    build(root / "about", {"Metadata/README.md": "about"})
     more = f'[site_path.Images]\npath = "{place}"\npattern = "{PATTERN}"\n'
     configuration = 'supported_modalities = "Images"'
     return settle(
         root / "home",
-        root / "nothing",
+        root / "about",
         new_disk(root / "cloud"),
         patience=0,
         threads=2,
