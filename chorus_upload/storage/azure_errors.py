@@ -33,14 +33,15 @@ _MISMATCH = frozenset({"Md5Mismatch", "Crc64Mismatch"})
 _BAD_SIGNATURE = frozenset({"AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo", ""})
 _LEASED = frozenset({"LeaseIdMissing", "LeaseIdMismatchWithBlobOperation", "LeaseLost"})
 
-_NEW_TOKEN = "Ask whoever runs the central store for a new SAS token and put it into the configuration."  # noqa: S105
+_NEW_TOKEN = "Ask whoever gave it out for a new SAS token, and put it into the configuration."  # noqa: S105
 _COPY_AGAIN = "Is the token or key complete, and does it belong to this account and container?"
 _OTHER_WRITER = "Another program has begun to write this object; the service forgets what it sent in a week."
 _BAD_NAME = "The service does not take this name."
 _HINTS = {
     "AuthorizationPermissionMismatch": (
         "A SAS token needs the permissions read, add, create, write, delete and list (racwdl); "
-        "a login needs the role Storage Blob Data Contributor."
+        "a login needs the role Storage Blob Data Contributor. For a source read and list (rl) will do, or the role "
+        "Storage Blob Data Reader."
     ),
     "AuthorizationSourceIPMismatch": "The SAS token may not be used from this network address.",
     "AuthorizationFailure": f"{_COPY_AGAIN} Does the account's firewall admit this network?",

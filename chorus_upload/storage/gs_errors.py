@@ -34,7 +34,8 @@ _NO_OBJECT = re.compile(r"(?i)no such object:")
 _REQUESTER_PAYS = re.compile(r"(?i)requester[ -]pays|user project")
 
 _PERMISSIONS = (
-    "The identity needs the role Storage Object User on the bucket (to list, read, create, replace and delete objects)."
+    "The identity needs the role Storage Object User on the bucket (to list, read, create, replace and delete objects);"
+    " for a source Storage Object Viewer will do."
 )
 _LOG_IN = "The configuration has no credentials for this bucket, and it is not public."
 _PAYS = "Whoever asks pays for this bucket: set google_user_project to the project that is to be billed."

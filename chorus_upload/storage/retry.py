@@ -28,7 +28,7 @@ _jitter = random.Random()  # noqa: S311
 UNKNOWN_HOST_SECONDS = 30.0
 """For how long a name is tried that has never resolved in this run: it is misspelled, most likely."""
 _ASIDE_ATTEMPTS = 3
-_OF_SOURCE = "These are the credentials of this source, under [site_path] in the configuration: renew them there."
+_OF_SOURCE = "The credentials of this source are those under its [site_path] in the configuration."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,8 @@ class Retry:
         """The same error, which says that it is a source whose credentials are no good, if it is one."""
         if not self.is_of_source:
             return error
-        named = type(error)(f"the source {self.liveness.name}: {error.message}", hint=_OF_SOURCE)
+        hint = f"{error.hint} {_OF_SOURCE}" if error.hint else _OF_SOURCE
+        named = type(error)(f"the source {self.liveness.name}: {error.message}", hint=hint)
         named.is_of_source = True
         return named
 

@@ -60,7 +60,8 @@ _HINTS = {
     "InvalidPart": _OTHER_WRITER,
     "RequestTimeTooSkewed": "Is the clock of this machine right?",
     "AccessDenied": "Reading, writing, deleting and listing have to be allowed (s3:GetObject, PutObject, DeleteObject,"
-    " ListBucket, AbortMultipartUpload, ListMultipartUploadParts, ListBucketMultipartUploads).",
+    " ListBucket, AbortMultipartUpload, ListMultipartUploadParts, ListBucketMultipartUploads). For a source"
+    " s3:GetObject and ListBucket will do.",
     "InvalidObjectState": "The object is archived, and has to be restored before it can be read.",
 }
 _NO_CREDENTIALS = (

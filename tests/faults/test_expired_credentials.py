@@ -264,7 +264,8 @@ def test_the_token_of_a_source_is_not_that_of_the_central_store(
 
     assert f"the source 127.0.0.1 (az://{container.name}/source): " in ran.err
     assert "the SAS token expired on" in ran.err
-    assert "hint: These are the credentials of this source" in ran.err
+    assert "hint: Ask whoever gave it out for a new SAS token" in ran.err
+    assert "The credentials of this source are those under its [site_path]" in ran.err
     assert "central store" not in ran.err
 
 
