@@ -135,6 +135,12 @@ class Pattern:
         filepath = groups["filepath"] if cut else path[found.start("filepath") :]
         return Parts(groups.get("version"), groups.get("patient_id"), filepath)
 
+    @property
+    def names_directory(self) -> bool:
+        """Whether a directory of its files has more of a name than a version or a patient."""
+        directories = self.text.partition("{filepath}")[0].rpartition("/")[0]
+        return re.search(r"\w", re.sub(r"\{[^{}]*\}", "", directories)) is not None
+
     def may_match_below(self, directory: str) -> bool:
         """Whether files at or below this path could belong, as far as the names that are known can tell."""
         return all(above.match(name) for above, name in zip(self._above, directory.split("/"), strict=False))

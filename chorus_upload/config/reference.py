@@ -98,7 +98,8 @@ In a source that is a directory of this machine (with SFTP the first three hold,
 Files that match no pattern are counted by every update, which names the first; `--list-outside` names all. A recorded
 file that is now under such a name stays in the journal (`moved-outside`) until `--confirm-deletions`, and so does
 whatever is missing from a source of which more than `outside_limit` matches no pattern (`outside-patterns`). Both end
-with 3.
+with 3. For `outside_limit` a file also counts as matched where the pattern of a modality that has a source of its own
+takes it, if that pattern names a directory, as `{patient_id:w}/Images/{filepath}` does.
 """
 
 _CREDENTIALS = """\

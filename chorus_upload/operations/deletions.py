@@ -107,13 +107,13 @@ class Deletions:
                 self._tell(Problem(ProblemKind.MOVED_OUTSIDE, each.directory or ".", detail), each.modality)
             self._observation.hold_moved_outside()
         for scan in scans:
-            if scan.outside.files <= self._settings.outside_limit * scan.files:
+            if scan.strangers <= self._settings.outside_limit * scan.files:
                 continue
             held = {} if self._confirmed else self._observation.hold_below("", scan.modalities)
             kept = sum(each.files for each in held.values())
             detail = (
-                f"{scan.outside.files:,} of {scan.files:,} files ({scan.outside.files / scan.files:.0%}) match no"
-                f" pattern, e.g. {', '.join(scan.outside_examples)}: is a pattern wrong, or was a directory renamed?"
+                f"{scan.strangers:,} of {scan.files:,} files ({scan.strangers / scan.files:.0%}) match no"
+                f" pattern, e.g. {', '.join(scan.stranger_examples)}: is a pattern wrong, or was a directory renamed?"
                 " (outside_limit says how many may)"
             )
             if kept:

@@ -37,6 +37,38 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A modality of another source, as seen from one: its files may lie here, and are no strangers.
+
+    `lead` leads from its root to this one, if that is below it, and `begin` from this one to its root.
+    """
+
+    pattern: Pattern
+    lead: str
+    begin: str
+    is_here: bool
+    """Whether one source lies in the other: then a file that it takes is recorded, and not merely one like those."""
+
+    @classmethod
+    def of(cls, site: SiteSettings, here: SiteSettings) -> Neighbour | None:
+        """The modality of `site`, seen from the source of `here`. None if it says nothing of the files there."""
+        pattern = Pattern.parse(site.pattern)
+        own, root = _directory(site), _directory(here)
+        # With other credentials a container of the same name may be another one.
+        if site.location.is_local or site.location.auth == here.location.auth:
+            if own.startswith(root):
+                return cls(pattern, "", own[len(root) :], is_here=True)
+            if root.startswith(own):
+                return cls(pattern, root[len(own) :], "", is_here=True)
+        return cls(pattern, "", "", is_here=False) if pattern.names_directory else None
+
+    def takes(self, path: str) -> bool:
+        """Whether the file at this path here belongs to it, or looks like it."""
+        path = self.lead + path
+        return path.startswith(self.begin) and self.pattern.match(path[len(self.begin) :]) is not None
+
+
+@dataclass(frozen=True, slots=True)
 class SharedSource:
     """One tree with the modalities that live in it; it is walked once for all of them.
 
@@ -46,6 +78,7 @@ class SharedSource:
     source: Source
     patterns: Mapping[str, Pattern]
     asked_for: frozenset[str]
+    neighbours: Sequence[Neighbour]
 
 
 @contextmanager
@@ -66,15 +99,26 @@ def open_sources(
                 network = Network.of(settings)
                 source = stack.enter_context(open_source(sites[0], network, own=own, stop=stop))
                 patterns = {site.modality: Pattern.parse(site.pattern) for site in sites}
-                shared.append(SharedSource(source, patterns, asked_for))
+                others = [each for each in settings.sites.values() if each.modality not in patterns]
+                neighbours = [Neighbour.of(each, sites[0]) for each in others]
+                shared.append(SharedSource(source, patterns, asked_for, [each for each in neighbours if each]))
                 by_modality |= dict.fromkeys(asked_for, source)
         yield shared, by_modality
+
+
+def _directory(site: SiteSettings) -> str:
+    """Where the root of a site's source is, with a slash at its end."""
+    path = site.location.path
+    if site.location.is_local:
+        path = os.path.abspath(path).replace(os.sep, "/")  # noqa: PTH100 - links stay what they are
+    return path.rstrip("/") + "/"
 
 
 class Scan:
     """The walk through one shared source.
 
-    `problems` counts what needs a person by modality; "" where it could concern any of them.
+    `problems` counts what needs a person by modality; "" where it could concern any of them. Of the files that are
+    `outside` the patterns of this source, `strangers` match those of no other source either.
     """
 
     def __init__(
@@ -88,6 +132,8 @@ class Scan:
         self.files = 0
         self.outside = Tally()
         self.outside_examples: list[str] = []
+        self.strangers = 0
+        self.stranger_examples: list[str] = []
         self.mounted: dict[str, bool] = {}
         """The directories on which something is mounted, and whether that holds anything."""
         self.problems: dict[str, int] = {}
@@ -200,14 +246,22 @@ class Scan:
 
     def _leave_outside(self, directory: Directory, claimed: set[str]) -> None:
         for name, size, mtime_us in directory.entries:
-            if name not in claimed:
-                path = posixpath.join(directory.path, name)
-                self.outside += Tally(1, size)
-                self._observation.outside(path, size, mtime_us)
-                if len(self.outside_examples) < _EXAMPLES:
-                    self.outside_examples.append(path)
-                if self._list_outside:
-                    self._emit(FileOutsidePatterns(path, self._tree.source.url))
+            if name in claimed:
+                continue
+            path = posixpath.join(directory.path, name)
+            takers = [each.is_here for each in self._tree.neighbours if each.takes(path)]
+            if any(takers):
+                continue
+            self.outside += Tally(1, size)
+            self._observation.outside(path, size, mtime_us)
+            if len(self.outside_examples) < _EXAMPLES:
+                self.outside_examples.append(path)
+            if not takers:
+                self.strangers += 1
+                if len(self.stranger_examples) < _EXAMPLES:
+                    self.stranger_examples.append(path)
+            if self._list_outside:
+                self._emit(FileOutsidePatterns(path, self._tree.source.url))
 
     def _report(self, problem: Problem, concerned: Sequence[str]) -> None:
         """Pass a problem on, and keep what it hides from being taken for deleted."""

@@ -265,7 +265,38 @@ def test_modalities_in_different_places_are_walked_each_in_its_own(site: Site, t
 
     assert result.modalities["Images"].added.files == 1
     assert site.delivered()["1/2000/Images/a.dcm"] == "from the PACS"
+    # They are told of, and are no strangers: they look like those of the PACS.
     assert result.outside[str(site.source)].files == 5
+    assert result.problems == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "pattern", "outside", "told"),
+    [
+        # It lies in the other source, and whatever is there is its own.
+        ("site/OMOP", "{filepath}", 0, False),
+        # It holds the other source.
+        (".", "site/OMOP/{filepath}", 0, False),
+        # It is elsewhere: a pattern that takes everything says nothing of the files of others.
+        ("elsewhere", "{filepath}", 1, True),
+        ("elsewhere", "{patient_id:w}/{filepath}", 1, True),
+        ("elsewhere", "OMOP/{filepath}", 1, False),
+    ],
+)
+def test_what_belongs_to_another_source_is_no_stranger(
+    site: Site, place: str, pattern: str, outside: int, *, told: bool
+) -> None:
+    home = site.home / place
+    home.mkdir(exist_ok=True)
+    (home / "table.csv").write_text("1")
+    omop = site.settings.sites["OMOP"].model_copy(update={"location": Location(path=str(home)), "pattern": pattern})
+    apart = site.with_settings(sites={**site.settings.sites, "OMOP": omop}, outside_limit=0.0)
+
+    result = apart.update(UpdateRequest(modalities=("Images", "Metadata")))
+
+    assert result.outside[str(site.source)].files == outside
+    kinds = [event.problem.kind for event in apart.events if isinstance(event, ProblemFound)]
+    assert kinds == ([ProblemKind.OUTSIDE_PATTERNS] if told else [])
 
 
 def test_directories_that_lead_to_one_key_are_reported_and_stop_nothing_else(site: Site) -> None:
