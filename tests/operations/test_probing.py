@@ -35,8 +35,8 @@ def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Cloud:
     return Container(azurite, container, azurite.sas(container))
 
 
-def site_with(tmp_path: Path, cloud: Cloud) -> Site:
-    return settle(tmp_path / "home", build(tmp_path / "source", {"OMOP/person.csv": "1"}), cloud)
+def site_with(tmp_path: Path, cloud: Cloud, *, patience: int = 5) -> Site:
+    return settle(tmp_path / "home", build(tmp_path / "source", {"OMOP/person.csv": "1"}), cloud, patience=patience)
 
 
 def test_all_is_well(tmp_path: Path, cloud: Cloud) -> None:
@@ -84,7 +84,7 @@ def test_a_container_that_there_is_not(tmp_path: Path, azurite: Azurite) -> None
 
 
 def test_a_host_that_there_is_not(tmp_path: Path, azurite: Azurite) -> None:
-    site = site_with(tmp_path, Container(azurite, "container", azurite.sas("container")))
+    site = site_with(tmp_path, Container(azurite, "container", azurite.sas("container")), patience=1)
     site.configure(site.config.read_text().replace(azurite.url_at(azurite.port), "https://nobody.blob.invalid"))
     ran = site.run("config", "check", "--online", exit_code=2)
     assert "nobody.blob.invalid has no address here" in " ".join(ran.out.split())
