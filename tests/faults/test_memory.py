@@ -19,7 +19,7 @@ from tests.faults.figures import THOROUGH, Figures
 from tests.trees import build
 
 MOST = 300 << 20
-ROWS = 1_000_000 if THOROUGH else 20_000
+ROWS = 1_000_000 if THOROUGH else 5_000
 FILES = 200_000 if THOROUGH else 5_000
 """Real ones, for what reads the source."""
 _AZURE = """"az://central/data"

@@ -115,6 +115,7 @@ def require_asked(tmp_path: Path, there: Cloud, here: Cloud) -> None:
     assert settled(tmp_path, there).pending() == set()
 
 
+@pytest.mark.thorough
 def test_two_azurites(tmp_path: Path, container: Container, other_azurite: Azurite, figures: Figures) -> None:
     with other_azurite.service() as service:
         service.create_container(container.name).close()
