@@ -259,7 +259,9 @@ def test_a_dataset_from_the_web(tmp_path: Path, container: Container, kind: str)
 
 def test_a_web_directory_and_a_share(tmp_path: Path, disk: Disk) -> None:
     """Two modalities, each from a place of its own."""
-    files = {path: bytes_of(path, body) for path, body in TREE.items()}
+    # The share's server of these tests takes long for each file.
+    tree = {path: body for path, body in TREE.items() if not path.startswith("1003/Images/0") or path.endswith("5.dcm")}
+    files = {path: bytes_of(path, body) for path, body in tree.items()}
     with web_site() as web, smb_server(build(tmp_path / "served", files)) as port:
         for path, body in files.items():
             web.put(f"set/{path}", body)
@@ -267,6 +269,6 @@ def test_a_web_directory_and_a_share(tmp_path: Path, disk: Disk) -> None:
         site = settled(tmp_path, disk, f"{web.url}/set/", more=f'[site_path.Images]\npath = "{share}"\n')
         site.run("journal", "update", "--version", "spring")
         site.run("file", "upload")
-        assert files_of(disk.objects()) == expected("spring", TREE)
+        assert files_of(disk.objects()) == expected("spring", tree)
         site.run("journal", "update", "--version", "summer")
         assert site.pending() == set()

@@ -101,7 +101,7 @@ def test_a_tree(place: str, root: Path) -> None:
 
 def test_many_threads(place: str) -> None:
     with opened(f"{place}/set") as source, ThreadPoolExecutor(12) as pool:
-        paths = list(TREE) * 6
+        paths = list(TREE) * 3
         for path, body in zip(paths, pool.map(lambda each: content(source, each), paths), strict=True):
             assert body == bytes_of(path, TREE[path])
 
