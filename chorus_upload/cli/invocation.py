@@ -17,7 +17,7 @@ import typer
 
 from chorus_upload.cli.arguments import seconds_of
 from chorus_upload.cli.groups import PROGRAM
-from chorus_upload.cli.logs import set_up_logging
+from chorus_upload.cli.logs import end_logging, set_up_logging
 from chorus_upload.cli.render.choose import choose_sink
 from chorus_upload.cli.render.records import json_line
 from chorus_upload.cli.render.sink import Sink
@@ -81,7 +81,9 @@ class Invocation:
         self.sink.log(line)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Leave the terminal as it was, and log no more."""
+        end_logging()
+        listen(None)
         if "sink" in vars(self):
             with suppress(ChorusError):
                 self.sink.close()

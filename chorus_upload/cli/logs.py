@@ -31,3 +31,8 @@ def set_up_logging(write: Callable[[str], None], *, verbose: bool, redact: Calla
     if not root.handlers:
         # Without any handler Python prints the warnings of all libraries by itself.
         root.addHandler(logging.NullHandler())
+
+
+def end_logging() -> None:
+    """Hand on no more lines: what they were written to may be closed from now on."""
+    logging.getLogger(_OURS).handlers = []

@@ -180,13 +180,15 @@ class Liveness:
 _listener: weakref.WeakMethod[Tell] | None = None
 
 
-def listen(tell: Tell) -> None:
+def listen(tell: Tell | None) -> None:
     """Have all places tell this bound method, for as long as its object lives, unless they have somebody of their own.
+
+    None: from now on nobody hears of them.
 
     As with the handlers of a log there is one for the process: whoever types a command wants to hear of every place.
     """
     global _listener  # noqa: PLW0603 - there is one user
-    _listener = weakref.WeakMethod(tell)
+    _listener = None if tell is None else weakref.WeakMethod(tell)
 
 
 _watched: weakref.WeakSet[Liveness] = weakref.WeakSet()
