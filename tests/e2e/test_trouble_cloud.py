@@ -14,7 +14,7 @@ from tests.e2e.conftest import settle
 from tests.e2e.site import Site
 from tests.emulators import MARK
 from tests.trees import Bytes, build
-from tests.wire import Answer, Wire
+from tests.wire import Answer, Delay, Wire
 
 TREE = {f"{patient}/Images/scan.dcm": Bytes(1_000) for patient in range(1001, 1005)}
 
@@ -69,18 +69,45 @@ def test_credentials_of_the_journal_that_have_expired(tmp_path: Path, container:
 
 
 def test_permission_that_is_lost_while_files_are_sent(tmp_path: Path, container: Container, wire: Wire) -> None:
-    """What arrived before is recorded and never sent again."""
+    """All that follows is refused: the run ends. What arrived before is recorded and never sent again."""
+    tree = {f"{patient}/Images/scan.dcm": Bytes(patient) for patient in range(1001, 1031)}
+    cloud = dataclasses.replace(container, port=wire.port)
+    site = settle(tmp_path / "home", build(tmp_path / "source", tree), cloud)
+    site.run("journal", "update", "--version", "spring")
+    denied = Answer(403, (MARK, ("x-ms-error-code", "AuthorizationPermissionMismatch")))
+    wire.script(Delay(0), method="PUT", containing="/Images/", times=3)
+    wire.script(denied, method="PUT", containing="/Images/", times=2 * len(tree))
+
+    upload = site.run("--json", "file", "upload", exit_code=21)
+
+    wire.forget()
+    arrived = set(files_of(container.objects()))
+    assert len(arrived) == 3
+    assert {each["key"] for each in upload.events("file-delivered")} == arrived
+    assert site.pending() == {path for path in tree if f"spring/{path}" not in arrived}
+    assert LOCK not in container.objects()
+
+    wire.requests.clear()
+    site.run("file", "upload")
+    assert set(files_of(container.objects())) == {f"spring/{path}" for path in tree}
+    assert not arrived & sent(wire, container.name).keys()
+
+
+def test_permission_that_is_lost_for_one_file(tmp_path: Path, container: Container, wire: Wire) -> None:
+    """It is an outcome of that file. What arrived is recorded and never sent again."""
     cloud = dataclasses.replace(container, port=wire.port)
     site = settle(tmp_path / "home", build(tmp_path / "source", TREE), cloud)
     site.run("journal", "update", "--version", "spring")
     denied = Answer(403, (MARK, ("x-ms-error-code", "AuthorizationPermissionMismatch")))
     wire.script(denied, method="PUT", containing="1003/Images")
 
-    upload = site.run("--json", "file", "upload", exit_code=21)
+    upload = site.run("--json", "file", "upload", exit_code=3)
 
-    arrived = set(files_of(container.objects()))
+    arrived = {f"spring/{path}" for path in TREE if not path.startswith("1003/")}
+    assert set(files_of(container.objects())) == arrived
     assert {each["key"] for each in upload.events("file-delivered")} == arrived
-    assert site.pending() == {path for path in TREE if f"spring/{path}" not in arrived}
+    assert upload.event("file-failed")["kind"] == "denied"
+    assert site.pending() == {"1003/Images/scan.dcm"}
     assert LOCK not in container.objects()
 
     site.run("file", "upload")

@@ -76,27 +76,34 @@ def test_a_large_file_goes_on_where_a_kill_ended_it(tmp_path: Path, container: C
 
 
 def test_every_request_of_a_run(tmp_path: Path, container: Container, wire: Wire) -> None:
-    """One request for each small file, one for each block, and nothing else that grows with the files."""
+    """One request for each small file, one for each block, and nothing else that grows with the files.
+
+    Of the first file it is asked once whether it is there, and it is sent twice: so conditions are checked.
+    """
     cloud = dataclasses.replace(container, port=wire.port)
     site = settle(tmp_path / "home", build(tmp_path / "source", MIXED), cloud, threads=4)
     site.run("journal", "update", "--version", "spring")
     wire.requests.clear()
+    wire.checks.clear()
     site.run("file", "upload")
 
     central = [each for each in wire.requests if "/data" in each.target and "/spring/" in each.target]
     of_files = [each for each in central if "manifest" not in each.target and "journal.db" not in each.target]
     counted = {
+        "there?": sum(each.method == "HEAD" for each in of_files),
         "put": sum(each.method == "PUT" and "comp=" not in each.target for each in of_files),
         "block": sum("comp=block&" in each.target for each in of_files),
         "blocks there?": sum(each.method == "GET" and "comp=blocklist" in each.target for each in of_files),
         "list of blocks": sum(each.method == "PUT" and "comp=blocklist" in each.target for each in of_files),
     }
-    assert counted == {"put": len(MIXED) - 1, "block": 3, "blocks there?": 1, "list of blocks": 1}
+    assert counted == {"there?": 1, "put": len(MIXED) - 1, "block": 3, "blocks there?": 1, "list of blocks": 1}
     assert len(of_files) == sum(counted.values())
+    assert sum("/spring/" in each.target for each in wire.checks) == 1
     wire.requests.clear()
     site.run("file", "verify")
-    [listing] = [each for each in wire.requests if "comp=list" in each.target]
-    assert "maxresults=5000" in listing.target
+    listings = [each.target for each in wire.requests if "comp=list" in each.target]
+    [listing] = [each for each in listings if "journal" not in each]
+    assert "maxresults=5000" in listing, listings
 
 
 def test_whatever_the_wire_does_what_arrives_is_right(tmp_path: Path, container: Container, wire: Wire) -> None:
