@@ -182,6 +182,7 @@ class Night:
     seconds: float = 0.0
     renewed_at: float = float("inf")
     renewed: bool = False
+    told: list[Event] = dataclasses.field(default_factory=list)
 
     def sleep(self, seconds: float) -> None:
         self.seconds += max(seconds, 1.0)
@@ -192,9 +193,13 @@ class Night:
         return news
 
     def retry(self, patience: float) -> Retry:
-        wait = CredentialWait(Liveness(), patience=patience, clock=lambda: self.seconds)
+        wait = CredentialWait(Liveness(tell=self.told.append), patience=patience, clock=lambda: self.seconds)
         wait.renew = self.renew
         return Retry(clock=lambda: self.seconds, sleep=self.sleep, credentials=wait)
+
+    @property
+    def times_told(self) -> int:
+        return sum(isinstance(each, CredentialsAwaited) for each in self.told)
 
     def ask(self) -> str:
         if not self.renewed:
@@ -207,11 +212,13 @@ def test_it_is_waited_for_as_long_as_was_said(figures: Figures) -> None:
     night = Night(renewed_at=40_000)
     assert night.retry(12 * 3_600).call(night.ask) == "done"
     assert 40_000 <= night.seconds < 40_010
+    assert night.times_told == 1
 
     night = Night()
     with pytest.raises(CredentialsExpired):
         night.retry(12 * 3_600).call(night.ask)
     assert 12 * 3_600 <= night.seconds < 12 * 3_600 + TRY_SECONDS
+    assert night.times_told == 1
 
 
 def test_a_login_is_tried_now_and_then(figures: Figures) -> None:
@@ -228,6 +235,7 @@ def test_a_login_is_tried_now_and_then(figures: Figures) -> None:
 
     assert night.retry(12 * 3_600).call(ask) == "done"
     assert night.seconds == pytest.approx(4 * TRY_SECONDS, abs=20)
+    assert night.times_told == 1
 
 
 def test_a_file_that_is_being_written_is_no_configuration_yet(tmp_path: Path, figures: Figures) -> None:
