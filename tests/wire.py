@@ -218,6 +218,9 @@ class Wire:
             else:
                 self.requests.append(request)
                 fault = self._take(request)
+                if request.is_create_only:
+                    # A repetition comes next, or it is none.
+                    self._created = None
         body = self._received(client, rest, size, fault)
         if body is None:
             _reset(client)
@@ -228,9 +231,6 @@ class Wire:
             if request.is_create_only and not is_check:
                 # Before the client has it, who may go on at once.
                 self._created = request if re.match(rb"HTTP/1\.\d 2", answer) else None
-            elif is_check and re.match(rb"HTTP/1\.\d 4", answer):
-                # It has shown what it was to show; the next one is no repetition of this kind.
-                self._created = None
             self._pass_on(client, answer, fault)
 
     def _received(self, client: socket.socket, body: bytes, size: int, fault: Fault | None) -> bytes | None:

@@ -72,7 +72,8 @@ def test_permission_that_is_lost_while_files_are_sent(tmp_path: Path, container:
     """All that follows is refused: the run ends. What arrived before is recorded and never sent again."""
     tree = {f"{patient}/Images/scan.dcm": Bytes(patient) for patient in range(1001, 1031)}
     cloud = dataclasses.replace(container, port=wire.port)
-    site = settle(tmp_path / "home", build(tmp_path / "source", tree), cloud)
+    # One after the other: so it is known what was taken before.
+    site = settle(tmp_path / "home", build(tmp_path / "source", tree), cloud, threads=1)
     site.run("journal", "update", "--version", "spring")
     denied = Answer(403, (MARK, ("x-ms-error-code", "AuthorizationPermissionMismatch")))
     wire.script(Delay(0), method="PUT", containing="/Images/", times=3)
