@@ -11,7 +11,7 @@ from chorus_upload.config.settings import Location
 from chorus_upload.errors import AccessDenied, CredentialsExpired
 from chorus_upload.events import Emit, Level, Notice
 
-_NEW_TOKEN = "Ask whoever runs the central store for a new SAS token and put it into the configuration."  # noqa: S105
+_NEW_TOKEN = "Ask whoever gave it out for a new SAS token, and put it into the configuration."  # noqa: S105
 _OTHER_TOKEN = (
     "Ask whoever runs the central store for a SAS token for the whole container with the permissions"  # noqa: S105
     " read, add, create, write, delete and list (racwdl)."
