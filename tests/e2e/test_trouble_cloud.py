@@ -35,7 +35,7 @@ def _read_only(container: Container) -> str:
 @pytest.mark.parametrize(
     ("token_of", "exit_code", "said"),
     [
-        (_expired, 22, ("expired on", "Ask whoever runs the central store for a new SAS token")),
+        (_expired, 22, ("expired on", "Ask whoever gave it out for a new SAS token")),
         (_forged, 21, ("403", "hint:")),
         (_read_only, 21, ("does not permit to write", "hint:")),
     ],
