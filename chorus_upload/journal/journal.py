@@ -50,6 +50,8 @@ class Journal:
     ) -> None:
         self.path = path
         self.is_read_only = is_read_only
+        self.is_older = False
+        """Whether the file has the schema of an earlier release, and a copy of it is read."""
         self._connection = connection
         self._is_within = False
         self._lock = lock
@@ -113,11 +115,13 @@ class Journal:
     @classmethod
     def _open(cls, path: Path, *, read_only: bool, hold: WriterLock | None) -> Self:
         lock = None if read_only or hold else WriterLock(path)
+        is_older = False
         try:
             with journal_errors(path):
                 connection = connect(path, read_only=read_only)
                 try:
-                    if _bring_up_to_date(path, connection, read_only=read_only):
+                    is_older = _bring_up_to_date(path, connection, read_only=read_only)
+                    if is_older:
                         with _closing(connection):
                             connection = _migrated_copy(path, connection)
                 except BaseException:
@@ -127,7 +131,9 @@ class Journal:
             if lock:
                 lock.close()
             raise
-        return cls(path, connection, lock, is_read_only=read_only)
+        journal = cls(path, connection, lock, is_read_only=read_only)
+        journal.is_older = is_older
+        return journal
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

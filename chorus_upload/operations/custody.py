@@ -95,7 +95,11 @@ def journal_session(
                 raise
             finally:
                 journal.close()
-                if recorded:
+                if recorded and journal.is_older:
+                    # Who has the earlier release goes on working with it, until somebody changes something.
+                    text = "its schema is that of an earlier release, which the next command that changes it renews"
+                    emit(Notice(f"this command is not in the history of the journal: {text}"))
+                elif recorded:
                     record = partial(_record, command, arguments, begun_us=begun_us, exit_code=session.exit_code)
                     _leave_trace(settings, local, record, emit=emit)
         return

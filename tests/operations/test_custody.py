@@ -28,6 +28,7 @@ from chorus_upload.operations.custody import checkin, checkout, journal_session,
 from chorus_upload.operations.handover import sole_use
 from chorus_upload.operations.local_files import moved_aside
 from chorus_upload.transfer.publish import publish
+from tests.journal.test_migrations import pretend_a_newer_schema
 from tests.operations.conftest import Site
 from tests.trees import contents
 
@@ -189,6 +190,19 @@ def test_what_only_read_leaves_a_trace(site: Site) -> None:
     assert not locked(site).exists()
     with site.journal() as journal:
         assert [record.exit_code for record in commands.history(journal)][1:3] == [0, 21]
+
+
+def test_what_only_read_renews_no_schema(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the earlier release goes on with the journal."""
+    site.update()
+    before = site.cloud.read_bytes()
+    pretend_a_newer_schema(monkeypatch)
+
+    read_with_a_trace(site)
+
+    assert site.cloud.read_bytes() == before
+    (said,) = [event.text for event in site.events if isinstance(event, Notice) and "history" in event.text]
+    assert "its schema is that of an earlier release" in said
 
 
 @pytest.mark.parametrize("error", [ConfigError("no such version"), KeyboardInterrupt()])
