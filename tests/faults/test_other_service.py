@@ -125,7 +125,6 @@ def test_two_azurites(tmp_path: Path, container: Container, other_azurite: Azuri
     figures.count("services with a container of the same name")
 
 
-@pytest.mark.thorough
 def test_two_googles(tmp_path: Path, figures: Figures) -> None:
     token = build(tmp_path, {"token.txt": "ya29.a-token-of-the-tests\n"}) / "token.txt"
     token.chmod(0o600)
