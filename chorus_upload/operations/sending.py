@@ -87,6 +87,8 @@ class Run:
         self._taken: int | None = None
         self._tried: set[int] = set()
         self._postponed: deque[Transfer] = deque()
+        self._is_exhausted = False
+        """Whether the plan of this pass has been gone through."""
         self._set_aside: list[Failed] = []
         self._went_through = time.monotonic()
 
@@ -109,12 +111,14 @@ class Run:
 
     def _send_pass(self, pool: Pool, *, waiting: bool, at_most: int | None) -> None:
         plan = self._transfers(waiting=waiting)
+        self._is_exhausted = False
         while not self._stop.is_set():
             if self._doubt.is_set():
                 self._find_out(pool, waiting=waiting, at_most=at_most)
             if at_most is None:
                 self._send_batch(pool, self._next(plan))
-                is_done = True
+                # A doubt ends it early, and may be gone again by now.
+                is_done = self._is_exhausted and not self._postponed
             else:
                 batch = list(islice(self._next(plan), at_most - self._outcomes.delivered.files))
                 self._send_batch(pool, batch)
@@ -131,6 +135,7 @@ class Run:
             elif (following := next(plan, None)) is not None:
                 transfer = following
             else:
+                self._is_exhausted = True
                 return
             yield transfer
 

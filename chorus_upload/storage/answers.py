@@ -16,6 +16,8 @@ from chorus_upload.storage.service_mark import Unmarked
 # More than the largest object, file or wait needs, and less than what a journal can hold (63 bits). Of numbers of more
 # than 4,300 digits Python reads none.
 _MOST_DIGITS = 18
+# A page of a moment must not end or hold up a run of days.
+_LONGEST_FOREIGN_WAIT = 60.0
 _RANGE = re.compile(rf"bytes ([0-9]{{1,{_MOST_DIGITS}}})-([0-9]{{1,{_MOST_DIGITS}}})/([0-9]{{1,{_MOST_DIGITS}}})")
 
 
@@ -97,9 +99,15 @@ def no_answer(error: NoAnswer, *, doing: str) -> StorageError:
         kind = HostUnknown if error.is_unknown else HostUnresolved
         return kind(f"{doing}: {error}")
     if isinstance(error, Unmarked):
-        asked = seconds_to_wait(error.asked)
-        return TransientError(f"{doing}: {error}", hint=error.hint, retry_after=asked, foreign_status=error.status)
+        wait = foreign_wait(error)
+        return TransientError(f"{doing}: {error}", hint=error.hint, retry_after=wait, foreign_status=error.status)
     return TransientError(f"{doing}: {error}", hint=error.hint)
+
+
+def foreign_wait(error: Unmarked) -> float | None:
+    """Return for how many seconds a response that is not the service's is obeyed, which wants to be left alone."""
+    asked = seconds_to_wait(error.asked)
+    return None if asked is None else min(asked, _LONGEST_FOREIGN_WAIT)
 
 
 def unresolved(error: BaseException, *, doing: str) -> HostUnresolved | None:

@@ -12,7 +12,7 @@ from azure.core.exceptions import AzureError
 from urllib3.exceptions import HTTPError
 
 from chorus_upload.errors import IntegrityError
-from chorus_upload.storage.answers import seconds_to_wait
+from chorus_upload.storage.answers import foreign_wait
 from chorus_upload.storage.azure_credentials import Access
 from chorus_upload.storage.azure_errors import Refused, translate
 from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer, TimedOut
@@ -99,7 +99,7 @@ class DataRequests:
                 raise
             except Unmarked as error:
                 if error.status in _OVERLOADED:
-                    self.traffic.overloaded(seconds_to_wait(error.asked))
+                    self.traffic.overloaded(foreign_wait(error))
                 raise
             if answer.status >= 300:
                 refused = Refused(answer)

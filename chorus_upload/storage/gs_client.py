@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from chorus_upload.errors import ConfigError, IntegrityError
-from chorus_upload.storage.answers import no_answer, seconds_to_wait
+from chorus_upload.storage.answers import foreign_wait, no_answer
 from chorus_upload.storage.curl import SILENCE, Answer, HttpClient, NoAnswer, TimedOut
 from chorus_upload.storage.gs_credentials import Access
 from chorus_upload.storage.gs_errors import Refused, refused
@@ -154,7 +154,7 @@ class Requests:
             except Unmarked as foreign:
                 # What distributes requests among the machines of a service may say so in its place.
                 if foreign.status in (429, 503):
-                    self.traffic.overloaded(seconds_to_wait(foreign.asked))
+                    self.traffic.overloaded(foreign_wait(foreign))
                 raise
             if answer.status >= 300 and answer.status != RESUME:
                 failure = Refused(answer)

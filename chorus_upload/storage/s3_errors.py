@@ -118,7 +118,7 @@ _KINDS_BY_STATUS: dict[int, type[StorageError]] = {
 
 FOREIGN = (
     *(boto.BotoCoreError, boto.ClientError, ResponseParserError, aiohttp.ClientError, NoAnswer),
-    *(Silent, concurrent.futures.CancelledError, OSError, ValueError),
+    *(Silent, LedAway, concurrent.futures.CancelledError, OSError, ValueError),
     *(ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, RecursionError),
 )
 """What is raised on the way to the service, and what translates into a StorageError."""

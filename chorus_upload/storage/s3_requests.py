@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from fsspec.asyn import get_loop
 
 from chorus_upload.errors import IntegrityError
-from chorus_upload.storage.answers import seconds_to_wait
+from chorus_upload.storage.answers import foreign_wait
 from chorus_upload.storage.curl import SILENCE, Answer, TimedOut
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_direct import Direct, refused
@@ -99,7 +99,7 @@ class Requests:
             except Unmarked as foreign:
                 # What distributes requests among the machines of a service may say so in its place.
                 if foreign.status in _OVERLOADED:
-                    self.traffic.overloaded(seconds_to_wait(foreign.asked))
+                    self.traffic.overloaded(foreign_wait(foreign))
                 raise
             if answer.status >= 300:
                 error = refused(answer)

@@ -123,9 +123,17 @@ class Sender:
     def is_let_in(self, modality: str, path: str, *, key: str, size: int) -> bool | None:
         """Whether the store would still take a file that it has taken before; None when that cannot be told.
 
-        The file is sent on condition that its key is free, which it is not.
+        The file is sent on condition that its key is free, which it is not. What the receiver has moved away tells
+        nothing: it would be written again, unseen.
         """
         if size > max(self._read_at_once, BLOCK):
+            return None
+        try:
+            if self._store.stat(key) is None:
+                return None
+        except (ConditionsIgnored, CredentialsExpired, TlsError, StoreFull):
+            raise
+        except StorageError:
             return None
         try:
             data, _ = self._sources[modality].read_small(path, size=size)

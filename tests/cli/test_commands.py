@@ -231,13 +231,17 @@ def test_a_target_that_has_more_than_the_version(site: Site) -> None:
     assert "warning: In the target and not in the version: 1 file (OMOP/old.csv); --delete-extra removes" in named.err
     assert (target / "OMOP/old.csv").exists()
 
+    refused = site.type("--json", *download, "--delete-extra")
+    assert (refused.code, "nobody can be asked" in refused.out) == (2, True)
+    assert (target / "OMOP/old.csv").exists()
+
     removed = site.type(*download, "--delete-extra", "--yes")
     assert removed.code == 0
     assert "Removed what the version does not have: 1 file (OMOP/old.csv).\n" in removed.out
     assert not (target / "OMOP/old.csv").exists()
 
     (target / "link").symlink_to(target / "OMOP")
-    kept = site.type(*download, "--delete-extra", "--json")
+    kept = site.type(*download, "--delete-extra", "--yes", "--json")
     assert kept.code == 3
     assert [event["path"] for event in kept.events if event["event"] == "extra-file"] == ["link"]
 

@@ -153,7 +153,7 @@ def test_a_lost_source_is_brought_back_in_its_place(site: Site) -> None:
 def test_nothing_is_removed_from_a_source(site: Site, figures: Figures) -> None:
     before = kept(site.source)
 
-    for option in (("--delete-extra",), ("--delete-extra", "--yes")):
+    for option in (("--delete-extra", "--yes"), ("--overwrite", "--delete-extra", "--yes")):
         refused = site.run("file", "download", "--version", "spring", "--to", str(site.source), *option, exit_code=2)
         assert "files would be replaced or removed that may be only there" in refused.err
     assert kept(site.source) == before

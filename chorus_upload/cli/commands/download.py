@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chorus_upload.cli.arguments import chosen_destination, chosen_modalities
-from chorus_upload.cli.asking import is_agreed
+from chorus_upload.cli.asking import is_agreed, require_somebody
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.interruption import stopped_by_signals
 from chorus_upload.cli.invocation import current
@@ -63,7 +62,7 @@ def download(  # noqa: PLR0913 - each is an option
         typer.Option(
             "--delete-extra",
             help="Remove files from the target that the version does not have, once all of the version is there. Asks"
-            " before that on a terminal.",
+            " before that; without a terminal --yes is needed.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -95,8 +94,12 @@ def download(  # noqa: PLR0913 - each is an option
         destination=chosen_destination(same=same_destination, new=False),
     )
 
+    if delete_extra and not yes:
+        told = "--delete-extra would remove what is in the target and not in the version"
+        require_somebody(run, told, hint="'file download --delete-extra --yes' does it without a question")
+
     def agree(extra: ExtraFiles) -> bool:
-        if yes or run.options.json or not sys.stdin.isatty():
+        if yes:
             return True
         for path in extra.first:
             run.sink.log(path)
