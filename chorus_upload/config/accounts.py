@@ -11,7 +11,7 @@ _NUMERIC_HOST = re.compile(r"localhost|[0-9.]+|\[?[0-9a-f:]+\]?")
 
 
 def is_numeric_host(host: str) -> bool:
-    """Whether a host is an IP address or this machine: then the account is in the path, as with emulators."""
+    """Return whether a host is an IP address or this machine: then the account is in the path, as with emulators."""
     return bool(_NUMERIC_HOST.fullmatch(host))
 
 

@@ -63,7 +63,7 @@ def is_of_journal(name: str, journal: str) -> bool:
 
 
 def is_copy(name: str, configuration: str) -> bool:
-    """Whether a file of this name, beside the configuration, is a copy of it by its name; the template is none."""
+    """Return whether a file beside the configuration is named as a copy of it; the template is none."""
     if name.startswith(f".{configuration}."):
         return True
     rest = name.removeprefix(configuration)

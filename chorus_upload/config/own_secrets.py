@@ -31,7 +31,7 @@ _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class SecretSearch:
-    """Whether the content of a file holds one of `secrets`, or is a copy of one of the texts `whole`."""
+    """Return whether the content of a file holds one of `secrets`, or is a copy of one of the texts `whole`."""
 
     def __init__(self, secrets: Iterable[str], *, whole: Iterable[bytes] = ()) -> None:
         self._sought = [(_core(each), re.compile(_pattern(each).encode())) for each in sorted(_parts(secrets))]
@@ -87,7 +87,7 @@ def _secrets_of(auth: Auth) -> Iterator[str]:
 
 
 def _small(path: Path) -> bytes:
-    """What is in a file that is no larger than such files are; nothing of another one."""
+    """Return the content of a file that is no larger than such files are; nothing of another one."""
     try:
         if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
             return b""

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from chorus_upload.errors import StorageError, TransientError
-from chorus_upload.storage.answers import md5_in, moment_in, size_in
+from chorus_upload.storage.answers import foreign_wait, md5_in, moment_in, size_in
 from chorus_upload.storage.cloud_source import CloudSource
 from chorus_upload.storage.gs import GsStore
 from chorus_upload.storage.retry import Retry
+from chorus_upload.storage.s3_errors import FOREIGN, LedAway, translate
+from chorus_upload.storage.service_mark import Unmarked
 from tests.faults.troubles import PORTAL, another_range, flip_body, flip_header, redirect
 from tests.storage.places import PART, Place, opened_place
 from tests.trees import Bytes, bytes_of
@@ -139,3 +141,15 @@ def test_what_headers_say() -> None:
             md5_in(wrong)
     with pytest.raises(TransientError):
         moment_in("yesterday")
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("3600", 60.0), ("5", 5.0), (None, None)])
+def test_a_page_of_somebody_else_holds_nobody_up_for_long(asked: str | None, seconds: float | None) -> None:
+    assert foreign_wait(Unmarked(503, "x-ms-request-id", asked)) == seconds
+
+
+def test_a_redirect_of_s3_is_an_error_of_ours() -> None:
+    error = LedAway("the response is a redirect")
+
+    assert isinstance(error, FOREIGN)
+    assert "looking at a: the response is a redirect" in translate(error, doing="looking at a").message

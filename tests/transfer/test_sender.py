@@ -605,6 +605,11 @@ def test_what_was_accepted_shows_whether_we_are_let_in(root: Path, tmp_path: Pat
         assert let_in() is True
         store.is_closed = True
         assert let_in() is False
+        store.is_closed = False
+        # Where the receiver has moved it away nothing is told by it, and it is not written again.
+        store.delete(transfer.key)
+        assert let_in() is None
+        assert store.stat(transfer.key) is None
         (root / transfer.path).unlink()
         assert let_in() is None
 

@@ -84,7 +84,7 @@ def write_upload_scripts(run: Invocation, context: typer.Context, options: Scrip
 
 
 def shell_of_this_system() -> ScriptShell:
-    """What runs scripts on the system on which they are written."""
+    """Return the shell of the system on which the scripts are written."""
     return ScriptShell.CMD if os.name == "nt" else ScriptShell.BASH
 
 

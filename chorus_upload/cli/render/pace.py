@@ -21,7 +21,7 @@ def work(*, files: int, volume: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What the last half minute says. All are None until it says something."""
+    """Rates of the last half minute, and the time left. All are None until something was measured."""
 
     files_per_second: float | None
     bytes_per_second: float | None

@@ -207,7 +207,7 @@ def _about_verification(result: VerifyFinished) -> Iterator[str]:
 
 
 def _extent(result: VerifyFinished) -> Iterator[str]:
-    """What the result speaks of, and what it does not speak of."""
+    """Name what was checked, and what was not."""
     if result.pending.files:
         yield f"Still to upload: {_tally(result.pending)}, of {_versions(result.pending_versions)}."
     if result.modalities is not None or result.patients is not None:
@@ -239,7 +239,7 @@ def _after_verification(result: VerifyFinished) -> str:
 
 
 def _differing(result: VerifyFinished) -> int:
-    """How many objects are there and are not what was delivered."""
+    """Return the number of objects that are there and are not what was delivered."""
     return sum(result.results.get(kind, 0) for kind in (VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS))
 
 
