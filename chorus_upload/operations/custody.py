@@ -136,10 +136,19 @@ def _leave_trace(settings: Settings, local: Path, record: Callable[[Journal], No
             return
         if held := lock_status(settings):
             raise JournalLocked(held.sentence)
-        with _working_copy(settings, local, local_only=False, emit=lambda _: None) as journal:
+
+        def tell(event: object) -> None:
+            # What was locked and given back for this one line is not what the command is about; trouble is.
+            if isinstance(event, Notice) and event.level is not Level.INFO:
+                emit(event)
+
+        with _working_copy(settings, local, local_only=False, emit=tell) as journal:
             record(journal)
     except ChorusError as error:
-        emit(Notice(f"this command is not in the history: {error.message}"))
+        # That somebody else works on the journal is nothing to worry about; whatever else it is may have left the lock.
+        level = Level.INFO if isinstance(error, JournalLocked) else Level.WARNING
+        said = ". ".join(filter(None, (error.message, error.hint)))
+        emit(Notice(f"this command is not in the history: {said}", level))
 
 
 def _is_checked_out_by_hand(local: Path) -> bool:

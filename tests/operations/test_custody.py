@@ -20,12 +20,13 @@ from chorus_upload.errors import (
     JournalError,
     JournalLocked,
     JournalNotCheckedOut,
+    StorageError,
 )
 from chorus_upload.events import JournalCheckedIn, JournalCheckedOut, Level, Notice
 from chorus_upload.journal import commands, custody
 from chorus_upload.operations import lock
 from chorus_upload.operations.custody import checkin, checkout, journal_session, lock_status, unlock
-from chorus_upload.operations.handover import sole_use
+from chorus_upload.operations.handover import Handover, sole_use
 from chorus_upload.operations.local_files import moved_aside
 from chorus_upload.transfer.publish import publish
 from tests.journal.test_migrations import pretend_a_newer_schema
@@ -230,6 +231,22 @@ def test_what_only_reads_disturbs_nobody_who_has_the_journal(site: Site, tmp_pat
         event.text for event in site.events if isinstance(event, Notice) and "not in the history" in event.text
     ]
     assert "holds it since" in notice
+
+
+def test_a_line_of_the_history_that_could_not_be_given_back_is_a_warning(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock stays, and the next command of this machine takes it up: that is worth a word."""
+    site.update()
+
+    def fails(*_: object) -> None:
+        raise StorageError("the disk is full", hint="Make room.")
+
+    monkeypatch.setattr(Handover, "check_in", fails)
+    read_with_a_trace(site)
+
+    assert locked(site).exists()
+    assert Notice("this command is not in the history: the disk is full. Make room.", Level.WARNING) in site.events
 
 
 def test_a_cloud_journal_that_was_replaced_meanwhile_is_not_overwritten(site: Site) -> None:
