@@ -86,7 +86,7 @@ In a source that is a directory of this machine (with SFTP the first three hold,
   `follow_links = true`: `link-to-outside` names it.
 - *A link to a directory* is followed with `follow_links = true`, but never on a share. Until the configuration says
   `true` or `false`, `journal update` names each one that could hold files of a modality (`link-to-directory`) and ends
-  with 3; with `false` it names them, and that is all.
+  with 3; with `false` it names them, and that is all. Of many links the first ten are named, with `--json` all.
 - *What lies behind a link that is not followed, or whose target is away,* does not count as deleted.
 - *A mount point* in a source, or behind a link, is remembered by the journal. When nothing is mounted there any more,
   or what is mounted is empty, nothing below it counts as deleted, whatever the limits: `not-mounted` names it, and

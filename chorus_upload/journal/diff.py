@@ -45,6 +45,9 @@ TABLES = (
     """CREATE TEMP TABLE observed (
         directory INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, claim BLOB, hashed INTEGER)""",
     "CREATE TEMP TABLE unreadable (modality_id INTEGER, directory TEXT, name TEXT)",
+    "CREATE INDEX temp.unreadable_place ON unreadable (directory, name, modality_id)",
+    """CREATE TEMP TABLE hidden (
+        directory_id INTEGER, modality_id INTEGER, PRIMARY KEY (directory_id, modality_id)) WITHOUT ROWID""",
     "CREATE TEMP TABLE outside (path TEXT, size INTEGER, mtime_us INTEGER)",
     "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
     """CREATE TEMP TABLE gone (
@@ -89,6 +92,7 @@ DROP_TABLES = (
             "observed_directory",
             "observed",
             "unreadable",
+            "hidden",
             "outside",
             "alike",
             "difference",
@@ -120,14 +124,19 @@ DIFFERENCE = """
     ORDER BY o.rowid
 """
 
-# GONE is neither what could not be read nor what is below a directory that could not be read.
+# GONE is neither what could not be read nor what is below a directory that could not be read. There may be thousands of
+# either: each is looked up ('0' is the character after '/'), and none is compared with every directory.
+HIDDEN = """
+    INSERT OR IGNORE INTO hidden
+    SELECT k.id, u.modality_id FROM unreadable u CROSS JOIN main.directory k
+    WHERE u.name IS NULL AND u.directory = ''
+    UNION ALL SELECT k.id, u.modality_id FROM unreadable u CROSS JOIN main.directory k ON k.path = u.directory
+    WHERE u.name IS NULL
+    UNION ALL SELECT k.id, u.modality_id FROM unreadable u
+    CROSS JOIN main.directory k ON k.path > u.directory || '/' AND k.path < u.directory || '0'
+    WHERE u.name IS NULL AND u.directory <> ''
+"""
 GONE = """
-    WITH hidden (modality_id, directory_id) AS (
-        SELECT u.modality_id, k.id FROM unreadable u
-        JOIN main.directory k ON u.directory = '' OR k.path = u.directory
-            OR substr(k.path, 1, length(u.directory) + 1) = u.directory || '/'
-        WHERE u.name IS NULL
-    )
     INSERT INTO gone (file_id, modality_id, size, fingerprint, md5)
     SELECT f.id, f.modality_id, f.size, f.fingerprint, f.md5
     FROM main.file f
@@ -136,10 +145,11 @@ GONE = """
         AND NOT EXISTS (
             SELECT 1 FROM observed_directory d JOIN observed o ON o.directory = d.id
             WHERE d.directory_id = f.directory_id AND d.modality_id = f.modality_id AND o.name = f.name)
-        AND (f.modality_id, f.directory_id) NOT IN (SELECT modality_id, directory_id FROM hidden)
         AND NOT EXISTS (
-            SELECT 1 FROM unreadable u JOIN main.directory k ON k.path = u.directory
-            WHERE u.name = f.name AND k.id = f.directory_id AND u.modality_id = f.modality_id)
+            SELECT 1 FROM hidden h WHERE h.directory_id = f.directory_id AND h.modality_id = f.modality_id)
+        AND NOT EXISTS (
+            SELECT 1 FROM main.directory k CROSS JOIN unreadable u
+            WHERE k.id = f.directory_id AND u.directory = k.path AND u.name = f.name AND u.modality_id = f.modality_id)
 """
 
 # The versions in paths, those first of which the journal has files.
@@ -151,10 +161,10 @@ VERSIONS_IN_PATHS = """
         SELECT 1 FROM main.file f
         WHERE f.directory_id = k.id AND f.modality_id = d.modality_id AND f.retired_by IS NULL)) DESC, 1
 """
-DIRECTORIES_OF_VERSION = """
-    SELECT d.id, d.modality_id, d.path, count(o.name) AS files, coalesce(sum(o.size), 0) AS bytes
+DIRECTORIES_OF_VERSIONS = """
+    SELECT d.id, d.modality_id, d.path, d.version, count(o.name) AS files, coalesce(sum(o.size), 0) AS bytes
     FROM observed_directory d LEFT JOIN observed o ON o.directory = d.id
-    WHERE d.version = ? GROUP BY d.id ORDER BY d.path
+    WHERE d.version IN (SELECT value FROM json_each(?)) GROUP BY d.id ORDER BY d.version, d.path
 """
 
 # What of GONE is in a directory or below it.
@@ -170,11 +180,14 @@ HELD_OUTSIDE = """
 """
 COUNT_HELD = "SELECT modality_id, count(*), sum(size) FROM gone JOIN held USING (file_id) GROUP BY 1"
 INDEX_OUTSIDE = "CREATE INDEX IF NOT EXISTS temp.outside_state ON outside (size, mtime_us)"
+# One look-up for each that is GONE: thousands of files may have one size and one time.
 MOVED_OUTSIDE = """
-    SELECT g.modality_id, k.path, count(DISTINCT g.file_id), min(o.path)
-    FROM gone g JOIN main.file f ON f.id = g.file_id JOIN main.directory k ON k.id = f.directory_id
-    JOIN outside o ON o.size = g.size AND o.mtime_us = f.mtime_us
-    WHERE NOT g.taken GROUP BY 1, 2 ORDER BY 1, 2
+    SELECT modality_id, directory, count(*), min(place) FROM (
+        SELECT g.modality_id, k.path AS directory,
+            (SELECT o.path FROM outside o WHERE o.size = g.size AND o.mtime_us = f.mtime_us LIMIT 1) AS place
+        FROM gone g JOIN main.file f ON f.id = g.file_id JOIN main.directory k ON k.id = f.directory_id
+        WHERE NOT g.taken)
+    WHERE place IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 # Directories whose files may have a key that another file has, but for case and the form of Unicode.

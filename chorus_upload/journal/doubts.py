@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
@@ -48,19 +50,26 @@ class MovedOutside(NamedTuple):
 
 def leave_out_versions(connection: Connection, refuse: Refuse, names: Mapping[int, str]) -> list[VersionLeftOut]:
     """Take the directories of versions that are refused out of what was observed, and protect what is below them."""
-    left_out: list[VersionLeftOut] = []
-    kept: list[str] = []
+    refused: dict[str, str] = {}
+    kept: defaultdict[str, list[str]] = defaultdict(list)
     for label in connection.exec_driver_sql(diff.VERSIONS_IN_PATHS).scalars().all():
-        if (reason := refuse(label, kept)) is None:
-            kept.append(label)
-            continue
-        for number, modality_id, path, files, size in connection.exec_driver_sql(
-            diff.DIRECTORIES_OF_VERSION, (label,)
-        ).all():
-            left_out.append(VersionLeftOut(names[modality_id], path, reason, files, size))
-            connection.exec_driver_sql("DELETE FROM observed WHERE directory = ?", (number,))
-            connection.exec_driver_sql("INSERT INTO unreadable VALUES (?, ?, NULL)", (modality_id, path))
-    return left_out
+        # Only those that differ in case alone exclude each other.
+        alike = kept[label.casefold()]
+        if (reason := refuse(label, alike)) is None:
+            alike.append(label)
+        else:
+            refused[label] = reason
+    if not refused:
+        return []
+    rows = connection.exec_driver_sql(diff.DIRECTORIES_OF_VERSIONS, (json.dumps(list(refused)),)).all()
+    connection.exec_driver_sql(
+        "DELETE FROM observed WHERE directory IN (SELECT value FROM json_each(?))",
+        (json.dumps([row.id for row in rows]),),
+    )
+    connection.exec_driver_sql(
+        "INSERT INTO unreadable VALUES (?, ?, NULL)", [(row.modality_id, row.path) for row in rows]
+    )
+    return [VersionLeftOut(names[row.modality_id], row.path, refused[row.version], *row[-2:]) for row in rows]
 
 
 def moved_outside(connection: Connection, names: Mapping[int, str]) -> list[MovedOutside]:

@@ -70,6 +70,7 @@ class Observation:
         self._alike: set[int] = set()
         self._files: list[tuple[int, str, int, int]] = []
         self._claimed: list[tuple[int, str, int, int, bytes | None, bool]] = []
+        self._unreadable: list[tuple[int, str, str | None]] = []
         self._outside: list[tuple[str, int, int]] = []
         self._directory_count = 0
         self._version_id = 0
@@ -136,10 +137,9 @@ class Observation:
 
     def unreadable(self, modality: str, directory: str, name: str | None = None) -> None:
         """Protect a directory with all below it, or one file of it, from being taken for deleted."""
-        with self._journal.transaction() as connection:
-            connection.exec_driver_sql(
-                "INSERT INTO unreadable VALUES (?, ?, ?)", (self.modalities[modality], directory, name)
-            )
+        self._unreadable.append((self.modalities[modality], directory, name))
+        if len(self._unreadable) >= BUFFERED_ROWS:
+            self._flush()
 
     def outside(self, path: str, size: int, mtime_us: int) -> None:
         """Announce a file that belongs to no modality: a GONE one may have become that."""
@@ -159,8 +159,11 @@ class Observation:
                 connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, NULL, 0)", self._files)
             if self._claimed:
                 connection.exec_driver_sql("INSERT INTO observed VALUES (?, ?, ?, ?, ?, ?)", self._claimed)
+            if self._unreadable:
+                connection.exec_driver_sql("INSERT INTO unreadable VALUES (?, ?, ?)", self._unreadable)
             if self._outside:
                 connection.exec_driver_sql("INSERT INTO outside VALUES (?, ?, ?)", self._outside)
+        self._unreadable.clear()
         self._outside.clear()
         self._directories.clear()
         self._files.clear()
@@ -211,6 +214,7 @@ class Observation:
                     "CREATE INDEX temp.observed_directory_id ON observed_directory (directory_id, modality_id)"
                 )
                 modalities = json.dumps(list(self.modalities.values()))
+                connection.exec_driver_sql(diff.HIDDEN)
                 connection.execute(text(diff.GONE), {"modalities": modalities})
                 for statement in diff.INDEX_GONE:
                     connection.exec_driver_sql(statement)

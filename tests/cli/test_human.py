@@ -22,6 +22,7 @@ from chorus_upload.events import (
     ModalityUpdate,
     PlaceResponds,
     PlaceSilent,
+    ProblemFound,
     Tally,
     UploadFinished,
     UploadProgressed,
@@ -29,7 +30,15 @@ from chorus_upload.events import (
     VerifyProgressed,
     VerifyResult,
 )
-from chorus_upload.model import CommandRecord, Evidence, FailureKind, JournalingMode, VersionSummary
+from chorus_upload.model import (
+    CommandRecord,
+    Evidence,
+    FailureKind,
+    JournalingMode,
+    Problem,
+    ProblemKind,
+    VersionSummary,
+)
 from tests.cli.samples import EVENTS, GIB, UPDATE, UPLOAD, VERIFY
 from tests.cli.streams import Pretended
 
@@ -328,6 +337,22 @@ def test_a_person_reads_the_first_of_many_troubles_and_a_number() -> None:
         "warning: vanished: 0.dcm",
         "warning: vanished: 1.dcm",
         "warning: vanished: 998 more (--json or a log file holds all of them)",
+    ]
+
+
+def test_a_log_file_names_every_trouble_but_not_every_link() -> None:
+    screen = Screen()
+
+    for number in range(1_000):
+        screen.sink.emit(ProblemFound(Problem(ProblemKind.LINK_TO_OUTSIDE, f"{number}.dcm"), "/data"))
+        screen.sink.emit(ProblemFound(Problem(ProblemKind.UNREADABLE_FILE, f"{number}.dcm"), "/data"))
+    screen.sink.emit(UPDATE)
+
+    lines = screen.err.splitlines()
+    assert len([line for line in lines if "unreadable-file: " in line]) == 1_000
+    assert [line for line in lines if "link-to-outside: " in line][9:] == [
+        "warning: link-to-outside: 9.dcm",
+        "warning: link-to-outside: 990 more (--json holds all of them)",
     ]
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from sqlalchemy import text
 
 from chorus_upload.events import Tally
 from chorus_upload.journal import scans, versions
+from chorus_upload.journal.database import driver
 from chorus_upload.journal.diff import CLOCK_GRAIN_US, Candidate
 from chorus_upload.journal.doubts import SameKey
 from chorus_upload.journal.journal import Journal
@@ -190,6 +193,55 @@ def test_a_file_with_only_an_md5_that_was_renamed_is_found_by_it(tmp_path: Path)
             connection.execute(text("UPDATE file SET fingerprint = NULL, md5 = :md5"), {"md5": md5})
 
         assert update(journal, {"1/Images/b": File(b"one", LONG_AGO)}, "2") == Counter(renamed=1)
+
+
+def _leads_outside(seen: Observation, number: int) -> None:
+    """In the place of each file is a link that nobody follows."""
+    for patient in range(number):
+        seen.unreadable("Images", f"{patient}/Images", "a")
+        seen.unreadable("Images", f"{patient}/Images/a")
+
+
+def _moves_outside(seen: Observation, number: int) -> None:
+    for patient in range(number):
+        seen.outside(f"{patient}/Bilder/a", 4, LONG_AGO)
+
+
+def _is_unfit(seen: Observation, number: int) -> None:
+    """Each is in a version of its own, and every second of those cannot be one."""
+    for patient in range(number):
+        place = seen.directory("Images", f"{patient}/Images", patient=None, version=f"v{patient}", central="")
+        seen.files("Images", place, [("a", 4, LONG_AGO)])
+
+
+@pytest.mark.parametrize("happens", [_leads_outside, _moves_outside, _is_unfit])
+def test_what_happens_to_many_files_costs_as_much_for_each(
+    tmp_path: Path, happens: Callable[[Observation, int], None]
+) -> None:
+    """Twice as many take twice as many steps of the database, or a little more, and not four times as many."""
+
+    def steps(number: int) -> int:
+        taken = itertools.count()
+        tree = {f"{patient}/Images/a": File(b"same", LONG_AGO) for patient in range(number)}
+        with Journal.create(tmp_path / f"{number}.db") as journal:
+            update(journal, tree, "1")
+            ids = scans.modality_ids(journal, ["OMOP", "Images"])
+            with Observation(journal, ids, begun_us=NOW) as seen:
+                happens(seen, number)
+                with journal.transaction() as connection:
+                    driver(connection).set_progress_handler(lambda: next(taken) < 0, 100)
+                seen.leave_out_versions(lambda label, _: "even" if label[-1] in "02468" else None)
+                seen.compare(complete=True)
+                moved = seen.moved_outside()
+                seen.hold_moved_outside()
+                gone = seen.gone["Images"].files
+        assert sum(each.files for each in moved) == (number if happens is _moves_outside else 0)
+        assert gone == 0
+        return next(taken)
+
+    few = steps(500)
+
+    assert 0 < steps(1_000) < 2.5 * few
 
 
 def test_two_files_with_one_central_key_are_not_both_journaled(tmp_path: Path) -> None:

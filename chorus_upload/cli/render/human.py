@@ -48,6 +48,11 @@ from chorus_upload.events import (
     VerifyFinished,
     VerifyProgressed,
 )
+from chorus_upload.model import ProblemKind
+
+_LINKS = frozenset({ProblemKind.LINK_TO_OUTSIDE, ProblemKind.LINK_TO_DIRECTORY, ProblemKind.SKIPPED_LINK})
+_MOST_LINKS = 10
+"""So many of a kind are shown, in a log file too: a source may be made of links, and all have one reason."""
 
 DrawTable = Callable[[Table], Iterable[str]]
 
@@ -215,15 +220,19 @@ class HumanSink:
     def _name(self, kind: str, path: str, detail: str) -> None:
         """Warn of a single file; of the first ones only where there may be too many."""
         self._shown[kind] += 1
-        if self._at_most and self._shown[kind] > self._at_most:
+        if 0 < self._limit(kind) < self._shown[kind]:
             return
         self._warning(f"{kind}: {printable(path)}" + (f": {printable(detail)}" if detail else ""))
 
     def _what_was_not_shown(self) -> None:
         for kind, number in self._shown.items():
-            if self._at_most and number > self._at_most:
-                self._warning(f"{kind}: {count(number - self._at_most)} more (--json or a log file holds all of them)")
+            if 0 < self._limit(kind) < number:
+                where = "--json" if kind in _LINKS else "--json or a log file"
+                self._warning(f"{kind}: {count(number - self._limit(kind))} more ({where} holds all of them)")
         self._shown.clear()
+
+    def _limit(self, kind: str) -> int:
+        return min(self._at_most or _MOST_LINKS, _MOST_LINKS) if kind in _LINKS else self._at_most
 
     def _verified(self, event: FileVerified) -> None:
         if event.result.is_good:
