@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from chorus_upload.storage.azure_errors import scrub
 from chorus_upload.storage.curl import Answer, HttpClient
 from chorus_upload.storage.curl_adapter import CurlAdapter
 from chorus_upload.storage.network import Network, is_this_machine
+from chorus_upload.storage.replay import require_echo
 from chorus_upload.storage.service_mark import AZURE, require
 from chorus_upload.storage.traffic import Traffic
 
@@ -64,9 +65,10 @@ class Connection:
             self.login.close()
 
 
-def require_service(method: str, answer: Answer) -> None:
-    """Raise NoAnswer when a response is not the service's: every one passes through here."""
+def require_service(method: str, lines: Sequence[str], answer: Answer) -> None:
+    """Raise NoAnswer when a response is not the service's to this request: every one passes through here."""
     require(AZURE, answer.status, answer.headers, expected=_EXPECTED.get(method, ()))
+    require_echo(lines, answer.headers)
 
 
 def connect(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import requests
 from azure.core import MatchConditions
@@ -16,6 +17,7 @@ from chorus_upload.storage.answers import foreign_wait
 from chorus_upload.storage.azure_credentials import Access
 from chorus_upload.storage.azure_errors import Refused, translate
 from chorus_upload.storage.curl import Answer, HttpClient, NoAnswer, TimedOut
+from chorus_upload.storage.replay import CLIENT_ID
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.service_mark import Unmarked, WrongStatus
 from chorus_upload.storage.traffic import Traffic
@@ -129,7 +131,7 @@ class DataRequests:
         self, method: str, url: str, parameters: str, headers: Sequence[str], body: bytes | memoryview
     ) -> Answer:
         query = "&".join(part for part in (parameters, self.access.query()) if part)
-        lines = [f"x-ms-version: {_PROTOCOL}", "Expect:", *headers, *self.access.headers()]
+        lines = [f"x-ms-version: {_PROTOCOL}", f"{CLIENT_ID}: {uuid4()}", "Expect:", *headers, *self.access.headers()]
         silence = self.traffic.silence(len(body))
         return self.http.request(method, f"{url}?{query}" if query else url, lines, body, silence=silence)
 

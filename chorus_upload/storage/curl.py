@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,13 @@ from chorus_upload.storage.network import Network
 _CONNECT_SECONDS = 60
 SILENCE = 180.0
 """For how many seconds nothing may move in a request for which nobody knows better."""
+
+READS = frozenset({"GET", "HEAD"})
+"""The methods whose responses a cache may keep."""
+NO_CACHE: Mapping[str, str] = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
+"""What every request that reads says. With a write, some services would note it as a property of the object."""
+
+_NO_CACHE_LINES = tuple(f"{name}: {value}" for name, value in NO_CACHE.items())
 
 # A body of this size or larger can be given up while it is on its way.
 _LONG = 1 << 18
@@ -86,8 +94,8 @@ class HttpClient:
 
     `endpoint_ip` is where the service's host is looked for, instead of asking the name service; the certificate is
     checked against the host's name all the same. What is sent is held back by `throttle`. Once `stop` is set, large
-    bodies of which most is still to be sent are given up. `require` is given the method and the response of every
-    request, and raises NoAnswer for what is not the service's. `moved` is told whenever bytes have moved.
+    bodies of which most is still to be sent are given up. `require` is given the method, the headers and the response
+    of every request, and raises NoAnswer for what is not the service's. `moved` is told whenever bytes have moved.
     """
 
     def __init__(
@@ -98,7 +106,7 @@ class HttpClient:
         endpoint_ip: str | None = None,
         throttle: Throttle | None = None,
         stop: threading.Event | None = None,
-        require: Callable[[str, Answer], None] | None = None,
+        require: Callable[[str, Sequence[str], Answer], None] | None = None,
         moved: Callable[[], None] | None = None,
     ) -> None:
         parts = urlsplit(url)
@@ -142,7 +150,7 @@ class HttpClient:
         exchange = self._exchange_aside if is_main else self._exchange
         answer = exchange(method, url, headers, body, silence, take)
         if self._require is not None:
-            self._require(method, answer)
+            self._require(method, headers, answer)
         return answer
 
     def _exchange_aside(
@@ -182,7 +190,7 @@ class HttpClient:
         pieces = Incoming() if take is None else Passing(lambda: _head_of(head), take)
         curl.setopt(pycurl.URL, url)
         curl.setopt(pycurl.NOBODY, method == "HEAD")
-        curl.setopt(pycurl.HTTPHEADER, headers)
+        curl.setopt(pycurl.HTTPHEADER, [*headers, *(_NO_CACHE_LINES if method in READS else ())])
         curl.setopt(pycurl.HEADERFUNCTION, head.append)
         curl.setopt(pycurl.WRITEFUNCTION, pieces.take)
         curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(silence)))

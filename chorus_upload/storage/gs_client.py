@@ -17,6 +17,7 @@ from chorus_upload.storage.curl import SILENCE, Answer, HttpClient, NoAnswer, Ti
 from chorus_upload.storage.gs_credentials import Access
 from chorus_upload.storage.gs_errors import Refused, refused
 from chorus_upload.storage.network import Network, is_this_machine
+from chorus_upload.storage.replay import require_no_age
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.service_mark import Unmarked, require_json
 from chorus_upload.storage.traffic import Traffic
@@ -175,6 +176,9 @@ class Requests:
         lines = ["Expect:", *(() if any(_is_type(each) for each in headers) else ("Content-Type:",)), *headers]
         answer = self.http.request(method, url, [*lines, *who], body, silence=silence)
         found = judge(answer)
+        if found:
+            # Of public objects' content, which is no JSON, the service itself keeps copies.
+            require_no_age(answer.headers)
         if answer.status == 401 and self.access.renew(who):
             # It ended sooner than was known here, or somebody has put a new one into its file.
             answer = self.http.request(method, url, [*lines, *self.access.headers()], body, silence=silence)

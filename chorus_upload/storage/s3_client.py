@@ -20,7 +20,9 @@ from fsspec.asyn import get_loop
 from s3fs import S3FileSystem
 
 from chorus_upload.errors import ConfigError
+from chorus_upload.storage.curl import NO_CACHE, READS
 from chorus_upload.storage.network import Network, is_this_machine
+from chorus_upload.storage.replay import RecentResponses, Replayed
 from chorus_upload.storage.s3_errors import LedAway, must_be_complete
 from chorus_upload.storage.service_mark import S3, require
 
@@ -166,15 +168,33 @@ class _Http(AIOHTTPSession):  # type: ignore[misc]  # the library is not typed
         # It would repeat a PUT whose answer was lost, and show only what the second one met: its own result.
         session._retry_connection = False
         if "request" not in vars(session):
-            session.request = partial(_not_led_away, session.request)  # type: ignore[assignment, method-assign]
+            ask = partial(_response, session.request, RecentResponses(S3))
+            session.request = ask  # type: ignore[assignment, method-assign]
         return session
 
 
-async def _not_led_away(
-    request: Callable[..., Awaitable[aiohttp.ClientResponse]], *arguments: object, **options: object
+async def _response(
+    request: Callable[..., Awaitable[aiohttp.ClientResponse]],
+    recent: RecentResponses,
+    method: str,
+    *,
+    url: str,
+    headers: Mapping[str, str],
+    **options: object,
 ) -> aiohttp.ClientResponse:
-    """The answer to a request: the HTTP client would follow to any host, with session tokens, and believe that."""
-    return await request(*arguments, allow_redirects=False, **options)
+    """Return the response to a request, which is nothing that a cache has kept. Raises Replayed.
+
+    The HTTP client would follow a redirect to any host, with session tokens, and believe that.
+    """
+    if method in READS:
+        headers = {**headers, **NO_CACHE}
+    response = await request(method, url=url, headers=headers, allow_redirects=False, **options)
+    try:
+        recent.require_new(method, url, {name.lower(): value for name, value in response.headers.items()})
+    except Replayed:
+        response.close()
+        raise
+    return response
 
 
 def _require_the_service(response_dict: dict[str, Any], **_: object) -> None:

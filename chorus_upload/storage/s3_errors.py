@@ -175,6 +175,8 @@ def _no_answer(error: BaseException, doing: str) -> StorageError:
     if trouble := _with_tls(error, causes, doing):
         return trouble
     for cause in causes:
+        if isinstance(cause, NoAnswer):
+            return no_answer(cause, doing=doing)
         if isinstance(cause, LedAway):
             return StorageError(f"{doing}: {cause}")
         if isinstance(cause, aiohttp.ClientHttpProxyError) and cause.status < 500 and cause.status not in (408, 429):
