@@ -280,7 +280,8 @@ CREDENTIALS = (
         "aws_endpoint_url",
         "auth.aws_endpoint_url",
         ADDRESS,
-        "The address of an S3-compatible service that is not Amazon's.",
+        "The address of an S3-compatible service that is not Amazon's. Its responses have to carry `x-amz-request-id`;"
+        " `config check --online` tries that.",
         '"https://s3.hospital.org:9000"',
         variables=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     ),

@@ -11,11 +11,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.client import NOT_FOUND
 from urllib.parse import urlsplit
 
 from chorus_upload.config.settings import Location, Settings, SiteSettings
 from chorus_upload.config.showing import Finding, Level, journal_section
-from chorus_upload.errors import ChorusError, ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.errors import ChorusError, ObjectExists, PreconditionFailed, StorageError, TransientError
 from chorus_upload.model import Evidence
 from chorus_upload.operations import lock
 from chorus_upload.storage.condition_check import ConditionCheck
@@ -33,6 +34,10 @@ SKEW_SECONDS = 60.0
 
 _BODY = b"chorus-upload has tried whether it can write here. This can be deleted.\n"
 _OTHER = b"It can.\n"
+_NO_MARK = (
+    "Listing works. If nothing removes that mark on the way, the service never gives it, and cannot be used: "
+    "chorus-upload could not tell it from a proxy or a log-in page."
+)
 
 
 def probe_places(settings: Settings) -> Iterator[Finding]:
@@ -105,6 +110,13 @@ def _address(url: str, location: Location, network: Network) -> Iterator[tuple[L
 def _written(store: Store) -> Iterator[tuple[Level, str]]:
     """Write, read back, replace and delete an object, and hold the service to the conditions that custody rests on."""
     key = f"chorus-upload-check-{secrets.token_hex(8)}.txt"
+    try:
+        store.stat(key)
+    except TransientError as error:
+        # The store was listed a moment ago, and this is what there is to say of an object that there is not.
+        if error.foreign_status != NOT_FOUND:
+            raise
+        raise StorageError(error.message, hint=_NO_MARK) from None
     stored = store.put(key, _BODY, size=len(_BODY), create_only=True)
     try:
         evidence = judge(stored, size=len(_BODY), md5=md5_of(_BODY))

@@ -27,7 +27,8 @@ class Unmarked(NoAnswer):
 
     hint = (
         "Is a proxy or a log-in page between here and the service? Log in to the network, "
-        "or set `proxy` in the configuration, as http://user:password@host:port."
+        "or set `proxy` in the configuration, as http://user:password@host:port. "
+        "If there is none, `config check --online` tells whether the service gives that mark at all."
     )
 
     def __init__(self, status: int, mark: str, asked: str | None = None) -> None:
@@ -53,31 +54,30 @@ class WrongStatus(NoAnswer):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The mark of one service: one of `headers` (in lower case), or an XML body whose root is one of `roots`."""
+    """The mark of one service: one of `headers` (in lower case), or an XML body of its own.
+
+    That is one whose root is one of `roots` with a success, and an Error with a Code in it with anything else.
+    """
 
     name: str
     headers: tuple[str, ...]
     roots: frozenset[str] = frozenset()
 
-    def is_on(self, headers: Mapping[str, str], body: bytes = b"") -> bool:
+    def is_on(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> bool:
         """Return whether a response carries it. The names in `headers` are in lower case."""
         if any(headers.get(each, "").strip() for each in self.headers):
             return True
         found = _ROOT.match(body) if self.roots else None
-        return found is not None and found[1].decode() in self.roots
+        if found is None:
+            return False
+        return found[1].decode() in self.roots if status < 300 else found[1] == b"Error" and b"<Code>" in body
 
 
 # An XML declaration, comments and white space may come first; HTML has another root.
 _ROOT = re.compile(rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?<([A-Za-z]{1,60})[\s>/]")
 _S3_ROOTS = frozenset(
     {
-        *(
-            "Error",
-            "ListBucketResult",
-            "ListPartsResult",
-            "ListMultipartUploadsResult",
-            "InitiateMultipartUploadResult",
-        ),
+        *("ListBucketResult", "ListPartsResult", "ListMultipartUploadsResult", "InitiateMultipartUploadResult"),
         *("CompleteMultipartUploadResult", "CopyObjectResult", "CopyPartResult", "LocationConstraint"),
     }
 )
@@ -96,7 +96,7 @@ def require(
     A refusal (300 and above) that carries the mark passes, and is for the caller to judge. Raises Unmarked and
     WrongStatus.
     """
-    if not mark.is_on(headers, body):
+    if not mark.is_on(status, headers, body):
         raise Unmarked(status, mark.name, headers.get("retry-after"))
     _require_status(status, expected)
 
@@ -115,7 +115,7 @@ def require_json(
     if status >= 300 and status not in expected:
         error = found.get("error")
         # Where content is asked for, and of uploads that it has forgotten, it may speak in plain text.
-        if (isinstance(error, dict) and str(error.get("code")) == str(status)) or GOOGLE.is_on(headers):
+        if (isinstance(error, dict) and str(error.get("code")) == str(status)) or GOOGLE.is_on(status, headers):
             return found
         raise Unmarked(status, "the JSON of an error", headers.get("retry-after"))
     if kind is None:

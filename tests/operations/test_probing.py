@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.e2e.site import Site
 from tests.emulators import Azurite
 from tests.s3 import Bucket, SeaweedFS
 from tests.trees import build
+from tests.wire import Alter, Wire
 
 
 @pytest.fixture(params=["disk", "azure", "s3"])
@@ -88,6 +90,20 @@ def test_a_host_that_there_is_not(tmp_path: Path, azurite: Azurite) -> None:
     site.configure(site.config.read_text().replace(azurite.url_at(azurite.port), "https://nobody.blob.invalid"))
     ran = site.run("config", "check", "--online", exit_code=2)
     assert "nobody.blob.invalid has no address here" in " ".join(ran.out.split())
+
+
+def test_a_service_that_never_says_that_it_is_one(tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
+    """Its listings are S3's; what else it says could be anybody's."""
+    with Wire(seaweedfs.port) as wire:
+        wire.chance = lambda _: Alter(lambda head, body: re.sub(rb"(?im)^x-amz-request-id:.*\r\n", b"", head) + body)
+        site = site_with(tmp_path, Bucket(seaweedfs, s3_bucket, wire.port), patience=1)
+        ran = site.run("--json", "config", "check", "--online", exit_code=2)
+    wrong = [each for each in ran.events("finding") if each["level"] == "error"]
+    assert [each["subject"] for each in wrong] == ["[journal.source]", "[central_path]"]
+    for text in (each["text"] for each in wrong):
+        assert "(404, without x-amz-request-id)" in text
+        assert "the service never gives it, and cannot be used" in text
+    assert not seaweedfs.objects(s3_bucket)
 
 
 class Careless(LocalStore):

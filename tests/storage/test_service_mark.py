@@ -23,8 +23,6 @@ OBJECT = json.dumps({"kind": KIND, "size": "1"}).encode()
         (AZURE, {"x-ms-request-id": "7b2f"}, b""),
         (S3, {"x-amz-request-id": "7b2f"}, b""),
         (S3, {"x-amzn-requestid": "7b2f"}, b""),
-        (S3, {}, ERROR),
-        (S3, {}, b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></ListBucketResult>'),
     ],
 )
 def test_what_the_service_alone_gives_is_its_mark(mark: Mark, headers: dict[str, str], body: bytes) -> None:
@@ -32,6 +30,16 @@ def test_what_the_service_alone_gives_is_its_mark(mark: Mark, headers: dict[str,
     require(mark, 404, headers, body, expected={200})
     with pytest.raises(WrongStatus):
         require(mark, 200, headers, body, expected={201})
+
+
+def test_xml_of_s3_is_its_mark_where_it_belongs() -> None:
+    """Of a success S3 never says an Error, and an Error of S3 never comes without a Code."""
+    page = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></ListBucketResult>'
+    require(S3, 200, {}, page, expected={200})
+    require(S3, 404, {}, ERROR, expected={200})
+    for status, body in ((200, ERROR), (204, ERROR), (404, page), (403, b"<Error>blocked</Error>"), (503, b"<Error/>")):
+        with pytest.raises(Unmarked):
+            require(S3, status, {}, body, expected={200, 204})
 
 
 @pytest.mark.parametrize("mark", [AZURE, S3])
