@@ -63,7 +63,7 @@ class Requests:
 
     def less_patient(self, patience: float) -> Requests:
         """The same, given up after so many seconds."""
-        return replace(self, retry=replace(self.retry, patience=min(patience, self.retry.patience)))
+        return replace(self, retry=self.retry.less_patient(patience))
 
     def _attempt(self, doing: str, action: Callable[[], T]) -> T:
         try:

@@ -22,9 +22,10 @@ from chorus_upload.storage.answers import broken_off, checksum_in, md5_in, momen
 from chorus_upload.storage.azure_errors import Refused, error_code
 from chorus_upload.storage.azure_requests import GARBLED_ATTEMPTS, Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.condition_check import ConditionCheck
+from chorus_upload.storage.condition_check import HASTE, ConditionCheck
 from chorus_upload.storage.crc64 import crc64_of
 from chorus_upload.storage.curl import Answer, NoAnswer
+from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.service_mark import Unproven
 from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
@@ -82,25 +83,37 @@ class Upload:
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. See `_put`."""
         return self._checked(
-            lambda: self._put(body),
-            again=lambda _: self._put(body),
+            lambda upload: upload._put(body),
+            again=lambda upload, _: upload._put(body),
             wrongly=lambda: replace(self, conditions=_OF_NO_OBJECT)._put(body),
         )
 
     def _checked(
         self,
-        write: Callable[[], StoredObject],
+        write: Callable[[Upload], StoredObject],
         *,
-        again: Callable[[StoredObject], object],
+        again: Callable[[Upload, StoredObject], object],
         wrongly: Callable[[], object],
     ) -> StoredObject:
         """What `write` gives, once it is known that its condition means something."""
         conditions = self.conditions
         if self.check is not None and conditions.create_only:
-            return self.check.create(self.key, write, look=self.look, again=again)
+            return self.check.create(
+                self.key,
+                lambda: write(self),
+                first=lambda: write(self._tried(self.requests.retry.sooner_aside(HASTE))),
+                look=self.look,
+                again=lambda stored: again(self._tried(self.requests.retry.less_patient(HASTE)), stored),
+            )
         if self.check is not None and conditions.if_match is not None:
-            return self.check.replace(self.key, write, if_match=conditions.if_match, look=self.look, wrongly=wrongly)
-        return write()
+            return self.check.replace(
+                self.key, partial(write, self), if_match=conditions.if_match, look=self.look, wrongly=wrongly
+            )
+        return write(self)
+
+    def _tried(self, retry: Retry) -> Upload:
+        """The same write, tried as `retry` says."""
+        return replace(self, requests=replace(self.requests, retry=retry))
 
     def _put(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author.
@@ -180,8 +193,8 @@ class Upload:
         properties = self.properties()
         # What is an object already can be made it once more of the same blocks.
         return self._checked(
-            lambda: self._object_of(staged, properties, size=size),
-            again=lambda _: self._object_of(staged, properties, size=size),
+            lambda upload: upload._object_of(staged, properties, size=size),
+            again=lambda upload, _: upload._object_of(staged, properties, size=size),
             wrongly=lambda: replace(self, conditions=_OF_NO_OBJECT)._object_of(staged, properties, size=size),
         )
 

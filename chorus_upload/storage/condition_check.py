@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self, TypeVar
 
 from chorus_upload.errors import (
@@ -29,6 +30,9 @@ from chorus_upload.storage.store import StoredObject
 T = TypeVar("T")
 
 _CREATE, _REPLACE = "create", "replace"
+HASTE = 5.0
+"""For how many seconds is tried what all other writes wait for, and what can be done later or with another object."""
+
 _NO_REFUSALS = (TransientError, TlsError, CredentialsExpired, IntegrityError, StoreFull)
 _HINT = (
     "Do not use this place: files could be overwritten, and two machines could take the journal. Ask whoever runs it,"
@@ -37,7 +41,7 @@ _HINT = (
 
 
 class Untested(Exception):
-    """The second write could not be tried. Never leaves `storage`."""
+    """The second write could not be tried, or not with this object. Never leaves `storage`."""
 
 
 class ConditionCheck:
@@ -60,17 +64,25 @@ class ConditionCheck:
         return check
 
     def create(
-        self, key: str, write: Callable[[], T], *, look: Callable[[], StoredObject | None], again: Callable[[T], object]
+        self,
+        key: str,
+        write: Callable[[], T],
+        *,
+        first: Callable[[], T],
+        look: Callable[[], StoredObject | None],
+        again: Callable[[T], object],
     ) -> T:
         """The result of `write`, which makes an object that has to be new; `again` does what it did once more.
 
-        Raises what both raise, ObjectExists, and ConditionsIgnored.
+        All other writes wait for `first` and `again`: `first` is `write` while that is so, and does not try for long an
+        object that can be set aside. What is transient in `again` leaves it to the next write to find out. Raises
+        what all of them raise, ObjectExists, and ConditionsIgnored.
         """
         if _CREATE in self._known:
             return write()
         with self._lock:
             if _CREATE not in self._known:
-                return self._create(key, write, look=look, again=again)
+                return self._create(key, first, look=look, again=again)
         return write()
 
     def replace(
@@ -111,7 +123,8 @@ class ConditionCheck:
             self._known.add(_CREATE)
             raise
         what = f"it took {key} a second time, although it was told not to overwrite it"
-        self._require_refusal(_CREATE, lambda: again(written), what)
+        with suppress(TransientError):
+            self._require_refusal(_CREATE, lambda: again(written), what)
         return written
 
     def _require_refusal(self, condition: str, attempt: Callable[[], object], what: str) -> None:

@@ -122,7 +122,7 @@ class Requests:
 
     def less_patient(self, patience: float) -> Requests:
         """The same, given up after so many seconds."""
-        return replace(self, retry=replace(self.retry, patience=min(patience, self.retry.patience)))
+        return replace(self, retry=self.retry.less_patient(patience))
 
     def ask(
         self, method: str, url: str, headers: Sequence[str] = (), body: bytes = b"", *, judge: Judge

@@ -21,10 +21,11 @@ from typing import Any, BinaryIO
 from chorus_upload.errors import ConditionsIgnored, IntegrityError, ObjectExists, PreconditionFailed, StorageError
 from chorus_upload.storage.answers import broken_off, md5_in, must_be_complete, number_in
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.condition_check import ConditionCheck
+from chorus_upload.storage.condition_check import HASTE, ConditionCheck
 from chorus_upload.storage.gs_client import OBJECT, Bucket, Requests, of_kind
 from chorus_upload.storage.gs_resumable import Session, SessionLost
 from chorus_upload.storage.gs_sessions import Sessions, Task
+from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.store import Checksum, ComputedBy, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 from chorus_upload.storage.tries import tries
@@ -73,25 +74,35 @@ class Upload:
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author."""
         return self._checked(
-            lambda: self._put(body),
-            again=lambda _: self._put(body),
+            lambda upload: upload._put(body),
+            again=lambda upload, _: upload._put(body),
             wrongly=lambda: replace(self, generation=_NO_GENERATION)._put(body),
         )
 
     def _checked(
         self,
-        write: Callable[[], StoredObject],
+        write: Callable[[Upload], StoredObject],
         *,
-        again: Callable[[StoredObject], object],
+        again: Callable[[Upload, StoredObject], object],
         wrongly: Callable[[], object],
     ) -> StoredObject:
         """What `write` gives, once it is known that its condition means something."""
         if self.check is not None and self.generation == 0:
-            return self.check.create(self.key, write, look=self.look, again=again)
+            return self.check.create(
+                self.key,
+                lambda: write(self),
+                first=lambda: write(self._tried(self.requests.retry.sooner_aside(HASTE))),
+                look=self.look,
+                again=lambda stored: again(self._tried(self.requests.retry.less_patient(HASTE)), stored),
+            )
         if self.check is not None and self.generation is not None:
             etag = str(self.generation)
-            return self.check.replace(self.key, write, if_match=etag, look=self.look, wrongly=wrongly)
-        return write()
+            return self.check.replace(self.key, lambda: write(self), if_match=etag, look=self.look, wrongly=wrongly)
+        return write(self)
+
+    def _tried(self, retry: Retry) -> Upload:
+        """The same write, tried as `retry` says."""
+        return replace(self, requests=replace(self.requests, retry=retry))
 
     def _copied_onto_itself(self, generation: object, *, expected: int) -> None:
         """Make the object once more, of itself, if its generation is the expected one: no byte of it has to be sent."""
@@ -147,7 +158,7 @@ class Upload:
         """The object, of which the last chunk is sent now."""
         is_sent = False
 
-        def write() -> StoredObject:
+        def write(_: Upload) -> StoredObject:
             nonlocal is_sent
             is_sent = True
             session.send(offset, buffer, md5)
@@ -156,7 +167,7 @@ class Upload:
         try:
             return self._checked(
                 write,
-                again=lambda stored: self._copied_onto_itself(stored.etag, expected=0),
+                again=lambda upload, stored: upload._copied_onto_itself(stored.etag, expected=0),
                 wrongly=lambda: self._copied_onto_itself(self.generation, expected=_NO_GENERATION),
             )
         finally:
@@ -169,14 +180,14 @@ class Upload:
         Of the checksum in the result the service is the author.
         """
 
-        def write() -> StoredObject:
-            made = self._rewritten(self.requests.less_patient(_LOOK_PATIENCE), source, generation)
+        def write(upload: Upload) -> StoredObject:
+            made = upload._rewritten(upload.requests.less_patient(_LOOK_PATIENCE), source, generation)
             return self._judged(self._stored(made, spared=size), md5)
 
         try:
             return self._checked(
                 write,
-                again=lambda stored: self._copied_onto_itself(stored.etag, expected=0),
+                again=lambda upload, stored: upload._copied_onto_itself(stored.etag, expected=0),
                 wrongly=lambda: self._copied_onto_itself(self.generation, expected=_NO_GENERATION),
             )
         except (IntegrityError, ConditionsIgnored):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from chorus_upload.errors import (
@@ -72,6 +72,14 @@ class Retry:
                     if self.credentials is not None:
                         self.credentials.worked()
                     return result
+
+    def less_patient(self, patience: float) -> Retry:
+        """The same, given up after so many seconds."""
+        return replace(self, patience=min(patience, self.patience))
+
+    def sooner_aside(self, seconds: float) -> Retry:
+        """The same, with an error that stands after so many seconds if the place responds otherwise, as in `aside`."""
+        return self if self.aside is None else replace(self, aside=min(seconds, self.aside))
 
     def _is_renewed(self, error: CredentialsExpired, generation: int) -> bool:
         wait = self.credentials

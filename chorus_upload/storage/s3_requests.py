@@ -77,7 +77,7 @@ class Requests:
 
     def less_patient(self, patience: float) -> Requests:
         """The same, given up after so many seconds."""
-        return replace(self, retry=replace(self.retry, patience=min(patience, self.retry.patience)))
+        return replace(self, retry=self.retry.less_patient(patience))
 
     def _sent(
         self, name: str, content: bytes | memoryview, headers: Mapping[str, str], parameters: Mapping[str, str]

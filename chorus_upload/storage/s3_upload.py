@@ -22,8 +22,9 @@ from chorus_upload.errors import (
 )
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.condition_check import ConditionCheck, Untested
+from chorus_upload.storage.condition_check import HASTE, ConditionCheck, Untested
 from chorus_upload.storage.curl import Answer
+from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
 from chorus_upload.storage.s3_errors import SessionLost, must_be_complete
 from chorus_upload.storage.s3_parts import (
@@ -46,8 +47,8 @@ from chorus_upload.storage.traffic import Buffer
 from chorus_upload.storage.tries import Pages
 
 _MOST_PARTS = 10_000
-_MOST_COPIED = 5 << 30
-"""The largest part, in bytes, that the service copies."""
+_LARGEST_CHECKED = 64 << 20
+"""The largest object, in bytes, that is copied onto itself to see whether the service honours conditions."""
 _NO_ETAG = "0" * 32
 """No object has it: its content would have to be found first."""
 LARGEST = 5 << 40
@@ -122,24 +123,36 @@ class Upload:
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result, if there is one, the service is the author."""
         return self._checked(
-            lambda: self._put(body),
-            again=lambda _: self._put(body),
+            lambda upload: upload._put(body),
+            again=lambda upload, _: upload._put(body),
             wrongly=lambda: replace(self, if_match=_NO_ETAG)._put(body),
         )
 
     def _checked(
         self,
-        write: Callable[[], StoredObject],
+        write: Callable[[Upload], StoredObject],
         *,
-        again: Callable[[StoredObject], object],
+        again: Callable[[Upload, StoredObject], object],
         wrongly: Callable[[], object],
     ) -> StoredObject:
         """What `write` gives, once it is known that its condition means something."""
         if self.check is not None and self.create_only:
-            return self.check.create(self.key, write, look=self.look, again=again)
+            return self.check.create(
+                self.key,
+                lambda: write(self),
+                first=lambda: write(self._tried(self.requests.retry.sooner_aside(HASTE))),
+                look=self.look,
+                again=lambda stored: again(self._tried(self.requests.retry.less_patient(HASTE)), stored),
+            )
         if self.check is not None and self.if_match is not None:
-            return self.check.replace(self.key, write, if_match=self.if_match, look=self.look, wrongly=wrongly)
-        return write()
+            return self.check.replace(
+                self.key, partial(write, self), if_match=self.if_match, look=self.look, wrongly=wrongly
+            )
+        return write(self)
+
+    def _tried(self, retry: Retry) -> Upload:
+        """The same write, tried as `retry` says."""
+        return replace(self, requests=replace(self.requests, retry=retry))
 
     def _put(self, body: bytes) -> StoredObject:
         properties = self.properties()
@@ -226,38 +239,36 @@ class Upload:
         # What is beside an object has to be said before its first part is sent, when nobody knows it yet.
         properties = self.properties()
         return self._checked(
-            lambda: self._object_of(session, parts, properties, size=size),
-            again=self._copied_onto_itself,
+            lambda upload: upload._object_of(session, parts, properties, size=size),
+            again=lambda upload, stored: upload._copied_onto_itself(stored),
             wrongly=lambda: replace(self, if_match=_NO_ETAG)._complete(session, parts, is_last=False),
         )
 
     def _copied_onto_itself(self, stored: StoredObject) -> None:
-        """Make the object once more, of itself: no byte of it has to be sent. Raises Untested when that cannot be."""
+        """Make the object once more, of itself: no byte of it has to be sent. Raises Untested when that cannot be.
+
+        The service takes a minute to copy a few GiB, and all other writes wait.
+        """
+        if stored.size > _LARGEST_CHECKED:
+            raise Untested
         session = self._begun([])
-        source: dict[str, Any] = {"CopySource": {"Bucket": self.bucket["Bucket"], "Key": self.name}}
-        source["CopySourceIfMatch"] = quoted(stored.etag)
-        parts = []
+        source = {"Bucket": self.bucket["Bucket"], "Key": self.name}
+        what = {"UploadId": session.upload_id, "PartNumber": 1, "CopySource": source}
+        what["CopySourceIfMatch"] = quoted(stored.etag)
         try:
-            for number, offset in enumerate(range(0, stored.size, _MOST_COPIED), 1):
-                end = min(offset + _MOST_COPIED, stored.size) - 1
-                what = {**source, "UploadId": session.upload_id, "PartNumber": number}
-                if stored.size > _MOST_COPIED:
-                    what["CopySourceRange"] = f"bytes={offset}-{end}"
-                answer = self.requests.run(
-                    self.doing,
-                    partial(_ask_for_copy, {**self.at, **what}),
-                    silence=_COMPLETION_SILENCE,
-                )
-                sha256 = answer["CopyPartResult"].get("ChecksumSHA256")
-                parts.append(Part(number, bare(answer["CopyPartResult"]["ETag"]), end + 1 - offset, sha256=sha256))
+            answer = self.requests.run(
+                self.doing, partial(_ask_for_copy, {**self.at, **what}), silence=_COMPLETION_SILENCE
+            )
         except TransientError:
             self._abort(session.upload_id)
             raise
         except StorageError:
             self._abort(session.upload_id)
             raise Untested from None
+        copied = answer["CopyPartResult"]
+        part = Part(1, bare(copied["ETag"]), stored.size, sha256=copied.get("ChecksumSHA256"))
         try:
-            self._complete(session, parts)
+            self._complete(session, [part])
         except SessionLost:
             raise Untested from None
 

@@ -13,8 +13,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from chorus_upload.errors import ConditionsIgnored, ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.errors import ConditionsIgnored, ObjectExists, PreconditionFailed, StorageError, TransientError
 from chorus_upload.model import Twin
+from chorus_upload.storage import azure_upload, gs_upload, s3_upload
 from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.retry import Retry
 from tests.e2e.clouds import LOCK, files_of
@@ -22,9 +23,10 @@ from tests.e2e.conftest import settle
 from tests.e2e.site import Site
 from tests.faults.figures import Figures
 from tests.faults.services import SERVICES, Services
+from tests.faults.troubles import portal
 from tests.storage.places import PART, Place, opened_place
 from tests.trees import Bytes, build, bytes_of
-from tests.wire import DropAnswer, Request, Wire
+from tests.wire import DropAnswer, Fault, Request, Wire
 
 PATIENT = Retry(patience=20, first=0.001, longest=0.002)
 SMALL = bytes_of("small", Bytes(3_000))
@@ -164,6 +166,59 @@ def test_nor_is_it_replaced(ignoring: Place, content: bytes, figures: Figures) -
     with pytest.raises(ConditionsIgnored, match="told to replace another object"):
         ignoring.store.put("a", io.BytesIO(content), size=len(content), if_match=there.etag)
     figures.count("places that ignore conditions")
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_a_huge_object_is_not_copied_onto_itself(
+    ignoring: Place, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
+    """Everybody else would wait for that: the next smaller one is tried."""
+    monkeypatch.setattr(s3_upload, "_LARGEST_CHECKED", len(LARGE) - 1)
+    ignoring.store.put("huge", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+    assert not [each for each in ignoring.wire.requests if "x-amz-copy-source" in each.headers]
+    with pytest.raises(ConditionsIgnored, match="it took a a second time"):
+        ignoring.store.put("a", SMALL, size=len(SMALL), create_only=True)
+    figures.count("places that ignore conditions")
+
+
+def test_a_second_write_that_comes_to_nothing_holds_up_nobody(
+    place: Place, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
+    """The object is there, and the next one finds out whether conditions are honoured."""
+    for module in (azure_upload, gs_upload, s3_upload):
+        monkeypatch.setattr(module, "HASTE", 0.0)
+    writes: list[Request] = []
+
+    def hinder(request: Request) -> Fault | None:
+        if not is_write(request):
+            return None
+        writes.append(request)
+        return portal(503) if len(writes) == 2 else None
+
+    place.wire.chance = hinder
+    assert place.store.put("a", SMALL, size=len(SMALL), create_only=True).size == len(SMALL)
+    assert len(writes) == 2
+    place.store.put("b", SMALL, size=len(SMALL), create_only=True)
+    place.store.put("c", SMALL, size=len(SMALL), create_only=True)
+    assert len(writes) == 5
+    figures.count("pages of a proxy")
+
+
+def test_an_object_that_is_kept_back_holds_up_nobody(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
+    """It comes first, and all others wait for it; a filter on the way does not let it pass."""
+    for module in (azure_upload, gs_upload, s3_upload):
+        monkeypatch.setattr(module, "HASTE", 0.0)
+    retry = Retry(patience=20, first=0.001, longest=0.002, aside=20)
+    retry.liveness.ask = lambda: None
+    with opened_place("azure", request.getfixturevalue, retry=retry, check=ConditionCheck("the place")) as place:
+        place.wire.chance = lambda request: portal(403) if is_write(request) and "/secret" in request.target else None
+        with pytest.raises(TransientError, match="after 3 attempts"):
+            place.store.put("secret", SMALL, size=len(SMALL), create_only=True)
+        place.store.put("a", SMALL, size=len(SMALL), create_only=True)
+        figures.count("pages of a filter", place.wire.count("PUT", "/secret"))
+    assert place.wire.count("PUT", "/secret") == 3
 
 
 def test_of_sixteen_threads_one_writes(ignoring: Place, figures: Figures) -> None:
