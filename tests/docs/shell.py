@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.docs.markdown import ROOT, Block
+from tests.e2e.site import quick_program
 
 NOT_OUTPUT = ("not output", "said elsewhere")
 
@@ -51,7 +52,7 @@ def run(
     """Run the steps in one bash, so that `cd` and `export` last; gives what each of them said.
 
     A step fails the test when its last command, or one that it does not expect to fail, ends otherwise.
-    `wrap` is what bash is started by.
+    `wrap` is what bash is started by. Without it, a process that has imported the program forks for each command.
     """
     script = ["FAILED=0", "trap 'FAILED=$?' ERR"]
     for number, step in enumerate(steps):
@@ -61,7 +62,7 @@ def run(
     done = subprocess.run(
         [*wrap, "bash", "-c", "\n".join(script)],
         cwd=cwd,
-        env=_environment(cwd, environment or {}),
+        env=_environment(cwd, environment or {}, quick=not wrap),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -81,11 +82,12 @@ def run(
     return said
 
 
-def _environment(cwd: Path, more: Mapping[str, str]) -> dict[str, str]:
+def _environment(cwd: Path, more: Mapping[str, str], *, quick: bool) -> dict[str, str]:
     programs = cwd / ".programs"
     programs.mkdir(exist_ok=True)
     python = shlex.quote(sys.executable)
-    for name, command in {"chorus-upload": f"{python} -m chorus_upload", "python": python, "python3": python}.items():
+    program = shlex.quote(quick_program().command) if quick else f"{python} -m chorus_upload"
+    for name, command in {"chorus-upload": program, "python": python, "python3": python}.items():
         (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
         (programs / name).chmod(0o755)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"

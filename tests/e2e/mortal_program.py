@@ -1,7 +1,7 @@
 """The real program in processes of its own, which start quickly, and may be killed without a warning at any step.
 
 `mortal_steps` says what a step is. To start Python anew for each run would take too long: one process imports the
-program and then forks.
+program, and then forks for whoever connects to its socket: `Program.run`, or `typed.py` for a command in a shell.
 """
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ import json
 import mmap
 import os
 import pkgutil
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from select import select
-from typing import Any
+from typing import Any, NoReturn
 
 import chorus_upload
-from chorus_upload.cli.app import main
+from chorus_upload.cli import app
 from chorus_upload.cli.interruption import ended_by_signals
+from tests.e2e import typed
 from tests.e2e.mortal_steps import count_steps
 
 KILLED = -signal.SIGKILL
@@ -57,16 +61,26 @@ class Condition:
 
 
 class Program:
-    """Runs the program as often as one likes, by way of a process that has imported it."""
+    """Runs the program as often as one likes, by way of a process that has imported it and has a socket there."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], address: Path) -> None:
         self._process = process
-        self._lock = threading.Lock()
+        self._address = address
 
     @property
     def root(self) -> Path:
         """The root directory as this program sees it, with what is mounted for it alone."""
         return Path(f"/proc/{self._process.pid}/root")
+
+    @property
+    def command(self) -> str:
+        """A word that is this program in a shell, which gives it its environment, directory, streams and signals."""
+        words = (sys.executable, "-I", "-S", typed.__file__, str(self._address))
+        script = self._address.with_name("chorus-upload")
+        if not script.exists():
+            script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            script.chmod(0o700)
+        return str(script)
 
     def run(
         self,
@@ -85,15 +99,20 @@ class Program:
             "home": str(home),
             "arguments": arguments,
             "die_before": die_before,
-            "signals": signals,
             "environment": dict(environment or {}),
             "under": [(each.function, each.arguments) for each in under],
         }
-        assert self._process.stdin
-        assert self._process.stdout
-        with self._lock:
-            print(json.dumps(order), file=self._process.stdin, flush=True)
-            return Ended(**json.loads(self._process.stdout.readline()))
+        with Path(os.devnull).open() as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            with socket.socket(socket.AF_UNIX) as server:
+                process = typed.begin(server, str(self._address), order, (nothing, out, err))
+                try:
+                    _send(signals, process)
+                finally:
+                    os.close(process)
+                ended = typed.end(server)
+            for file in (out, err):
+                file.seek(0)
+            return Ended(**ended, out=out.read().decode(), err=err.read().decode())
 
 
 @contextmanager
@@ -102,17 +121,21 @@ def running_program(*, within: Sequence[str] = (), module: str = "tests.e2e.mort
 
     `module` is this one, or one that changes something about the program before it does what this one does.
     """
-    with subprocess.Popen(
-        [*within, sys.executable, "-m", module],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONWARNINGS": "error"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield Program(process)
-        assert process.stdin
-        process.stdin.close()
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listening:
+        address = Path(directory) / "socket"
+        listening.bind(str(address))
+        listening.listen()
+        with subprocess.Popen(
+            [*within, sys.executable, "-m", module, str(listening.fileno())],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+            stdin=subprocess.PIPE,
+            pass_fds=[listening.fileno()],
+        ) as process:
+            listening.close()
+            yield Program(process, address)
+            assert process.stdin
+            process.stdin.close()
 
 
 class _Steps:
@@ -131,19 +154,25 @@ class _Steps:
             self._shared[:8] = number.to_bytes(8, "little")
 
 
-def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Path) -> None:
+def _be_the_program(order: dict[str, Any], streams: Sequence[int], shared: mmap.mmap) -> NoReturn:
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    # Anew, because they know of what kind they are.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(order["home"])
+    if order.get("afresh"):
+        os.environ.clear()
     os.environ.update(order["environment"])
+    time.tzset()
     # Known beforehand: Python finds out by a file of its own, which is no step of the program.
     tempfile.tempdir = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - as Python would find out
-    for stream, path in ((sys.stdin, Path(os.devnull)), (sys.stdout, out), (sys.stderr, err)):
-        with path.open("r" if stream is sys.stdin else "w") as file:
-            os.dup2(file.fileno(), stream.fileno())
-    count_steps(_Steps(shared, order["die_before"]))
-    for function, arguments in order["under"]:
+    count_steps(_Steps(shared, order.get("die_before")))
+    for function, arguments in order.get("under", ()):
         module, _, name = function.partition(":")
         getattr(importlib.import_module(module), name)(**arguments)
-    code = main(order["arguments"])
+    code = app.main(order["arguments"])
     ended_by_signals()
     # What was left open has its warning now, which Python would give at its end.
     gc.collect()
@@ -152,51 +181,82 @@ def _be_the_program(order: dict[str, Any], shared: mmap.mmap, out: Path, err: Pa
     os._exit(code)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A process that is the program for somebody."""
+
+    asked_by: socket.socket
+    child: int
+    process: int
+    shared: mmap.mmap
+    begun: float
+
+    def answer(self) -> None:
+        """Tell how it ended, when it has."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
+        steps, seconds = int.from_bytes(self.shared[:8], "little"), time.monotonic() - self.begun
+        os.close(self.process)
+        with self.shared, self.asked_by, suppress(BrokenPipeError):
+            self.asked_by.sendall(json.dumps({"exit_code": code, "steps": steps, "seconds": seconds}).encode() + b"\n")
+
+
 def serve() -> None:
-    """Read orders, one a line, and fork for each."""
-    said = Path(os.environ.get("TMPDIR", "/tmp")) / f"mortal-{os.getpid()}"  # noqa: S108 - removed below
+    """Fork for each order that comes by the socket of that number, until standard input ends.
+
+    Who asked gets the process, to send signals to it, and how it ended; whoever is gone before that has it killed.
+    """
     gc.freeze()
-    out, err = said.with_suffix(".out"), said.with_suffix(".err")
-    out.touch()
-    err.touch()
-    answer = os.fdopen(os.dup(1), "w")
-    try:
-        for line in iter(sys.stdin.readline, ""):
-            shared = mmap.mmap(-1, 8)
-            child = os.fork()
-            order, begun = json.loads(line), time.monotonic()
-            if not child:
-                try:
-                    _be_the_program(order, shared, out, err)
-                except Exception:  # noqa: BLE001 - a second server must not come of it
-                    traceback.print_exc()
-                    os._exit(BROKEN)
-                finally:
-                    # Whatever happens, an interruption before the program can hear it: not as the other process.
-                    os._exit(_INTERRUPTED)
-            _send(order["signals"], child)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            steps, seconds = int.from_bytes(shared[:8], "little"), time.monotonic() - begun
-            told = Ended(code, steps, seconds, out.read_text(), err.read_text())
-            print(json.dumps({name: getattr(told, name) for name in Ended.__slots__}), file=answer, flush=True)
-    finally:
-        answer.close()
-        out.unlink(missing_ok=True)
-        err.unlink(missing_ok=True)
+    runs: dict[int, _Run] = {}
+    with socket.socket(fileno=int(sys.argv[1])) as listening:
+        while True:
+            asking = {run.asked_by.fileno(): run for run in runs.values()}
+            for ready in select([0, listening.fileno(), *runs, *asking], [], [])[0]:
+                if ready == 0:
+                    return
+                if ready == listening.fileno():
+                    run = _begun(listening, runs.values())
+                    runs[run.process] = run
+                elif ready in runs:
+                    runs.pop(ready).answer()
+                elif asking[ready].process in runs:
+                    os.kill(asking[ready].child, signal.SIGKILL)
+                    runs.pop(asking[ready].process).answer()
 
 
-def _send(signals: Sequence[tuple[float, int]], child: int) -> None:
-    """Send these signals to a process that is not waited for yet, as long as it runs."""
-    if not signals:
-        return
+def _begun(listening: socket.socket, others: Iterable[_Run]) -> _Run:
+    """A process for the order of somebody who is connecting."""
+    asked_by = listening.accept()[0]
+    shared, begun = mmap.mmap(-1, 8), time.monotonic()
+    _, streams, *_ = socket.recv_fds(asked_by, 1, 3)
+    with asked_by.makefile() as lines:
+        order = json.loads(lines.readline())
+    child = os.fork()
+    if not child:
+        try:
+            for each in (listening, asked_by, *(run.asked_by for run in others)):
+                each.close()
+            _be_the_program(order, streams, shared)
+        except Exception:  # noqa: BLE001 - a second server must not come of it
+            traceback.print_exc()
+            os._exit(BROKEN)
+        finally:
+            # Whatever happens, an interruption before the program can hear it: not as the other process.
+            os._exit(_INTERRUPTED)
+    for stream in streams:
+        os.close(stream)
     process = os.pidfd_open(child)
-    try:
-        for seconds, number in signals:
-            if select([process], [], [], seconds)[0]:
-                return
+    socket.send_fds(asked_by, [b"\n"], [process])
+    return _Run(asked_by, child, process, shared, begun)
+
+
+def _send(signals: Sequence[tuple[float, int]], process: int) -> None:
+    """Send these signals to a process, as long as it runs."""
+    for seconds, number in signals:
+        if select([process], [], [], seconds)[0]:
+            return
+        # It may have ended at this very moment.
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(process, number)
-    finally:
-        os.close(process)
 
 
 def steps_to_try(number: int, *, every: int, offset: int) -> Sequence[int]:
@@ -209,6 +269,9 @@ def import_all() -> None:
     for module in pkgutil.walk_packages(chorus_upload.__path__, "chorus_upload."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    # The commands with their options are the same for each, and to make them takes a third of a short run.
+    app.build_command = cache(app.build_command)
+    app.build_command()
 
 
 if __name__ == "__main__":
