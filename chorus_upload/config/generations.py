@@ -107,7 +107,7 @@ _CONFIGURATION = Section(
             "outside_limit",
             "outside_limit",
             Value(Share, "a number from 0 to 1"),
-            "The share of a source's files that may match no pattern: more retire nothing, and end with 3.",
+            "The share of a source's files that may come to match no pattern: more retire nothing, and end with 3.",
             "0.5",
             default="`0.5`",
         ),

@@ -267,7 +267,7 @@ class Settings(_Frozen):
     fingerprint: FingerprintTime = FingerprintTime.ON_UPDATE
     deletion_limit: Share = 0.2
     outside_limit: Share = 0.5
-    """The share of a source's files that may match no pattern without a person being asked to look."""
+    """The share of a source's files that may come to match no pattern without a person being asked to look."""
     accept_size_evidence: bool = False
     retry_seconds: Seconds = 900.0
     credential_seconds: Seconds = 0.0

@@ -17,6 +17,16 @@ CRC32_BYTES = 4
 """So long is the claim of an archive; that of a service, an MD5, has 16."""
 
 
+class OutsideFile(NamedTuple):
+    """A file of no modality that has size and time of one that is GONE; `modality_id` is one of its source."""
+
+    id: int
+    modality_id: int
+    path: str
+    size: int
+    mtime_us: int
+
+
 class Candidate(NamedTuple):
     """A file that is NEW or SUSPECT, as it was observed. The last six are 0 or 1.
 
@@ -48,10 +58,12 @@ TABLES = (
     "CREATE INDEX temp.unreadable_place ON unreadable (directory, name, modality_id)",
     """CREATE TEMP TABLE hidden (
         directory_id INTEGER, modality_id INTEGER, PRIMARY KEY (directory_id, modality_id)) WITHOUT ROWID""",
-    "CREATE TEMP TABLE outside (path TEXT, size INTEGER, mtime_us INTEGER)",
+    """CREATE TEMP TABLE outside (
+        modality_id INTEGER, path TEXT, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB)""",
+    "CREATE TEMP TABLE moved_outside (file_id INTEGER PRIMARY KEY, path TEXT)",
     "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
     """CREATE TEMP TABLE gone (
-        file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, fingerprint BLOB, md5 BLOB,
+        file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB,
         taken INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TEMP TABLE reading (
         id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB, renamed_from INTEGER)""",
@@ -94,6 +106,7 @@ DROP_TABLES = (
             "unreadable",
             "hidden",
             "outside",
+            "moved_outside",
             "alike",
             "difference",
             "gone",
@@ -137,8 +150,8 @@ HIDDEN = """
     WHERE u.name IS NULL AND u.directory <> ''
 """
 GONE = """
-    INSERT INTO gone (file_id, modality_id, size, fingerprint, md5)
-    SELECT f.id, f.modality_id, f.size, f.fingerprint, f.md5
+    INSERT INTO gone (file_id, modality_id, size, mtime_us, fingerprint, md5)
+    SELECT f.id, f.modality_id, f.size, f.mtime_us, f.fingerprint, f.md5
     FROM main.file f
     WHERE f.retired_by IS NULL
         AND f.modality_id IN (SELECT value FROM json_each(:modalities))
@@ -173,21 +186,42 @@ HELD_BELOW = """
     WHERE NOT g.taken AND g.modality_id IN (SELECT value FROM json_each(:modalities))
         AND (:path = '' OR k.path = :path OR substr(k.path, 1, length(:path) + 1) = :path || '/')
 """
-# What of GONE is now under a name that no pattern matches: to be moved leaves size and time as they were.
-HELD_OUTSIDE = """
-    SELECT g.file_id FROM gone g JOIN main.file f ON f.id = g.file_id
-    WHERE NOT g.taken AND EXISTS (SELECT 1 FROM outside o WHERE o.size = g.size AND o.mtime_us = f.mtime_us)
-"""
+HELD_OUTSIDE = "SELECT file_id FROM moved_outside"
 COUNT_HELD = "SELECT modality_id, count(*), sum(size) FROM gone JOIN held USING (file_id) GROUP BY 1"
-INDEX_OUTSIDE = "CREATE INDEX IF NOT EXISTS temp.outside_state ON outside (size, mtime_us)"
-# One look-up for each that is GONE: thousands of files may have one size and one time.
+
+# What has size and time of a file that is GONE and whose content is known: reading it says whether it is that.
+MAYBE_MOVED_OUTSIDE = """
+    SELECT o.rowid, o.modality_id, o.path, o.size, o.mtime_us FROM outside o
+    WHERE o.rowid > ? AND (
+        EXISTS (SELECT 1 FROM gone g WHERE g.size = o.size AND g.mtime_us = o.mtime_us AND g.fingerprint > x'')
+        OR EXISTS (SELECT 1 FROM gone g
+            WHERE g.size = o.size AND g.mtime_us = o.mtime_us AND g.fingerprint IS NULL AND g.md5 > x''))
+    ORDER BY o.rowid LIMIT ?
+"""
+# What of GONE is now under a name that no pattern matches: to be moved leaves size, time and content as they were. What
+# was not read may be any of that size and time. One look-up each: thousands of files may have the same.
 MOVED_OUTSIDE = """
-    SELECT modality_id, directory, count(*), min(place) FROM (
-        SELECT g.modality_id, k.path AS directory,
-            (SELECT o.path FROM outside o WHERE o.size = g.size AND o.mtime_us = f.mtime_us LIMIT 1) AS place
-        FROM gone g JOIN main.file f ON f.id = g.file_id JOIN main.directory k ON k.id = f.directory_id
-        WHERE NOT g.taken)
-    WHERE place IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
+    WITH state (file_id, path) AS MATERIALIZED (
+        SELECT g.file_id, CASE
+            WHEN g.fingerprint IS NOT NULL THEN coalesce(
+                (SELECT o.path FROM outside o
+                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.fingerprint = g.fingerprint LIMIT 1),
+                (SELECT o.path FROM outside o
+                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.fingerprint IS NULL LIMIT 1))
+            WHEN g.md5 IS NOT NULL THEN coalesce(
+                (SELECT o.path FROM outside o
+                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.md5 = g.md5 LIMIT 1),
+                (SELECT o.path FROM outside o
+                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.md5 IS NULL LIMIT 1))
+            ELSE (SELECT o.path FROM outside o WHERE o.size = g.size AND o.mtime_us = g.mtime_us LIMIT 1)
+        END
+        FROM gone g WHERE NOT g.taken)
+    INSERT INTO moved_outside SELECT file_id, path FROM state WHERE path IS NOT NULL
+"""
+COUNT_MOVED_OUTSIDE = """
+    SELECT f.modality_id, k.path, count(*), min(m.path)
+    FROM moved_outside m JOIN main.file f ON f.id = m.file_id JOIN main.directory k ON k.id = f.directory_id
+    GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 # Directories whose files may have a key that another file has, but for case and the form of Unicode.
@@ -242,6 +276,9 @@ SAME_SIZE_GONE_MD5 = """(x.file_id IS NULL AND EXISTS (
 # same, and what is `taken` leaves the indexes.
 INDEX_GONE = (
     "CREATE INDEX temp.gone_size ON gone (modality_id, size)",
+    "CREATE INDEX temp.gone_state ON gone (size, mtime_us, fingerprint, md5)",
+    "CREATE INDEX temp.outside_fingerprint ON outside (size, mtime_us, fingerprint)",
+    "CREATE INDEX temp.outside_md5 ON outside (size, mtime_us, md5)",
     "CREATE INDEX temp.gone_fingerprint ON gone (modality_id, size, fingerprint) WHERE NOT taken",
     "CREATE INDEX temp.gone_md5 ON gone (modality_id, size, md5) WHERE NOT taken",
     "CREATE INDEX temp.gone_md5_only ON gone (modality_id, size, md5) WHERE NOT taken AND fingerprint IS NULL",

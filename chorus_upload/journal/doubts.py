@@ -73,9 +73,10 @@ def leave_out_versions(connection: Connection, refuse: Refuse, names: Mapping[in
 
 
 def moved_outside(connection: Connection, names: Mapping[int, str]) -> list[MovedOutside]:
-    """Return what of GONE is now under names that no pattern matches."""
-    connection.exec_driver_sql(diff.INDEX_OUTSIDE)
-    found = connection.exec_driver_sql(diff.MOVED_OUTSIDE).all()
+    """Return what of GONE is now under names that no pattern matches, and keep it for `hold`."""
+    connection.exec_driver_sql("DELETE FROM moved_outside")
+    connection.exec_driver_sql(diff.MOVED_OUTSIDE)
+    found = connection.exec_driver_sql(diff.COUNT_MOVED_OUTSIDE).all()
     return [MovedOutside(names[row[0]], *row[1:]) for row in found]
 
 

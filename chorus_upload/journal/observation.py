@@ -25,7 +25,7 @@ from sqlalchemy import Connection, text
 from chorus_upload.events import Tally
 from chorus_upload.journal import diff, doubts
 from chorus_upload.journal.database import driver
-from chorus_upload.journal.diff import Candidate
+from chorus_upload.journal.diff import Candidate, OutsideFile
 from chorus_upload.journal.doubts import MovedOutside, Refuse, SameKey, VersionLeftOut
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Reading, Retirement
@@ -71,7 +71,7 @@ class Observation:
         self._files: list[tuple[int, str, int, int]] = []
         self._claimed: list[tuple[int, str, int, int, bytes | None, bool]] = []
         self._unreadable: list[tuple[int, str, str | None]] = []
-        self._outside: list[tuple[str, int, int]] = []
+        self._outside: list[tuple[int, str, int, int]] = []
         self._directory_count = 0
         self._version_id = 0
         self._any_gone = False
@@ -141,9 +141,9 @@ class Observation:
         if len(self._unreadable) >= BUFFERED_ROWS:
             self._flush()
 
-    def outside(self, path: str, size: int, mtime_us: int) -> None:
-        """Announce a file that belongs to no modality: a GONE one may have become that."""
-        self._outside.append((path, size, mtime_us))
+    def outside(self, modality: str, path: str, size: int, mtime_us: int) -> None:
+        """Announce a file that belongs to no modality, in the source of this one: a GONE one may have become that."""
+        self._outside.append((self.modalities[modality], path, size, mtime_us))
         if len(self._outside) >= BUFFERED_ROWS:
             self._flush()
 
@@ -162,7 +162,7 @@ class Observation:
             if self._unreadable:
                 connection.exec_driver_sql("INSERT INTO unreadable VALUES (?, ?, ?)", self._unreadable)
             if self._outside:
-                connection.exec_driver_sql("INSERT INTO outside VALUES (?, ?, ?)", self._outside)
+                connection.exec_driver_sql("INSERT INTO outside VALUES (?, ?, ?, ?, NULL, NULL)", self._outside)
         self._unreadable.clear()
         self._outside.clear()
         self._directories.clear()
@@ -227,13 +227,35 @@ class Observation:
         numbers = json.dumps([self.modalities[modality] for modality in modalities])
         return self._hold(diff.HELD_BELOW, {"path": path, "modalities": numbers})
 
+    def maybe_moved_outside(self) -> Iterator[list[OutsideFile]]:
+        """Yield in pages what has to be read to know whether it is a GONE file under a name of no pattern."""
+        after = 0
+        while self._any_gone:
+            with self._journal.transaction() as connection:
+                rows = driver(connection).execute(diff.MAYBE_MOVED_OUTSIDE, (after, PAGE)).fetchall()
+            if not rows:
+                return
+            yield list(map(OutsideFile._make, rows))
+            after = rows[-1][0]
+
+    def outside_was_read(self, readings: Sequence[tuple[OutsideFile, Reading]]) -> None:
+        """Note what was read of these files, for `moved_outside`."""
+        with self._journal.transaction() as connection:
+            connection.exec_driver_sql(
+                "UPDATE outside SET size = ?, mtime_us = ?, fingerprint = ?, md5 = ? WHERE rowid = ?",
+                [(*reading, file.id) for file, reading in readings],
+            )
+
     def moved_outside(self) -> list[MovedOutside]:
-        """What of GONE is now under names that no pattern matches, by modality and directory."""
+        """What of GONE is now under names that no pattern matches, by modality and directory.
+
+        As far as those were read the content says so, else size and time.
+        """
         with self._journal.transaction() as connection:
             return doubts.moved_outside(connection, self._names) if self._any_gone else []
 
     def hold_moved_outside(self) -> None:
-        """Take those off the list."""
+        """Take off the list what `moved_outside` gave."""
         self._hold(diff.HELD_OUTSIDE, {})
 
     def _hold(self, which: str, parameters: Mapping[str, str]) -> dict[str, Tally]:

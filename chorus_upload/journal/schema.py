@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from chorus_upload.model import Change, CustodyState, Evidence, JournalingMode, Retirement
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The newest migration. A test holds it equal to Alembic's head, so that opening needs no Alembic."""
 
 metadata = MetaData(
@@ -98,6 +98,14 @@ mount_point = Table(
     metadata,
     Column("path", Text, primary_key=True),
 )
+
+outside_count = Table(
+    "outside_count",
+    metadata,
+    Column("root", Text, primary_key=True),
+    Column("files", Integer, nullable=False),
+)
+"""How many files of a source match no pattern, where nothing spoke against that."""
 
 file = Table(
     "file",

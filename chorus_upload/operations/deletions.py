@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import DeletionRefused
 from chorus_upload.events import Emit, ProblemFound
-from chorus_upload.journal.diff import Candidate
+from chorus_upload.journal.diff import Candidate, OutsideFile
 from chorus_upload.journal.doubts import MovedOutside
 from chorus_upload.journal.observation import Observation
 from chorus_upload.model import JournalingMode, Problem, ProblemKind, Reading
@@ -26,6 +26,7 @@ _EXAMPLES = 3
 class Deletions:
     """What one update found to be gone, held against what a person has `confirmed`.
 
+    `outside_confirmed` is for what may only have moved out of the patterns.
     `problems` counts what was told of, by modality.
     """
 
@@ -36,12 +37,14 @@ class Deletions:
         sources: Mapping[str, Source],
         *,
         confirmed: bool,
+        outside_confirmed: bool,
         emit: Emit,
     ) -> None:
         self._settings = settings
         self._observation = observation
         self._sources = sources
         self._confirmed = confirmed
+        self._outside_confirmed = confirmed or outside_confirmed
         self._emit = emit
         self.problems: dict[str, int] = {}
 
@@ -93,32 +96,50 @@ class Deletions:
                 " --confirm-deletions (for some modalities only: --modalities).",
             )
 
-    def hold_moved(self, scans: Sequence[Scan]) -> None:
-        """Keep active what is now under a name that no pattern matches, and what else is gone beside too much of that.
+    def hold_moved(self, scans: Sequence[Scan], intended: Mapping[str, int]) -> dict[str, int]:
+        """Keep active what is now under a name that no pattern matches, and what else is gone where many more do.
 
-        So much is told of in any case.
+        `intended` says by root how many files matched none when that was last taken for intended; gives those numbers
+        anew. A share that has grown beyond its limit is told of in any case; it is intended from then on unless
+        something had to be kept.
         """
-        if not self._confirmed:
+        if not self._outside_confirmed:
+            self._read_outside()
             for each in self._observation.moved_outside():
                 detail = (
                     f"{each.files:,} files are now under names that no pattern matches, e.g. {each.example}: they stay"
-                    " in the journal. Give them their names back, change the pattern, or add --confirm-deletions"
+                    " in the journal. Give them their names back, change the pattern, or add --confirm-outside"
                 )
                 self._tell(Problem(ProblemKind.MOVED_OUTSIDE, each.directory or ".", detail), each.modality)
             self._observation.hold_moved_outside()
+        counts: dict[str, int] = {}
         for scan in scans:
-            if scan.strangers <= self._settings.outside_limit * scan.files:
+            counts[scan.root] = scan.strangers
+            before = intended.get(scan.root, 0)
+            if scan.strangers - before <= self._settings.outside_limit * scan.files:
                 continue
-            held = {} if self._confirmed else self._observation.hold_below("", scan.modalities)
+            held = {} if self._outside_confirmed else self._observation.hold_below("", scan.modalities)
             kept = sum(each.files for each in held.values())
+            more = f", {before:,} did before" if before else ""
             detail = (
                 f"{scan.strangers:,} of {scan.files:,} files ({scan.strangers / scan.files:.0%}) match no"
-                f" pattern, e.g. {', '.join(scan.stranger_examples)}: is a pattern wrong, or was a directory renamed?"
-                " (outside_limit says how many may)"
+                f" pattern{more}, e.g. {', '.join(scan.stranger_examples)}: is a pattern wrong, or was a directory"
+                " renamed? (outside_limit says how many may)"
             )
             if kept:
-                detail += f" {kept:,} files that are missing stay in the journal; --confirm-deletions retires them"
+                counts[scan.root] = before
+                detail += f" {kept:,} files that are missing stay in the journal; --confirm-outside retires them"
             self._tell(Problem(ProblemKind.OUTSIDE_PATTERNS, scan.root, detail), None)
+        return counts
+
+    def _read_outside(self) -> None:
+        """Read what could be a file that is gone, for as far as it can be read here."""
+        by_id = self._sources_by_id()
+        for page in self._observation.maybe_moved_outside():
+            here = [file for file in page if not by_id[file.modality_id].is_remote]
+            found = [(file, _read(by_id[file.modality_id], file)) for file in here]
+            if readings := [(file, read) for file, read in found if isinstance(read, Reading)]:
+                self._observation.outside_was_read(readings)
 
     def _tell(self, problem: Problem, modality: str | None) -> None:
         name = modality or ""
@@ -141,9 +162,12 @@ class Deletions:
                 found.append(f"{modality}: {gone.files:,} of {active:,} active files are gone ({share})")
         return found
 
+    def _sources_by_id(self) -> dict[int, Source]:
+        return {self._observation.modalities[modality]: source for modality, source in self._sources.items()}
+
     def _find_again(self) -> None:
         """Tell the observation which new files have the content of gone ones, for as far as they can be read."""
-        by_id = {self._observation.modalities[modality]: source for modality, source in self._sources.items()}
+        by_id = self._sources_by_id()
         for page in self._observation.candidates():
             found = [
                 (candidate, _read(by_id[candidate.modality_id], candidate))
@@ -154,7 +178,7 @@ class Deletions:
                 self._observation.found_again(found_again)
 
 
-def _read(source: Source, candidate: Candidate) -> Reading | Problem:
+def _read(source: Source, candidate: Candidate | OutsideFile) -> Reading | Problem:
     if source.is_remote:
         return Reading(candidate.size, candidate.mtime_us)
     expected = FileStat(candidate.size, candidate.mtime_us)

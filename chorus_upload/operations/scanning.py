@@ -245,6 +245,7 @@ class Scan:
         return key.removeprefix("v/").removesuffix("x")
 
     def _leave_outside(self, directory: Directory, claimed: set[str]) -> None:
+        modality = min(self._tree.asked_for)
         for name, size, mtime_us in directory.entries:
             if name in claimed:
                 continue
@@ -253,7 +254,7 @@ class Scan:
             if any(takers):
                 continue
             self.outside += Tally(1, size)
-            self._observation.outside(path, size, mtime_us)
+            self._observation.outside(modality, path, size, mtime_us)
             if len(self.outside_examples) < _EXAMPLES:
                 self.outside_examples.append(path)
             if not takers:

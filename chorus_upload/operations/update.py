@@ -34,7 +34,7 @@ from chorus_upload.events import (
     Tally,
     UpdateFinished,
 )
-from chorus_upload.journal import deliveries, mounts, scans, versions
+from chorus_upload.journal import deliveries, mounts, outside, scans, versions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.diff import Candidate
 from chorus_upload.journal.doubts import SameKey
@@ -72,6 +72,7 @@ class UpdateRequest:
     amend: bool = False
     modalities: tuple[str, ...] | None = None
     confirm_deletions: bool = False
+    confirm_outside: bool = False
     list_outside: bool = False
     forget_mounts: tuple[str, ...] = ()
 
@@ -124,11 +125,18 @@ def update(
             found = _same_key(same)
             emit(ProblemFound(found, sources[same.modality].url, same.modality))
             _add(problems, {same.modality: int(found.kind.needs_attention)})
-        deletions = Deletions(settings, observation, sources, confirmed=request.confirm_deletions, emit=emit)
+        deletions = Deletions(
+            settings,
+            observation,
+            sources,
+            confirmed=request.confirm_deletions,
+            outside_confirmed=request.confirm_outside,
+            emit=emit,
+        )
         for scan in walked:
             deletions.hold_unmounted(scan, mounts.known(journal) - forgotten)
         deletions.require_plausible()
-        deletions.hold_moved(walked)
+        intended = deletions.hold_moved(walked, outside.known(journal))
         _add(problems, deletions.problems)
         if settings.mode is JournalingMode.FULL and not request.confirm_deletions:
             for scan in walked:
@@ -158,6 +166,7 @@ def update(
         )
         seen = {point for scan in walked for point in scan.mount_points}
         mounts.record(journal, seen, forgotten=forgotten)
+        outside.record(journal, intended)
     versions.complete(journal, version_id)
     return UpdateFinished(
         version=label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,9 +246,9 @@ def test_what_no_pattern_matches_any_more_is_not_deleted(uploaded: Site, old: st
     now = f"{new}/a.dcm" if old.endswith("Images") else f"{new}/Images/a.dcm"
     assert "moved-outside: 1001/Images: 1 files are now under names that no pattern matches" in update.err
     assert now in update.err
-    assert "--confirm-deletions" in update.err
+    assert "--confirm-outside" in update.err
     assert active(uploaded) == (everything | {"2000/Images/new.dcm"}) - {"1010/Images/a.dcm"}
-    uploaded.run("journal", "update", "--confirm-deletions")
+    uploaded.run("journal", "update", "--confirm-outside")
     assert "1001/Images/a.dcm" not in active(uploaded)
     figures.count("files moved outside of every pattern")
 
@@ -285,12 +286,50 @@ def test_a_source_of_which_most_matches_no_pattern(uploaded: Site, figures: Figu
     assert len(examples) == 3
     assert all(each.startswith("out ") for each in examples)
 
-    uploaded.run("journal", "update", "--confirm-deletions", exit_code=3)
+    uploaded.run("journal", "update", "--confirm-outside", exit_code=3)
     assert active(uploaded) == everything - {"1010/Images/a.dcm"}
-    uploaded.configure(
-        f"{uploaded.config.read_text()}".replace("[configuration]", "[configuration]\noutside_limit = 1")
-    )
     few = uploaded.run("journal", "update")
     assert "Outside every pattern" in few.out
     assert "e.g. out " in few.out
     figures.count("files outside of every pattern", 30)
+
+
+def test_a_source_that_is_shared_with_others(uploaded: Site, figures: Figures) -> None:
+    """Most of it matches no pattern, on purpose: that is said once, and then no night is different from others."""
+    everything = active(uploaded)
+    build(uploaded.source, {f"study/{number}.bin": f"{number}" for number in range(60)})
+    told = uploaded.run("journal", "update", exit_code=3)
+    assert "60 of 82 files (73%) match no pattern" in told.err
+
+    for number in range(1010, 1013):
+        remove(uploaded.source / f"{number}/Images/a.dcm")
+        everything.remove(f"{number}/Images/a.dcm")
+        build(uploaded.source, {f"study/{number}.bin": f"{number}"})
+        assert "outside-patterns" not in uploaded.run("journal", "update").err
+        assert active(uploaded) == everything
+    rename(uploaded.source, "1001/Images", "1001/Bilder")
+    assert "moved-outside: 1001/Images" in uploaded.run("journal", "update", exit_code=3).err
+    remove(uploaded.source / "1014/Images/a.dcm")
+    build(uploaded.source, {f"study 2/{number}.bin": f"{number}" for number in range(150)})
+    again = uploaded.run("journal", "update", exit_code=3)
+    assert "214 of 231 files (93%) match no pattern, 64 did before" in again.err
+    assert "--confirm-outside" in again.err
+    assert active(uploaded) == everything
+    figures.count("updates of a shared source", 7)
+
+
+def test_what_is_outside_is_compared_by_its_content(uploaded: Site, figures: Figures) -> None:
+    """A file that was deleted is not kept by another one that has its size and time."""
+    everything = active(uploaded)
+    for number in (1001, 1002):
+        gone = uploaded.source / f"{number}/Images/a.dcm"
+        build(uploaded.source, {f"backup/{number}.dcm": "1001"})
+        os.utime(uploaded.source / f"backup/{number}.dcm", ns=(0, gone.stat().st_mtime_ns))
+        remove(gone)
+
+    update = uploaded.run("journal", "update", exit_code=3)
+
+    assert "moved-outside: 1001/Images: 1 files" in update.err
+    assert "1002/Images" not in update.err
+    assert active(uploaded) == everything - {"1002/Images/a.dcm"}
+    figures.count("files moved outside of every pattern")

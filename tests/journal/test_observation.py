@@ -204,7 +204,7 @@ def _leads_outside(seen: Observation, number: int) -> None:
 
 def _moves_outside(seen: Observation, number: int) -> None:
     for patient in range(number):
-        seen.outside(f"{patient}/Bilder/a", 4, LONG_AGO)
+        seen.outside("Images", f"{patient}/Bilder/a", 4, LONG_AGO)
 
 
 def _is_unfit(seen: Observation, number: int) -> None:

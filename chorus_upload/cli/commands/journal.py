@@ -41,7 +41,7 @@ group = make_group(
         ("Half of a source was removed on purpose", "journal update --confirm-deletions"),
     ),
 )
-def update(
+def update(  # noqa: PLR0913 - each is an option
     context: typer.Context,
     *,
     version: Annotated[
@@ -62,6 +62,13 @@ def update(
         typer.Option(
             "--confirm-deletions",
             help="Retire files that are gone even if a source is empty or has lost more than the configured share.",
+        ),
+    ] = False,
+    confirm_outside: Annotated[
+        bool,
+        typer.Option(
+            "--confirm-outside",
+            help="Retire files that are gone even if they, or many others, are now under names of no pattern.",
         ),
     ] = False,
     list_outside: Annotated[
@@ -92,6 +99,7 @@ def update(
         amend=amend,
         modalities=chosen_modalities(run.settings, modalities, emit=run.emit),
         confirm_deletions=confirm_deletions,
+        confirm_outside=confirm_outside,
         list_outside=list_outside,
         forget_mounts=tuple(forget_mount or ()),
     )
