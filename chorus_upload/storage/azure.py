@@ -7,6 +7,7 @@ What the service proves, and how it is used here:
 - A larger body is staged in blocks, each checked by the service in the same way, and then committed. Of the
   whole the service computes nothing: the MD5 property is what we wrote, for those who download it. Blocks that
   another object has are staged from there, inside the service, which checks them against our MD5 as well.
+- An object with a block of which no response says the checksum is not `transit_checked`: it has to be read back.
 - What a listing or a HEAD shows as MD5 may be either, and is therefore only ever a claim.
 
 When the answer to a write is lost, the request is repeated like any other. A repeated `create_only` then
@@ -19,6 +20,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
@@ -175,12 +177,16 @@ class AzureStore(ServiceStore):
     ) -> StoredObject:
         upload = self._upload(key, Conditions(create_only, if_match), properties)
         if size <= self._block_size and (twin is None or not size):
-            return upload.at_once(whole(body, size=size))
-        stream = io.BytesIO(body) if isinstance(body, bytes) else body
-        block_size = block_size_for(size, at_least=self._block_size)
-        return upload.in_blocks(
-            stream, size=size, block_size=block_size, executor=self._executor, source=self._source(twin)
-        )
+            stored = upload.at_once(whole(body, size=size))
+        else:
+            stream = io.BytesIO(body) if isinstance(body, bytes) else body
+            block_size = block_size_for(size, at_least=self._block_size)
+            stored = upload.in_blocks(
+                stream, size=size, block_size=block_size, executor=self._executor, source=self._source(twin)
+            )
+        if not stored.transit_checked:
+            _tell_of_checksums(self._root)
+        return stored
 
     def _address(self, key: str) -> tuple[str, tuple[str, ...]]:
         return self._signed(key), self._connection.access.source_headers()
@@ -305,6 +311,16 @@ class AzureStore(ServiceStore):
             return found, following or None
 
         return self._requests.run(f"listing {self._url}", fetch)
+
+
+@cache
+def _tell_of_checksums(place: str) -> None:
+    """Say that responses come without checksums, once in a process."""
+    _log.warning(
+        "something between here and %s removes the service's checksums from its responses, so that what was sent has to"
+        " be read back: ask those who run the network to let Content-MD5 and x-ms-content-crc64 pass",
+        place,
+    )
 
 
 def _describe(key: str, blob: BlobProperties) -> StoredObject:

@@ -14,19 +14,18 @@ from functools import lru_cache, partial
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
-from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, StandardBlobTier
 
 from chorus_upload.errors import IntegrityError, ObjectExists, StorageError
 from chorus_upload.storage.answers import broken_off, checksum_in, md5_in, moment_in, must_be_complete
-from chorus_upload.storage.azure_errors import Refused, error_code
+from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import GARBLED_ATTEMPTS, Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.bodies import fill, require_end
 from chorus_upload.storage.condition_check import HASTE, ConditionCheck
 from chorus_upload.storage.crc64 import crc64_of
-from chorus_upload.storage.curl import Answer, NoAnswer
+from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.retry import Retry
-from chorus_upload.storage.service_mark import Unproven
 from chorus_upload.storage.store import Checksum, ComputedBy, Origin, Properties, StoredObject
 from chorus_upload.storage.traffic import Buffer
 
@@ -40,6 +39,8 @@ _FEW_BLOCKS = 4
 _OTHER_BYTES = "the service received other bytes than were sent"
 # For how many seconds a copy is tried that fails: sending does as well.
 _COPY_PATIENCE = 60.0
+# And how long it is tried to remove an object that arrived as something else.
+_REMOVAL_PATIENCE = 60.0
 
 
 class Source(NamedTuple):
@@ -50,11 +51,15 @@ class Source(NamedTuple):
 
 
 class _Staged(NamedTuple):
-    """One block that the service has; `spared` when it had not to be sent."""
+    """One block that the service has; `spared` when it had not to be sent.
+
+    `is_proven`: the service said what it received, and that was what was sent.
+    """
 
     name: str
     size: int
-    spared: bool
+    spared: bool = False
+    is_proven: bool = True
 
 
 _OF_NO_OBJECT = Conditions(if_match="0x0")
@@ -144,8 +149,9 @@ class Upload:
         if self.conditions.if_match is not None:
             return stored
         if self.conditions.create_only:
-            with suppress(AzureError, NoAnswer):
-                self.blob().delete_blob("include", **conditions.options)
+            remove = partial(self.blob().delete_blob, "include", **conditions.options)
+            with suppress(StorageError):
+                self.requests.less_patient(_REMOVAL_PATIENCE).run(f"deleting {self.key}", remove)
         raise IntegrityError(f"writing {self.key}: {_OTHER_BYTES}")
 
     def _write(self, headers: list[str], body: bytes) -> StoredObject:
@@ -167,9 +173,10 @@ class Upload:
         """Send `body` in blocks, several at a time, then make them the object; nothing is visible before that.
 
         Each is of `block_size` bytes, the last one shorter. Of each the service says what it received, and it counts
-        only when that is what was sent. Blocks that an earlier try left with the service, and saw to be right, are not
-        sent again, and those that `source` has are copied there. An exception of `body` passes unchanged; the service
-        keeps what it has for a week, or until the object is written after all.
+        only when that is what was sent; where nobody says it, the object is not `transit_checked`. Blocks that an
+        earlier try left with the service, and saw to be right, are not sent again, and those that `source` has are
+        copied there. An exception of `body` passes unchanged; the service keeps what it has for a week, or until the
+        object is written after all.
         """
         staging = _Staging(self, executor, self._held(), source, leaves_receipts=size > _FEW_BLOCKS * block_size)
         try:
@@ -206,7 +213,7 @@ class Upload:
             etag=bare_etag(answer["etag"]),
             time_us=microseconds(answer["last_modified"]),
             checksum=Checksum(properties.md5, ComputedBy.UNKNOWN) if properties.md5 else None,
-            transit_checked=True,
+            transit_checked=all(block.is_proven for block in staged),
             spared=sum(block.size for block in staged if block.spared),
         )
 
@@ -227,8 +234,8 @@ class Upload:
             return None
         return self._made_of([_Staged(name, origin.size, spared=True)], size=origin.size)
 
-    def stage(self, name: str, block: memoryview, *, md5: bytes) -> None:
-        """Give the service one block, and have it say what it received.
+    def stage(self, name: str, block: memoryview, *, md5: bytes) -> bool:
+        """Give the service one block; tell whether it said what it received. IntegrityError when that is another one.
 
         It compares the checksum that comes with it; and if something on the way removes that, changes the block, and
         lets it pass, the checksum in the response is not ours.
@@ -236,11 +243,11 @@ class Upload:
         crc64 = crc64_of(block)
         named = f"Content-MD5: {_base64(md5)}" if crc64 is None else f"x-ms-content-crc64: {_base64(crc64)}"
 
-        def put() -> None:
+        def put() -> bool:
             answer = self._stage(name, (named,), block)
-            _require_received(answer, md5=md5, crc64=crc64, doing=f"writing {self.key}")
+            return _is_received(answer, md5=md5, crc64=crc64, doing=f"writing {self.key}")
 
-        self.requests.send(f"writing {self.key}", put)
+        return self.requests.send(f"writing {self.key}", put)
 
     def stage_copy(self, name: str, headers: tuple[str, ...], *, md5: bytes, crc64: bytes | None) -> None:
         """Have the service copy one block. StorageError when it does not, or does not say what it copied."""
@@ -248,17 +255,15 @@ class Upload:
 
         def put() -> None:
             answer = self._stage(name, headers, b"")
-            try:
-                _require_received(answer, md5=md5, crc64=crc64, doing=doing)
-            except Unproven as error:
-                raise StorageError(f"{doing}: {error}") from None
+            if not _is_received(answer, md5=md5, crc64=crc64, doing=doing):
+                raise StorageError(f"{doing}: the response does not say which bytes the service copied")
 
         self.requests.less_patient(_COPY_PATIENCE).send(doing, put)
 
     def leave_receipt(self, name: str) -> None:
         """Note at the service that its block of this name is what was sent, or do not: it only saves work."""
-        with suppress(AzureError, NoAnswer, Refused, StorageError):
-            self._stage(_receipt_of(name), (), b"1")
+        with suppress(StorageError):
+            self.requests.less_patient(0).run(f"writing {self.key}", lambda: self._stage(_receipt_of(name), (), b"1"))
 
     def _stage(self, name: str, headers: tuple[str, ...], body: bytes | memoryview) -> Answer:
         return self.data.put(self.url, f"comp=block&blockid={quote(_base64(name.encode()), safe='')}", headers, body)
@@ -346,12 +351,12 @@ class _Staging:
         name = _block_name(number, md5)
         # A name says what was sent under it, and not what arrived.
         is_held = self.held.get(name) == len(block) and _receipt_of(name) in self.held
-        spared = is_held or self._copied(name, offset, block, md5)
-        if not spared:
-            self.upload.stage(name, block, md5=md5)
-            if self.leaves_receipts:
-                self.upload.leave_receipt(name)
-        return _Staged(name, len(block), spared)
+        if is_held or self._copied(name, offset, block, md5):
+            return _Staged(name, len(block), spared=True)
+        is_proven = self.upload.stage(name, block, md5=md5)
+        if is_proven and self.leaves_receipts:
+            self.upload.leave_receipt(name)
+        return _Staged(name, len(block), is_proven=is_proven)
 
     def _copied(self, name: str, offset: int, block: memoryview, md5: bytes) -> bool:
         source = self.source
@@ -385,14 +390,13 @@ def _receipt_of(name: str) -> str:
     return name.replace("-", "+")
 
 
-def _require_received(answer: Answer, *, md5: bytes, crc64: bytes | None, doing: str) -> None:
-    """Raise IntegrityError when the service has received another block, Unproven when it does not say what."""
+def _is_received(answer: Answer, *, md5: bytes, crc64: bytes | None, doing: str) -> bool:
+    """Tell whether a response says that the service received this block. IntegrityError when it was another one."""
     said = md5_in(answer.headers.get("content-md5"))
     computed = checksum_in(answer.headers.get("x-ms-content-crc64"), size=8) if crc64 is not None else None
     if said not in (None, md5) or computed not in (None, crc64):
         raise IntegrityError(f"{doing}: {_OTHER_BYTES}")
-    if said is None and computed is None:
-        raise Unproven
+    return said is not None or computed is not None
 
 
 def block_size_for(size: int, *, at_least: int) -> int:

@@ -37,17 +37,6 @@ class Unmarked(NoAnswer):
         self.asked = asked
 
 
-class Unproven(NoAnswer):
-    """The service responded, and does not say what it received. Never leaves `storage`."""
-
-    hint = (
-        "Something between here and the service removes its checksums: ask those who run the network to let them pass."
-    )
-
-    def __init__(self) -> None:
-        super().__init__("the response does not say which bytes the service received")
-
-
 class WrongStatus(NoAnswer):
     """The service responded with a success that this operation does not have. Never leaves `storage`."""
 

@@ -7,7 +7,7 @@ import io
 import os
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from chorus_upload.errors import ObjectExists, PreconditionFailed, StorageError,
 from chorus_upload.model import Twin
 from chorus_upload.storage.azure import AzureStore
 from chorus_upload.storage.azure_credentials import AccountKey, AzureCredential, SasToken
+from chorus_upload.storage.azure_requests import DataRequests
 from chorus_upload.storage.azure_upload import LARGEST, block_size_for
+from chorus_upload.storage.curl import Answer as Response
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.store import Properties, StoredObject
@@ -72,6 +74,28 @@ def put(
     return store.put(
         key, io.BytesIO(content), size=len(content), create_only=create_only, properties=properties, twin=twin
     )
+
+
+@pytest.mark.parametrize("trouble", [OSError, ValueError, OverflowError, AttributeError, SyntaxError, TransientError])
+def test_a_receipt_that_cannot_be_left_is_nobodys_trouble(
+    store: AzureStore, monkeypatch: pytest.MonkeyPatch, trouble: type[Exception]
+) -> None:
+    """It only saves work: neither does the file fail, nor is it tried for long."""
+    really, failed = DataRequests.put, []
+
+    def put_or_fail(
+        self: DataRequests, url: str, parameters: str, headers: Sequence[str], body: bytes | memoryview
+    ) -> Response:
+        if body != b"1":
+            return really(self, url, parameters, headers, body)
+        failed.append(parameters)
+        raise trouble("no receipt")
+
+    monkeypatch.setattr(DataRequests, "put", put_or_fail)
+    content = os.urandom(6 * MIB)
+    assert put(store, "a", content).transit_checked
+    assert content_of(store, "a") == content
+    assert len(failed) == 6
 
 
 def content_of(store: AzureStore, key: str) -> bytes:
