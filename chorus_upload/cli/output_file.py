@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,10 @@ IsOurs = Callable[[bytes], bool]
 
 _HEAD = 1 << 16
 _SCRIPT = b"Uploads files to Azure Blob Storage with Microsoft's own tools"
+_OLDER_SCRIPT = re.compile(
+    rb"(#!/bin/bash\r?\n#|@echo off\r?\nsetlocal\r?\n@REM) script to upload files to azure for upload date \w+\r?\n"
+)
+"""How the older tool began its scripts, in each of its releases that wrote any."""
 _NAME_ANOTHER = "Name another file."
 
 
@@ -49,8 +54,8 @@ def require_replaceable(run: Invocation, path: Path, *, option: str, is_ours: Is
 
 
 def is_script(head: bytes) -> bool:
-    """Tell whether a file begins as a generated script."""
-    return _SCRIPT in head
+    """Tell whether a file begins as a generated script, of this program or of the older tool."""
+    return _SCRIPT in head or _OLDER_SCRIPT.match(head) is not None
 
 
 def is_table(*columns: str) -> IsOurs:
@@ -60,12 +65,23 @@ def is_table(*columns: str) -> IsOurs:
     return lambda head: head.startswith((csv, *json))
 
 
-def is_list(settings: Settings) -> IsOurs:
-    """Tell whether a file begins with the path of a file that a modality can have, as a list of files does."""
+def is_list(settings: Settings, knows: Callable[[str], bool]) -> IsOurs:
+    """Tell whether a file begins with the path of a file that the journal `knows`, as a list of files does.
+
+    A pattern may match any text. The older tool wrote the root of the source before each path.
+    """
+    roots = {site.location.path.replace("\\", "/").rstrip("/") + "/" for site in settings.sites.values()}
 
     def is_ours(head: bytes) -> bool:
-        first = head.partition(b"\0" if b"\0" in head else b"\n")[0].decode("utf-8", "surrogateescape")
-        return head.startswith(b'{"event"') or any(site.has(first) for site in settings.sites.values())
+        if head.startswith(b'{"event": "listed-file"'):
+            return True
+        try:
+            first = head.partition(b"\0" if b"\0" in head else b"\n")[0].decode().rstrip("\r")
+        except UnicodeDecodeError:
+            return False
+        older = first.replace("\\", "/")
+        relative = [older.removeprefix(root) for root in roots if older.startswith(root)]
+        return any(knows(path) for path in (first, *relative))
 
     return is_ours
 

@@ -36,6 +36,17 @@ def retire_marked(journal: Journal, paths: Sequence[str], *, version: str, mode:
     return missing
 
 
+def has_known(journal: Journal, path: str) -> bool:
+    """Return whether the journal has ever had a file of this path."""
+    directory, _, name = path.rpartition("/")
+    with journal.transaction() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT 1 FROM file WHERE directory_id = (SELECT id FROM directory WHERE path = ?) AND name = ? LIMIT 1",
+            (directory, name),
+        )
+        return found.first() is not None
+
+
 def unknown_patients(journal: Journal, patients: Sequence[str]) -> list[str]:
     """Those of the patients of whom the journal has never had a file."""
     statement = "SELECT p.key FROM json_each(?) p WHERE NOT EXISTS (SELECT 1 FROM file f WHERE f.patient = p.value)"

@@ -7,7 +7,7 @@ from itertools import islice
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import LayoutError
-from chorus_upload.journal import commands, deliveries, versions
+from chorus_upload.journal import commands, deliveries, files, versions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Change, CommandRecord, ListedFile, VersionSummary
@@ -84,6 +84,11 @@ def _delivered(journal: Journal, *, url: str, selection: Selection) -> Iterator[
             delivered_us=record.delivered_us,
             submission=record.submission,
         )
+
+
+def knows_path(journal: Journal, path: str) -> bool:
+    """Return whether the journal has ever had a file of this path."""
+    return files.has_known(journal, path)
 
 
 def list_versions(

@@ -82,3 +82,52 @@ def test_what_is_ours_a_sources_or_a_stores_is_never_replaced(delivered: Site, p
     assert refused.code == 2, refused.err
     assert (target.read_bytes() if target.is_file() else None) == before
     assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("text", ["My notes on the study\n", "OMOP/notes.txt\n", b"\xff\xfe\n", '{"event": "mine"}\n'])
+def test_any_text_fits_some_patterns_and_is_no_list(delivered: Site, text: str | bytes) -> None:
+    with (delivered.root / "config.toml").open("a", encoding="utf-8") as configuration:
+        configuration.write('[site_path.OMOP]\npattern = "{filepath}"\n')
+    target = delivered.root / "list.txt"
+    before = text.encode() if isinstance(text, str) else text
+    target.write_bytes(before)
+
+    assert delivered.type("file", "list", "--output-file", str(target)).code == 2
+
+    assert target.read_bytes() == before
+
+
+def test_a_list_of_the_older_tool_is_replaced(delivered: Site) -> None:
+    target = delivered.root / "list.txt"
+    target.write_text(f"{delivered.root.as_posix()}/site/OMOP/person.csv\n", encoding="utf-8")
+
+    assert delivered.type("file", "list", "--output-file", str(target)).code == 0
+
+    assert target.read_text(encoding="utf-8") == "OMOP/note.csv\n"
+
+
+OLDER_SCRIPTS = {
+    "upload.sh": "#!/bin/bash\n# script to upload files to azure for upload date 20250312101500\n\n# set environment\n",
+    "upload.bat": "@echo off\nsetlocal\n@REM script to upload files to azure for upload date 20250312101500\n\n",
+}
+
+
+@pytest.mark.parametrize("name", OLDER_SCRIPTS)
+@pytest.mark.parametrize("is_theirs", [True, False])
+def test_a_script_of_the_older_tool_is_replaced_and_no_other(site: Site, name: str, is_theirs: bool) -> None:  # noqa: FBT001
+    """A nightly job would run the old one."""
+    configuration = site.root / "config.toml"
+    central = 'path = "az://site-a"\nazure_account_name = "central"\nazure_sas_token = "sv=1&sp=racwdl&sig=S"'
+    configuration.write_text(
+        configuration.read_text(encoding="utf-8").replace(f'path = "{site.root.as_posix()}/central"', central),
+        encoding="utf-8",
+    )
+    assert site.type("journal", "update").code == 0
+    target = site.root / name
+    older = OLDER_SCRIPTS[name] if is_theirs else OLDER_SCRIPTS[name].replace("for upload date", "of mine,")
+    target.write_text(older, encoding="utf-8", newline="\r\n" if name.endswith(".bat") else "\n")
+
+    written = site.type("file", "list", "--output-type", "azcli", "--output-file", str(target))
+
+    assert written.code == (0 if is_theirs else 2), written.err
+    assert ("script to upload files to azure" in target.read_text(encoding="utf-8")) is not is_theirs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -114,7 +115,7 @@ def list_(  # noqa: PLR0913 - each is an option
     One path below the source's root a line on standard output, totals on standard error. Ends with 3 when a script
     cannot have a file; those are named.
     """
-    from chorus_upload.operations.listing import list_files
+    from chorus_upload.operations.listing import knows_path, list_files
 
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
@@ -138,11 +139,12 @@ def list_(  # noqa: PLR0913 - each is an option
         return write_upload_scripts(run, context, options)
     if shell is not None or standalone:
         raise ConfigError("--shell and --standalone are for scripts", hint="Add --output-type azcli or azcopy.")
-    if output_file is not None:
-        require_replaceable(run, output_file, option="--output-file", is_ours=is_list(run.settings), force=force)
     out = Stream(sys.stdout)
     encode = _encoder(run, null=null, to_screen=output_file is None and out.is_terminal)
     with run.session(context, read_only=True) as session, ExitStack() as opened:
+        if output_file is not None:
+            is_ours = is_list(run.settings, partial(knows_path, session.journal))
+            require_replaceable(run, output_file, option="--output-file", is_ours=is_ours, force=force)
         write = listing.to_stream(out) if output_file is None else opened.enter_context(listing.to_file(output_file))
         found = list_files(
             session.journal,
