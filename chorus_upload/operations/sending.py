@@ -106,7 +106,10 @@ class Run:
         finally:
             for failed in self._set_aside:
                 self._fail(failed)
-        if self._denied is not None and not (self._outcomes.delivered.files or self._stop.is_set()):
+        if self._denied is None or self._stop.is_set():
+            return
+        # Too few may have been left for a doubt, or what was accepted before was heard of among them.
+        if not self._is_let_in() and not self._outcomes.delivered.files:
             self._require_access()
 
     def _send_pass(self, pool: Pool, *, waiting: bool, at_most: int | None) -> None:

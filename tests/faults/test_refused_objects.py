@@ -157,6 +157,30 @@ def test_a_permission_that_is_withdrawn_stops_the_run(services: Services, tmp_pa
         assert _delivered(site) == ALL
 
 
+def test_a_permission_that_is_withdrawn_for_the_last_files(
+    services: Services, tmp_path: Path, figures: Figures
+) -> None:
+    """They are too few, and too many threads, to be refused ten in a row."""
+    with a_site(services, "azure", tmp_path) as (site, wire):
+        put: list[str] = []
+
+        def refuse(request: Request) -> Fault | None:
+            if not (_writes(request, "secret") or _writes(request, "scan")):
+                return None
+            put.append(request.target)
+            if len(put) <= len(TREE) - 5:
+                return None
+            figures.count("refusals")
+            return DENIALS["azure"]
+
+        wire.chance = refuse
+        upload = site.run("file", "upload", exit_code=21)
+        assert "hint: Writing has to be allowed" in upload.err
+        wire.chance = None
+        site.run("file", "upload")
+        assert _delivered(site) == ALL
+
+
 def test_what_a_filter_on_the_way_keeps_back_holds_up_nobody_else(
     services: Services, tmp_path: Path, figures: Figures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
