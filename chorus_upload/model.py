@@ -347,6 +347,20 @@ class PlaceSilent:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestsFail:
+    """So many requests to a place that is not silent fail, the first of them for `seconds`, because of `reason`.
+
+    That one is tried until then. With 0 `requests` this is over.
+    """
+
+    place: str
+    requests: int
+    seconds: float
+    reason: str
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialsAwaited:
     """The credentials of a place have expired, for this `reason`; new ones are waited for until then.
 

@@ -35,6 +35,7 @@ from chorus_upload.events import (
     Notice,
     PlaceSilent,
     ProblemFound,
+    RequestsFail,
 )
 from chorus_upload.storage.liveness import listen
 
@@ -125,7 +126,7 @@ class Invocation:
         match event:
             case Notice():
                 return replace(event, text=self.redact(event.text))
-            case PlaceSilent() | CredentialsAwaited():
+            case PlaceSilent() | RequestsFail() | CredentialsAwaited():
                 return replace(event, reason=self.redact(event.reason))
             case FileFailed() | FileNotDownloaded() | ExtraFile():
                 return replace(event, detail=self.redact(event.detail))

@@ -47,7 +47,7 @@ from chorus_upload.events.upload import (
     UploadProgressed,
 )
 from chorus_upload.events.verify import FileVerified, VerifyFinished, VerifyProgressed, VerifyResult
-from chorus_upload.model import CredentialsAwaited, PlaceResponds, PlaceSilent
+from chorus_upload.model import CredentialsAwaited, PlaceResponds, PlaceSilent, RequestsFail
 
 __all__ = [
     "CredentialsAwaited",
@@ -79,6 +79,7 @@ __all__ = [
     "ReadProgressed",
     "RemoteDeleted",
     "RemoteUploaded",
+    "RequestsFail",
     "ScanProgressed",
     "ScriptWritten",
     "Tally",
@@ -97,6 +98,7 @@ Event = (
     Notice
     | EndedEarly
     | PlaceSilent
+    | RequestsFail
     | PlaceResponds
     | CredentialsAwaited
     | ScanProgressed

@@ -11,10 +11,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from chorus_upload.errors import CredentialsExpired, HostUnresolved, StorageError, TransientError
-from chorus_upload.model import CredentialsAwaited, PlaceResponds, PlaceSilent
+from chorus_upload.model import CredentialsAwaited, PlaceResponds, PlaceSilent, RequestsFail
 
 TOLD_AFTER_SECONDS = 5.0
 """For how long a place may keep silent before the user is told."""
@@ -22,7 +23,16 @@ _LOOK_SECONDS = 0.5
 _ASK_SECONDS = 20.0
 """So often a place is asked whether it responds at all, while one object is in trouble."""
 
-Tell = Callable[[PlaceSilent | PlaceResponds | CredentialsAwaited], None]
+Tell = Callable[[PlaceSilent | RequestsFail | PlaceResponds | CredentialsAwaited], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    """A request that has failed since `begun` (monotonic seconds), and is tried for `patience` seconds."""
+
+    begun: float
+    reason: str
+    patience: float
 
 
 class Liveness:
@@ -30,7 +40,8 @@ class Liveness:
 
     `look_at` names what the user can change in the configuration; `tell` (or who listens to all places) is called from
     any thread: once when the place has kept silent for long (at once when its name does not resolve), again after twice
-    that time, and so on, and once when it responds again. `clock` is monotonic seconds, `now` seconds since the epoch.
+    that time, and so on, and once when it responds again. The same is told of requests that fail while others
+    succeed, or while bytes move. `clock` is monotonic seconds, `now` seconds since the epoch.
     """
 
     def __init__(
@@ -58,6 +69,8 @@ class Liveness:
         self._patience = 0.0
         self._is_told = False
         self._tell_at = 0.0
+        self._failing: dict[object, _Failing] = {}
+        self._tell_failures_at = 0.0
         self._awaiting = 0
         if self._tell is not None:
             _watch(self)
@@ -102,15 +115,33 @@ class Liveness:
         if self._is_told and self._forget_told() and (tell := self._tell) is not None:
             tell(PlaceResponds(self.name, now - self._silent_since))
 
+    def settled(self, request: object) -> None:
+        """Note that a request has succeeded or was given up."""
+        if request not in self._failing:
+            return
+        with self._lock:
+            self._failing.pop(request, None)
+            is_over = bool(self._tell_failures_at) and not self._failing
+            if is_over:
+                self._tell_failures_at = 0.0
+        if is_over and (tell := self._tell) is not None:
+            tell(RequestsFail(self.name, 0, 0.0, "", 0))
+
     def _forget_told(self) -> bool:
         """Whether it was told that the place keeps silent; only the first who asks hears it."""
         with self._lock:
             was_told, self._is_told, self._reason = self._is_told, False, ""
         return was_told
 
-    def failed(self, error: TransientError, *, patience: float) -> None:
-        """Note that a request failed in a way that may pass, and is tried again for so many seconds in all."""
+    def failed(self, error: TransientError, *, request: object, patience: float, aside: float | None) -> None:
+        """Note that a request failed in a way that may pass, and is tried again for so many seconds in all.
+
+        It is tried for `aside` seconds if the place responds to others. Until `settled(request)` it counts as failing.
+        """
         self._reason, self._patience = error.message, patience
+        with self._lock:
+            begun = self._failing[request].begun if request in self._failing else self._clock()
+            self._failing[request] = _Failing(begun, error.message, patience if aside is None else min(patience, aside))
         if isinstance(error, HostUnresolved):
             self._look(self._clock(), at_once=True)
 
@@ -162,19 +193,35 @@ class Liveness:
         with self._lock:
             if tell is None or not self._pending or self._awaiting:
                 return
-            silent = now - self._sign
-            if not self._is_told:
-                if silent < TOLD_AFTER_SECONDS and not at_once:
-                    return
-                self._is_told, self._silent_since = True, self._sign
-            elif now < self._tell_at:
-                return
-            self._tell_at = now + max(silent, TOLD_AFTER_SECONDS)
-            until = self._now() + max(0.0, self._patience - silent)
-            said = PlaceSilent(
-                self.name, max(0.0, silent), self._reason or "there is no response", int(until * 1e6), self._look_at
-            )
-        tell(said)
+            said = self._silence(now, at_once=at_once) or self._failures(now)
+        if said is not None:
+            tell(said)
+
+    def _silence(self, now: float, *, at_once: bool) -> PlaceSilent | None:
+        """What is to be told of a place that does not respond at all; under the lock."""
+        silent = now - self._sign
+        if not self._is_told:
+            if silent < TOLD_AFTER_SECONDS and not at_once:
+                return None
+            self._is_told, self._silent_since = True, self._sign
+        elif now < self._tell_at:
+            return None
+        self._tell_at = now + max(silent, TOLD_AFTER_SECONDS)
+        until = self._now() + max(0.0, self._patience - silent)
+        reason = self._reason or "there is no response"
+        return PlaceSilent(self.name, max(0.0, silent), reason, int(until * 1e6), self._look_at)
+
+    def _failures(self, now: float) -> RequestsFail | None:
+        """What is to be told of requests that fail although the place is not silent; under the lock."""
+        if self._is_told or not self._failing:
+            return None
+        first = min(self._failing.values(), key=lambda failing: failing.begun)
+        seconds = now - first.begun
+        if seconds < TOLD_AFTER_SECONDS or now < self._tell_failures_at:
+            return None
+        self._tell_failures_at = now + seconds
+        until = self._now() + max(0.0, first.patience - seconds)
+        return RequestsFail(self.name, len(self._failing), seconds, first.reason, int(until * 1e6))
 
 
 _listener: weakref.WeakMethod[Tell] | None = None

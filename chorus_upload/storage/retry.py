@@ -95,6 +95,13 @@ class Retry:
         return named
 
     def _repeated(self, action: Callable[[], T]) -> T:
+        request = object()
+        try:
+            return self._tried(request, action)
+        finally:
+            self.liveness.settled(request)
+
+    def _tried(self, request: object, action: Callable[[], T]) -> T:
         failing_since = None
         attempts = 0
         while True:
@@ -115,7 +122,7 @@ class Retry:
             if failing_since is None:
                 failing_since = self.clock()
             patience = self._patience(failure)
-            self.liveness.failed(failure, patience=patience)
+            self.liveness.failed(failure, request=request, patience=patience, aside=self.aside)
             wait = self._wait(attempts, failure.retry_after)
             spent = self.clock() - failing_since
             if self.liveness.is_asking or spent + wait > patience or self._is_set_aside(failure, attempts, spent):

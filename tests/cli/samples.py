@@ -31,6 +31,7 @@ from chorus_upload.events import (
     ReadProgressed,
     RemoteDeleted,
     RemoteUploaded,
+    RequestsFail,
     ScanProgressed,
     ScriptWritten,
     Tally,
@@ -104,6 +105,8 @@ EVENTS: tuple[Event, ...] = (
     PlaceSilent(
         f"host.example ({HOSTILE})", 5.2, f"no such {HOSTILE}\n<html>", 1_767_225_600_000_000, "path and proxy"
     ),
+    RequestsFail(f"host.example ({HOSTILE})", 2, 7.0, f"no {HOSTILE}\n<html>", 1_767_225_600_000_000),
+    RequestsFail(f"host.example ({HOSTILE})", 0, 0.0, "", 0),
     CredentialsAwaited(
         f"host.example ({HOSTILE})", f"expired {HOSTILE}", 1_767_225_600_000_000, ("/etc/a.toml", HOSTILE)
     ),

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from chorus_upload.errors import AccessDenied, HostUnknown, HostUnresolved, StorageError, TransientError
-from chorus_upload.model import CredentialsAwaited, PlaceResponds, PlaceSilent
+from chorus_upload.model import CredentialsAwaited, PlaceResponds, PlaceSilent, RequestsFail
 from chorus_upload.storage.liveness import Liveness
 from chorus_upload.storage.retry import UNKNOWN_HOST_SECONDS, Retry
 
@@ -22,7 +22,7 @@ class Watched:
     """A place, and a clock that moves when somebody sleeps; every half second somebody looks."""
 
     seconds: float = 1_000.0
-    told: list[PlaceSilent | PlaceResponds | CredentialsAwaited] = field(default_factory=list)
+    told: list[PlaceSilent | RequestsFail | PlaceResponds | CredentialsAwaited] = field(default_factory=list)
     liveness: Liveness = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +123,46 @@ def test_while_others_get_responses_one_failure_is_no_silence() -> None:
         place.liveness.responded()
         if len(attempts) < 6:
             raise TransientError("reset")
+
+    place.retry().call(unlucky)
+
+    assert place.silences() == []
+
+
+def test_a_request_that_fails_while_others_succeed_is_told_of_until_it_is_over() -> None:
+    """A gateway that lets some methods through and others not: nothing moves, and the place responds."""
+    place = Watched()
+
+    def refused() -> None:
+        place.liveness.responded()
+        raise TransientError("something between here and the service responded")
+
+    with pytest.raises(TransientError, match="gave up"):
+        place.retry(aside=60).call(refused)
+
+    *fails, over = place.told
+    assert [(each.requests, round(each.seconds)) for each in fails if isinstance(each, RequestsFail)] == [
+        (1, 5),
+        (1, 10),
+        (1, 20),
+        (1, 40),
+    ]
+    assert len(fails) == 4
+    assert over == RequestsFail("acct.example (az://c)", 0, 0.0, "", 0)
+    first = fails[0]
+    assert isinstance(first, RequestsFail)
+    assert first.reason == "something between here and the service responded"
+    assert first.until_us == pytest.approx((NOW + 60) * 1e6, abs=1e6)
+
+
+def test_failures_that_pass_quickly_are_not_told_of() -> None:
+    place = Watched()
+    attempts = iter([TransientError("reset"), TransientError("reset"), None])
+
+    def unlucky() -> None:
+        place.liveness.responded()
+        if error := next(attempts):
+            raise error
 
     place.retry().call(unlucky)
 

@@ -39,6 +39,7 @@ from chorus_upload.events import (
     ReadProgressed,
     RemoteDeleted,
     RemoteUploaded,
+    RequestsFail,
     ScanProgressed,
     ScriptWritten,
     UpdateFinished,
@@ -91,7 +92,7 @@ class HumanSink:
                 self._progress.show(event)
             case FileDelivered() | FileDownloaded():
                 self._done(event)
-            case Notice() | EndedEarly() | PlaceSilent() | PlaceResponds() | CredentialsAwaited():
+            case Notice() | EndedEarly() | PlaceSilent() | RequestsFail() | PlaceResponds() | CredentialsAwaited():
                 self._notice(event)
             case ProblemFound() | FileFailed() | FileNotDownloaded() | ExtraFile():
                 self._trouble(event)
@@ -154,7 +155,9 @@ class HumanSink:
     def _warning(self, text: str) -> None:
         self._progress.line(f"warning: {text}", Style.WARNING)
 
-    def _notice(self, notice: Notice | EndedEarly | PlaceSilent | PlaceResponds | CredentialsAwaited) -> None:
+    def _notice(
+        self, notice: Notice | EndedEarly | PlaceSilent | RequestsFail | PlaceResponds | CredentialsAwaited
+    ) -> None:
         if isinstance(notice, EndedEarly):
             done, total = notice.done, notice.total
             failed = f"; {count(notice.failed)} failed" if notice.failed else ""
@@ -171,7 +174,7 @@ class HumanSink:
             for line in lines:
                 self._info(line)
 
-    def _waited(self, event: PlaceSilent | PlaceResponds | CredentialsAwaited) -> None:
+    def _waited(self, event: PlaceSilent | RequestsFail | PlaceResponds | CredentialsAwaited) -> None:
         place = printable(event.place)
         if isinstance(event, PlaceResponds):
             self._progress.wait(event.place, None)
@@ -187,6 +190,15 @@ class HumanSink:
             return
         # Of a page of somebody else the first line says enough.
         reason = "".join(printable_lines(event.reason)[:1])
+        if isinstance(event, RequestsFail):
+            self._progress.wait(
+                event.place,
+                f"{place}: requests fail for {duration(event.seconds)} ({count(event.requests)} at this time):"
+                f" {reason}. The first is tried until {local_time(event.until_us)}"
+                if event.requests
+                else None,
+            )
+            return
         since = f"for {duration(event.seconds)}" if event.seconds >= 1 else "yet"
         self._progress.wait(
             event.place,
