@@ -20,11 +20,12 @@ from chorus_upload.journal.legacy_rows import Unusable
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import Pattern, central_key, default_pattern
 from chorus_upload.operations.central import destination_url, place_of
-from chorus_upload.operations.destination import Choice, found_of_sample
+from chorus_upload.operations.destination import Choice, found_of_sample, holds_journal
 
 _FIRST_NAMED = 5
 _HOW_TO_DECIDE = (
-    "If the files went to the central store of the configuration, add --same-destination: they count as delivered."
+    "If the files went to the central store of the configuration, though they may have been taken over from there, add"
+    " --same-destination: they count as delivered."
     " If they went to another one, add --new-destination: nothing counts as delivered, and everything is sent."
 )
 
@@ -115,6 +116,14 @@ class Conversion:
             if 2 * there >= looked_for:
                 if looked_for:
                     self._emit(Notice(f"of {looked_for} uploads that were looked for, {there} are in {url}"))
+                return
+            if holds_journal(self._settings):
+                self._emit(
+                    Notice(
+                        f"of {looked_for} uploads that were looked for, {there} are in {url}. The journal lies there:"
+                        " they went there, and the receiver has probably taken the others over; all count as delivered"
+                    )
+                )
                 return
             why = f"of {looked_for} of its uploads that were looked for in {url}, {there} are there"
         else:

@@ -16,6 +16,7 @@ from chorus_upload.errors import DestinationChanged
 from chorus_upload.journal import destinations
 from chorus_upload.journal.destinations import Destination
 from chorus_upload.journal.journal import Journal
+from chorus_upload.operations import lock
 from chorus_upload.operations.central import destination_url, named, place_of
 from chorus_upload.storage.identity import read_mark, write_mark
 from chorus_upload.storage.network import Network
@@ -70,8 +71,8 @@ def store_of(journal: Journal, settings: Settings, choice: Choice | None = None,
     """Return what `destination_of` gives, once a directory has shown that it is the store that the journal knows.
 
     A directory is known by its mark. With `writes` one that has none gets it: when it is used for the first time, or
-    when some of a sample of recorded deliveries was found in it. Raises DestinationChanged for any other, and
-    ObjectNotFound when there is none.
+    when the cloud journal or some of a sample of recorded deliveries was found in it. Raises DestinationChanged for any
+    other, and ObjectNotFound when there is none.
     """
     url = destination_of(journal, settings, choice)
     location = settings.central.location
@@ -91,11 +92,25 @@ def store_of(journal: Journal, settings: Settings, choice: Choice | None = None,
     elif here is not None and here.is_used and writes:
         if choice is Choice.NEW:
             _keep_aside(journal, here)
-        elif choice is None and not any(_looked_for(journal, settings, url)):
-            raise _not_the_one(url, "of these, none that was looked for is in it", journal, here)
+        elif choice is None and not holds_journal(settings) and not any(_looked_for(journal, settings, url)):
+            why = "of these, none that was looked for is in it (unless the receiver has taken them over)"
+            raise _not_the_one(url, why, journal, here)
     if writes:
         destinations.set_mark(journal, url, read_mark(root) or write_mark(root))
     return url
+
+
+def holds_journal(settings: Settings) -> bool:
+    """Return whether the central store is a directory in which the cloud journal lies, or the lock in its place.
+
+    Then it is the one that files went to, though the receiver may have taken all of them over.
+    """
+    central, journal = settings.central.location, settings.journal.cloud
+    if not central.is_local or not journal.is_local:
+        return False
+    path = journal.local_path.resolve()
+    is_there = path.exists() or path.with_name(lock.lock_key(path.name)).exists()
+    return is_there and path.is_relative_to(central.local_path.resolve())
 
 
 def _looked_for(journal: Journal, settings: Settings, url: str, *, active_only: bool = False) -> Iterator[bool]:

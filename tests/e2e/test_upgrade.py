@@ -305,6 +305,26 @@ def test_uploads_to_another_store_are_no_deliveries_to_this_one(tmp_path: Path, 
     assert site.pending() == set()
 
 
+def test_a_store_that_the_receiver_has_emptied_is_known_by_the_journal_in_it(tmp_path: Path, disk: Disk) -> None:
+    site = settle_old(tmp_path, disk, V2)
+    store = disk.root / CENTRAL
+    shutil.rmtree(store)
+    store.mkdir()
+    (disk.root / JOURNAL).rename(store / "journal.db")
+    site.configure(site.config.read_text().replace(JOURNAL, f"{CENTRAL}/journal.db"))
+
+    upgraded = site.run("journal", "upgrade")
+
+    assert "0 are in" in upgraded.err
+    assert "receiver has probably taken" in upgraded.err
+    assert site.pending() == V2.pending
+    site.run("file", "upload")
+    assert {key.split("/", 1)[1] for key in files_of(disk.objects()) if "/" in key} == V2.pending
+    build(site.source, {"OMOP/new.csv": "1"})
+    site.run("journal", "update")
+    site.run("file", "upload")
+
+
 def test_a_person_is_asked_whether_it_is_the_store_that_was_sent_to(tmp_path: Path, disk: Disk) -> None:
     site = settle_old(tmp_path, disk, V2)
     shutil.rmtree(disk.root / CENTRAL)
