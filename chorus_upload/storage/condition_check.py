@@ -70,15 +70,19 @@ class ConditionCheck:
         *,
         first: Callable[[], T],
         look: Callable[[], StoredObject | None],
-        again: Callable[[T], object],
+        again: Callable[[T], object] | None,
     ) -> T:
         """The result of `write`, which makes an object that has to be new; `again` does what it did once more.
 
         All other writes wait for `first` and `again`: `first` is `write` while that is so, and does not try for long an
-        object that can be set aside. What is transient in `again` leaves it to the next write to find out. Raises
-        what all of them raise, ObjectExists, and ConditionsIgnored.
+        object that can be set aside. What is transient in `again` leaves it to the next write to find out, and so does
+        an object without `again`, for which nobody waits. Raises what all of them raise, ObjectExists, and
+        ConditionsIgnored.
         """
         if _CREATE in self._known:
+            return write()
+        if again is None:
+            self._require_free(key, look)
             return write()
         with self._lock:
             if _CREATE not in self._known:
@@ -113,9 +117,7 @@ class ConditionCheck:
     def _create(
         self, key: str, write: Callable[[], T], *, look: Callable[[], StoredObject | None], again: Callable[[T], object]
     ) -> T:
-        self._require_unbroken()
-        if look() is not None:
-            raise ObjectExists(f"there is a {key} already")
+        self._require_free(key, look)
         try:
             written = write()
         except (ObjectExists, PreconditionFailed):
@@ -143,6 +145,11 @@ class ConditionCheck:
             return
         self._broken = ConditionsIgnored(f"{self._where} ignores conditions: {what}", hint=_HINT)
         raise self._broken
+
+    def _require_free(self, key: str, look: Callable[[], StoredObject | None]) -> None:
+        self._require_unbroken()
+        if look() is not None:
+            raise ObjectExists(f"there is a {key} already")
 
     def _require_unbroken(self) -> None:
         if self._broken is not None:

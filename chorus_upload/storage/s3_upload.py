@@ -132,21 +132,22 @@ class Upload:
         self,
         write: Callable[[Upload], StoredObject],
         *,
-        again: Callable[[Upload, StoredObject], object],
+        again: Callable[[Upload, StoredObject], object] | None,
         wrongly: Callable[[], object],
     ) -> StoredObject:
         """What `write` gives, once it is known that its condition means something."""
         if self.check is not None and self.create_only:
+            retry = self.requests.retry
             return self.check.create(
                 self.key,
                 lambda: write(self),
-                first=lambda: write(self._tried(self.requests.retry.sooner_aside(HASTE))),
+                first=lambda: write(self._tried(retry.sooner_aside(HASTE))),
                 look=self.look,
-                again=lambda stored: again(self._tried(self.requests.retry.less_patient(HASTE)), stored),
+                again=None if again is None else lambda stored: again(self._tried(retry.less_patient(HASTE)), stored),
             )
         if self.check is not None and self.if_match is not None:
             return self.check.replace(
-                self.key, partial(write, self), if_match=self.if_match, look=self.look, wrongly=wrongly
+                self.key, lambda: write(self), if_match=self.if_match, look=self.look, wrongly=wrongly
             )
         return write(self)
 
@@ -240,17 +241,13 @@ class Upload:
         properties = self.properties()
         return self._checked(
             lambda upload: upload._object_of(session, parts, properties, size=size),
-            again=lambda upload, stored: upload._copied_onto_itself(stored),
+            # The service takes a minute to copy a few GiB, and all other writes would wait.
+            again=Upload._copied_onto_itself if size <= _LARGEST_CHECKED else None,
             wrongly=lambda: replace(self, if_match=_NO_ETAG)._complete(session, parts, is_last=False),
         )
 
     def _copied_onto_itself(self, stored: StoredObject) -> None:
-        """Make the object once more, of itself: no byte of it has to be sent. Raises Untested when that cannot be.
-
-        The service takes a minute to copy a few GiB, and all other writes wait.
-        """
-        if stored.size > _LARGEST_CHECKED:
-            raise Untested
+        """Make the object once more, of itself: no byte of it has to be sent. Raises Untested when that cannot be."""
         session = self._begun([])
         source = {"Bucket": self.bucket["Bucket"], "Key": self.name}
         what = {"UploadId": session.upload_id, "PartNumber": 1, "CopySource": source}

@@ -65,9 +65,14 @@ def content_of(place: Place, key: str) -> bytes:
         return stream.read()
 
 
+@pytest.fixture
+def check() -> ConditionCheck:
+    return ConditionCheck("the place")
+
+
 @pytest.fixture(params=SERVICES)
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with opened_place(request.param, request.getfixturevalue, retry=PATIENT, check=ConditionCheck("the place")) as it:
+def place(check: ConditionCheck, request: pytest.FixtureRequest) -> Iterator[Place]:
+    with opened_place(request.param, request.getfixturevalue, retry=PATIENT, check=check) as it:
         yield it
 
 
@@ -170,11 +175,16 @@ def test_nor_is_it_replaced(ignoring: Place, content: bytes, figures: Figures) -
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_a_huge_object_is_not_copied_onto_itself(
-    ignoring: Place, monkeypatch: pytest.MonkeyPatch, figures: Figures
+    ignoring: Place, check: ConditionCheck, monkeypatch: pytest.MonkeyPatch, figures: Figures
 ) -> None:
-    """Everybody else would wait for that: the next smaller one is tried."""
+    """Everybody else would wait for that, and it for them: the next smaller one is tried."""
     monkeypatch.setattr(s3_upload, "_LARGEST_CHECKED", len(LARGE) - 1)
-    ignoring.store.put("huge", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+    with check._lock:
+        ignoring.store.put("huge", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+    ignoring.store.put("theirs", b"theirs", size=6)
+    with pytest.raises(ObjectExists):
+        ignoring.store.put("theirs", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+    assert content_of(ignoring, "theirs") == b"theirs"
     assert not [each for each in ignoring.wire.requests if "x-amz-copy-source" in each.headers]
     with pytest.raises(ConditionsIgnored, match="it took a a second time"):
         ignoring.store.put("a", SMALL, size=len(SMALL), create_only=True)
