@@ -167,12 +167,12 @@ GONE = """
 
 # The versions in paths, those first of which the journal has files.
 VERSIONS_IN_PATHS = """
-    SELECT d.version FROM observed_directory d
-    LEFT JOIN main.directory k ON k.path = d.path
-    WHERE d.version IS NOT NULL GROUP BY 1
-    ORDER BY max(EXISTS (
+    SELECT d.version, max(EXISTS (
         SELECT 1 FROM main.file f
-        WHERE f.directory_id = k.id AND f.modality_id = d.modality_id AND f.retired_by IS NULL)) DESC, 1
+        WHERE f.directory_id = k.id AND f.modality_id = d.modality_id AND f.retired_by IS NULL)) AS known
+    FROM observed_directory d
+    LEFT JOIN main.directory k ON k.path = d.path
+    WHERE d.version IS NOT NULL GROUP BY 1 ORDER BY known DESC, 1
 """
 DIRECTORIES_OF_VERSIONS = """
     SELECT d.id, d.modality_id, d.path, d.version, count(o.name) AS files, coalesce(sum(o.size), 0) AS bytes

@@ -48,14 +48,22 @@ class MovedOutside(NamedTuple):
     example: str
 
 
-def leave_out_versions(connection: Connection, refuse: Refuse, names: Mapping[int, str]) -> list[VersionLeftOut]:
-    """Take the directories of versions that are refused out of what was observed, and protect what is below them."""
+def leave_out_versions(
+    connection: Connection, refuse: Refuse, labels: Collection[str], names: Mapping[int, str]
+) -> list[VersionLeftOut]:
+    """Take the directories of versions that are refused out of what was observed, and protect what is below them.
+
+    `labels` are those of updates: what the journal has no files of yet has to go beside them, too.
+    """
     refused: dict[str, str] = {}
     kept: defaultdict[str, list[str]] = defaultdict(list)
-    for label in connection.exec_driver_sql(diff.VERSIONS_IN_PATHS).scalars().all():
-        # Only those that differ in case alone exclude each other.
+    # Only those that differ in case alone exclude each other.
+    of_updates = defaultdict[str, list[str]](list)
+    for label in labels:
+        of_updates[label.casefold()].append(label)
+    for label, is_known in connection.exec_driver_sql(diff.VERSIONS_IN_PATHS).all():
         alike = kept[label.casefold()]
-        if (reason := refuse(label, alike)) is None:
+        if (reason := refuse(label, alike if is_known else [*alike, *of_updates[label.casefold()]])) is None:
             alike.append(label)
         else:
             refused[label] = reason

@@ -169,14 +169,15 @@ class Observation:
         self._files.clear()
         self._claimed.clear()
 
-    def leave_out_versions(self, refuse: Refuse) -> list[VersionLeftOut]:
+    def leave_out_versions(self, refuse: Refuse, labels: Collection[str] = ()) -> list[VersionLeftOut]:
         """Take out the directories of versions that `refuse` gives a reason against, beside the others that stay.
 
-        What the journal has below them stays as it is. Of two that exclude each other the one stays that it knows.
+        What the journal has below them stays as it is. Of two that exclude each other the one stays that it knows, or
+        that is among the `labels` of updates.
         """
         self._flush()
         with self._journal.transaction() as connection:
-            left_out = doubts.leave_out_versions(connection, refuse, self._names)
+            left_out = doubts.leave_out_versions(connection, refuse, labels, self._names)
         for each in left_out:
             self.seen[each.modality] += Tally(-each.files, -each.bytes)
         return left_out

@@ -112,7 +112,8 @@ def update(
             scan.run(missing_is_empty=request.confirm_deletions)
             walked.append(scan)
             _add(problems, scan.problems)
-        for left_out in observation.leave_out_versions(unfit_label):
+        labels = {label, *(each.label for each in versions.ordered(journal))}
+        for left_out in observation.leave_out_versions(unfit_label, labels):
             found = Problem(ProblemKind.INVALID_NAME, left_out.directory, f"{left_out.reason}: rename that directory")
             emit(ProblemFound(found, sources[left_out.modality].url, left_out.modality))
             _add(problems, {left_out.modality: 1})

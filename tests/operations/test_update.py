@@ -352,6 +352,27 @@ def test_a_version_in_the_path_that_cannot_be_one(site: Site) -> None:
     assert {key.partition("/")[0] for key in site.delivered() if "OMOP" in key} == {"v7", "2025"}
 
 
+def test_a_version_in_the_path_beside_that_of_an_update(site: Site) -> None:
+    """Both become folders of the central store: no two of those differ in case only. What is there already stays."""
+    pattern = "{version:w}/{patient_id:w}/OMOP_tables/{filepath}"
+    omop = site.settings.sites["OMOP"].model_copy(update={"pattern": pattern, "versioned": True})
+    versioned = site.with_settings(sites={**site.settings.sites, "OMOP": omop}, outside_limit=1.0)
+    for label in ("Spring", "winter", "summer"):
+        site.write(f"{label}/55/OMOP_tables/person.csv", f"in {label}")
+    site.update(UpdateRequest(version="Winter", modalities=("Images",)))
+
+    versioned.update(UpdateRequest(version="spring"))
+    versioned.update(UpdateRequest(version="summer"))
+    versioned.upload()
+
+    told = {event.problem.path: event.problem.detail for event in versioned.events if isinstance(event, ProblemFound)}
+    assert told.keys() == {"Spring/55/OMOP_tables", "winter/55/OMOP_tables"}
+    assert "differs from spring in case only" in told["Spring/55/OMOP_tables"]
+    assert "differs from Winter in case only" in told["winter/55/OMOP_tables"]
+    assert "summer/55/OMOP/person.csv" in site.delivered()
+    assert {key.partition("/")[0] for key in site.delivered()} == {"Winter", "spring", "summer"}
+
+
 def test_a_version_in_the_path_is_the_version_of_the_file(site: Site) -> None:
     pattern = "{version:w}/{patient_id:w}/OMOP_tables/{filepath}"
     omop = site.settings.sites["OMOP"].model_copy(update={"pattern": pattern, "versioned": True})
