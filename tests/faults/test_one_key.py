@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from chorus_upload.cli.render.plain import plain_sink
+from chorus_upload.cli.render.stream import Stream
 from chorus_upload.config.settings import Overwrite
 from chorus_upload.events import FileFailed, ProblemFound
 from chorus_upload.journal import deliveries, planning
@@ -14,6 +16,7 @@ from chorus_upload.journal.journal import Journal
 from chorus_upload.model import FailureKind, JournalingMode, Problem, ProblemKind
 from chorus_upload.operations.update import UpdateRequest
 from chorus_upload.operations.upload import UploadRequest
+from tests.cli.streams import Pretended
 from tests.faults.figures import Figures
 from tests.operations.conftest import Site, new_site
 
@@ -79,6 +82,29 @@ def test_keys_that_differ_only_in_case_or_unicode_are_named_wherever_that_begins
     assert site.upload().failed == 0
     assert {f"1/{first}", f"1/{second}"} <= site.delivered().keys()
     figures.count("pairs of names alike")
+
+
+def test_of_many_keys_that_are_alike_a_person_reads_the_first(site: Site, figures: Figures) -> None:
+    """Once an update, and a program is told of all."""
+    for number in range(30):
+        for patient in ("P1", "p1"):
+            site.write(f"{patient}/Images/{number}/x.dcm", f"{patient} {number}")
+    result = site.update(UpdateRequest(version="1"))
+    events = [event for event in site.events if isinstance(event, ProblemFound)]
+    assert {event.problem.kind for event in events} == {ProblemKind.KEYS_DIFFER_ONLY_IN_CASE}
+    assert len(events) == 30
+
+    err = Pretended()
+    sink = plain_sink(out=Stream(Pretended()), err=Stream(err))
+    for event in events:
+        sink.emit(event)
+    sink.emit(result)
+
+    *shown, rest = [line for line in err.shown.splitlines() if "keys-differ-only-in-case" in line]
+    assert len(shown) == 10
+    assert all("where files are kept without telling them apart" in line for line in shown)
+    assert rest == "warning: keys-differ-only-in-case: 20 more (--json holds all of them)"
+    figures.count("pairs of names alike", 30)
 
 
 def test_one_key_within_a_directory_is_found_by_the_update(site: Site, figures: Figures) -> None:

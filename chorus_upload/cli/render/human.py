@@ -51,9 +51,17 @@ from chorus_upload.events import (
 )
 from chorus_upload.model import ProblemKind
 
-_LINKS = frozenset({ProblemKind.LINK_TO_OUTSIDE, ProblemKind.LINK_TO_DIRECTORY, ProblemKind.SKIPPED_LINK})
-_MOST_LINKS = 10
-"""So many of a kind are shown, in a log file too: a source may be made of links, and all have one reason."""
+_MANY = frozenset(
+    {
+        ProblemKind.LINK_TO_OUTSIDE,
+        ProblemKind.LINK_TO_DIRECTORY,
+        ProblemKind.SKIPPED_LINK,
+        ProblemKind.NAMES_DIFFER_ONLY_IN_CASE,
+        ProblemKind.KEYS_DIFFER_ONLY_IN_CASE,
+    }
+)
+_MOST = 10
+"""So many of those are shown, in a log file too: a source may be full of them, and all have one reason."""
 
 DrawTable = Callable[[Table], Iterable[str]]
 
@@ -239,12 +247,12 @@ class HumanSink:
     def _what_was_not_shown(self) -> None:
         for kind, number in self._shown.items():
             if 0 < self._limit(kind) < number:
-                where = "--json" if kind in _LINKS else "--json or a log file"
+                where = "--json" if kind in _MANY else "--json or a log file"
                 self._warning(f"{kind}: {count(number - self._limit(kind))} more ({where} holds all of them)")
         self._shown.clear()
 
     def _limit(self, kind: str) -> int:
-        return min(self._at_most or _MOST_LINKS, _MOST_LINKS) if kind in _LINKS else self._at_most
+        return min(self._at_most or _MOST, _MOST) if kind in _MANY else self._at_most
 
     def _verified(self, event: FileVerified) -> None:
         if event.result.is_good:
