@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import azure_site, container, disk, end, in_memory, site, wire
+from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.site import quick_program
 from tests.faults.figures import Figures, as_table
 from tests.faults.services import Services
 
@@ -30,6 +32,22 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
     request.node.user_properties.append((_PROPERTY, figures.counted))
     yield figures
     assert figures.counted, "no figure was counted"
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    """The program, as often as one likes."""
+    return quick_program()
+
+
+@pytest.fixture(scope="session")
+def hasty_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """The program in a hurry."""
+    with pytest.MonkeyPatch.context() as environment:
+        # What it keeps for the length of a command, apart from that of whoever else works on this machine.
+        environment.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+        with running_program(module="tests.faults.hasty_program") as program:
+            yield program
 
 
 @pytest.fixture

@@ -45,12 +45,6 @@ AUTUMN: dict[str, Content] = {
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program() as program:
-        yield program
-
-
-@pytest.fixture(scope="module")
 def worlds(program: Program) -> Iterator[Worlds]:
     with directory_in_memory() as root:
         yield Worlds(root / "site", program)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from chorus_upload.errors import JournalLocked
 from tests.e2e.clouds import LOCK, Disk, ask, files_of
 from tests.e2e.conftest import new_disk, settle
-from tests.e2e.mortal_program import KILLED, Condition, Ended, Program, running_program
+from tests.e2e.mortal_program import KILLED, Condition, Ended, Program
 from tests.e2e.site import Site
 from tests.faults.figures import THOROUGH, Figures
 from tests.trees import Bytes, build, contents
@@ -20,12 +19,6 @@ from tests.trees import Bytes, build, contents
 HOUR, YEAR = 3_600.0, 365 * 86_400.0
 JUMPS = {"an hour back": -HOUR, "an hour on": HOUR, "two years back": -2 * YEAR, "seventy years on": 70 * YEAR}
 SOME = [pytest.param(name, marks=[] if name == "two years back" else pytest.mark.thorough, id=name) for name in JUMPS]
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program() as program:
-        yield program
 
 
 def clock(ahead: float, *, jump: float = 0.0, after: int = 1_000_000) -> Condition:

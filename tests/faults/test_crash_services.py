@@ -5,13 +5,13 @@ Here a few kills in a row; with `CHORUS_EVERY_STEP=1` in the environment an uplo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.clouds import Cloud, Container
-from tests.e2e.mortal_program import Program, running_program, steps_to_try
+from tests.e2e.mortal_program import Program, steps_to_try
 from tests.emulators import Azurite
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.stories import AT_SERVICES
@@ -21,12 +21,6 @@ from tests.gs import Service
 from tests.randomness import SEED
 from tests.s3 import Bucket as S3Bucket
 from tests.s3 import SeaweedFS
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program() as program:
-        yield program
 
 
 @pytest.fixture

@@ -6,23 +6,16 @@ Here some of the commands and every so-manieth step have their turn, which ones 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import new_disk
-from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.mortal_program import Program
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.stories import STORIES
 from tests.faults.sweeping import Story, sweep
 from tests.randomness import SEED
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program() as program:
-        yield program
 
 
 @pytest.mark.timeout(1_200)

@@ -12,7 +12,7 @@ import pytest
 from chorus_upload.errors import AccessDenied, JournalError, OutOfResources, StorageError
 from tests.e2e.clouds import LOCK, files_of
 from tests.e2e.conftest import directory_in_memory, new_disk, settle
-from tests.e2e.mortal_program import Condition, Ended, Program, running_program
+from tests.e2e.mortal_program import Condition, Ended, Program
 from tests.e2e.site import Site
 from tests.faults.figures import THOROUGH, Figures
 from tests.trees import Bytes, build, contents
@@ -87,8 +87,8 @@ class Stages:
 
 
 @pytest.fixture(scope="module")
-def stages() -> Iterator[Stages]:
-    with directory_in_memory() as root, running_program() as program:
+def stages(program: Program) -> Iterator[Stages]:
+    with directory_in_memory() as root:
         disk = new_disk(root / "site/cloud")
         stages = Stages(settle(root / "site/home", build(root / "site/source", TREE), disk, threads=8), program)
         stages.keep(FRESH)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.clouds import JOURNAL, LOCK, ask, fetched, files_of, manifest_of, tables_of
 from tests.e2e.conftest import settle
-from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.mortal_program import Program
 from tests.e2e.site import Site
 from tests.faults.campaign import Campaign, Watch
 from tests.faults.figures import Figures
@@ -28,12 +28,9 @@ FILES = {f"{patient}/Images/scan.dcm": Bytes(1_000 + patient) for patient in ran
 LARGE = {"1050/Waveforms/large.h5": Bytes(PART + 7)}
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
-        with running_program(module="tests.faults.hasty_program") as program:
-            yield program
+@pytest.fixture
+def program(hasty_program: Program) -> Program:
+    return hasty_program
 
 
 @contextmanager

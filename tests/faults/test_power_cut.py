@@ -18,7 +18,7 @@ import pytest
 
 from tests.e2e.clouds import CENTRAL, JOURNAL, ask, fetched
 from tests.e2e.conftest import new_disk
-from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.mortal_program import Program
 from tests.e2e.site import Site
 from tests.e2e.two_versions import (
     BOTH_STORIES,
@@ -37,12 +37,6 @@ from tests.randomness import SEED
 from tests.trees import contents
 
 EVERY = 1 if THOROUGH else 40
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program() as program:
-        yield program
 
 
 @pytest.fixture(autouse=True)

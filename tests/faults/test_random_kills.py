@@ -5,23 +5,16 @@ The seed is said when something fails; CHORUS_SEED in the environment repeats th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.clouds import Container
 from tests.e2e.conftest import new_disk
-from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.mortal_program import Program
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.long_life import Life, new_life
 from tests.randomness import SEED
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program() as program:
-        yield program
 
 
 def live(life: Life, *, kills: int) -> None:

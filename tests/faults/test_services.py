@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import settle
-from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.mortal_program import Program
 from tests.faults.campaign import Campaign, Step, Watch, outcome_of, place_of, require_same
 from tests.faults.figures import THOROUGH, Figures
 from tests.faults.hasty_program import BLOCK, PART
@@ -36,13 +36,9 @@ GIVEN_IN_SPRING = {"OMOP/person.csv": Bytes(2_000), "OMOP/note.csv": Bytes(100_0
 GIVEN_IN_AUTUMN = {"OMOP/death.csv": Bytes(70)}
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    with pytest.MonkeyPatch.context() as environment:
-        # What it keeps for the length of a command, apart from that of whoever else works on this machine.
-        environment.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
-        with running_program(module="tests.faults.hasty_program") as program:
-            yield program
+@pytest.fixture
+def program(hasty_program: Program) -> Program:
+    return hasty_program
 
 
 @contextmanager

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import new_disk
-from tests.e2e.mortal_program import KILLED, Program, running_program, steps_to_try
+from tests.e2e.mortal_program import KILLED, Program, steps_to_try
 from tests.e2e.two_versions import (
     BOTH_STORIES,
     about_to_type,
@@ -29,12 +28,6 @@ from tests.faults.figures import THOROUGH, Figures
 from tests.randomness import SEED
 
 EVERY = 1 if THOROUGH else 32
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with running_program() as program:
-        yield program
 
 
 @pytest.mark.timeout(1_200)
