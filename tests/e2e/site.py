@@ -18,12 +18,8 @@ from typing import Any
 from tests.e2e.clouds import Cloud
 from tests.e2e.mortal_program import Program, running_program
 
-CHECKOUT = Path(__file__).parents[2]
-
 MODULE = (sys.executable, "-m", "chorus_upload")
 SCRIPT = (str(Path(sys.executable).with_name("chorus-upload")),)
-SOURCE_DIRECTORY = (sys.executable, "chorus_upload")
-"""To be started in the directory of the checkout."""
 
 # The tests may run as root, for whom nothing is unreadable: give up that privilege, and only that.
 _LIKE_ANYBODY = """
@@ -124,12 +120,13 @@ class Site:
 
         A process that has imported the program forks for it, unless it is to be started in a certain way.
         """
-        if (program or self.program) is MODULE and not self.environment:
-            ended = quick_program().run(*arguments, home=self.home)
+        words = [*(program or self.program), *arguments]
+        if tuple(words[:3]) == MODULE and not self.environment:
+            ended = quick_program().run(*words[3:], home=self.home)
             ran = Ran(ended.exit_code, ended.out, ended.err)
         else:
             done = subprocess.run(
-                [*(program or self.program), *arguments],
+                words,
                 cwd=self.home,
                 env=self._environment(),
                 capture_output=True,

@@ -28,7 +28,7 @@ from tests.e2e.clouds import (
     sent,
     tables_of,
 )
-from tests.e2e.site import CHECKOUT, MODULE, SCRIPT, SOURCE_DIRECTORY, Site
+from tests.e2e.site import MODULE, SCRIPT, Site
 from tests.trees import Bytes, build, bytes_of, remove, rename, touch
 from tests.wire import Wire
 
@@ -189,7 +189,7 @@ def _key_2026(version: str, file: File) -> str:
 GENERATIONS = (
     Generation("2024", MODULE, _config_2024, _path_by_patient, _key_2024),
     Generation("2025", SCRIPT, _config_2025, _path_2025, _key_2025),
-    Generation("2026", SOURCE_DIRECTORY, _config_2026, _path_by_patient, _key_2026),
+    Generation("2026", MODULE, _config_2026, _path_by_patient, _key_2026),
 )
 
 PERSON = File("OMOP", "1001", "person.csv")
@@ -214,7 +214,7 @@ EMPTY = File("Metadata", "", "errata.txt")
 def test_two_submissions(generation: Generation, tmp_path: Path, container: Container, wire: Wire) -> None:
     cloud = dataclasses.replace(container, port=wire.port)
     source = tmp_path / "source"
-    site = Site(CHECKOUT if generation.program is SOURCE_DIRECTORY else tmp_path, source, cloud, generation.program)
+    site = Site(tmp_path, source, cloud, generation.program)
     config, journal = tmp_path / "site.toml", tmp_path / "journal.db"
     config.touch(mode=0o600)
     config.write_text(generation.config(cloud, journal, source), encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.e2e.clouds import Container
 from tests.e2e.conftest import settle
-from tests.e2e.site import Ran, Site
+from tests.e2e.site import Ran, Site, quick_program
 from tests.emulators import real
 from tests.trees import Content, build
 
@@ -103,5 +103,6 @@ def script_at(site: Site, path: Path) -> Script:
         "PATH": os.pathsep.join([*directories, environment["PATH"]]),
         "HOME": str(site.home),
         "AZURE_STORAGE_SAS_TOKEN": site.cloud.token,
+        "CHORUS_UPLOAD": quick_program().command,
     }
     return Script(site, path, environment)
