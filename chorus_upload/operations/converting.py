@@ -15,6 +15,7 @@ from chorus_upload.journal.custody import Custody
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.legacy import Generation, OldJournal
 from chorus_upload.journal.legacy_import import Placed, Terms, new_journal, take_over
+from chorus_upload.journal.legacy_keys import drop_replaced
 from chorus_upload.journal.legacy_proof import prove
 from chorus_upload.journal.legacy_rows import Unusable
 from chorus_upload.journal.who import Who
@@ -73,6 +74,8 @@ class Conversion:
             remarks = take_over(journal, old, terms)
             self._require_confirmed(known_as)
             proof = prove(journal, old, omitted=self._omissions)
+            parts, replaced = drop_replaced(journal, proof.parts)
+            remarks += (replaced,) if replaced else ()
             sent_to = tuple(map(self._redact, old.destinations()))
             self._require_same_store(journal, url, sent_to, is_cloud=taken is not None)
             number = commands.begin(
@@ -90,7 +93,7 @@ class Conversion:
             in_cloud=taken is not None,
             original="",
             generation=generation,
-            parts=proof.parts,
+            parts=parts,
             submissions=proof.submissions,
             commands=proof.commands,
             omitted=self._omissions,

@@ -16,6 +16,7 @@ import pytest
 from chorus_upload.config.settings import Location, SiteSettings
 from chorus_upload.errors import CheckinConflict, JournalError, JournalLocked, JournalNotCheckedOut
 from chorus_upload.events import JournalUpgraded, Notice, Tally
+from chorus_upload.journal import checking
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.legacy import OldJournal
 from chorus_upload.journal.legacy_import import Terms, take_over
@@ -342,6 +343,43 @@ def test_a_modality_that_is_not_configured_any_more(old_site: Site) -> None:
 
     keys = {str(key) for (key,) in ask(site.cloud, "SELECT key FROM delivery")}
     assert "20240101000000/1000101/Waveforms/1/1000101_002.dat" in keys
+
+
+@pytest.mark.parametrize("last", ["one of them", "nobody knows"])
+def test_of_two_uploads_to_one_key_only_the_last_counts(old_site: Site, last: str) -> None:
+    """The other one is not there any more. Rows that contradict each other would make the new journal unsound."""
+    sites = old_site.settings.sites
+    omop = sites["OMOP"].model_copy(update={"pattern": "OMOP/{filepath}.csv"})
+    site = old_site.with_settings(sites={**sites, "OMOP": omop})
+    active = "TIME_INVALID_us IS NULL AND UPLOAD_DT_ID IS NOT NULL"
+    with closing(sqlite3.connect(site.cloud)) as database, database:
+        database.execute(
+            f"UPDATE journal_v2 SET FILENAME = 'measurement.CSV' WHERE {active} AND FILENAME = 'visit_occurrence.csv'"  # noqa: S608
+        )
+        if last == "one of them":
+            database.execute("INSERT INTO uploads (UPLOAD_DT) VALUES ('20261122000000')")
+            database.execute(
+                f"UPDATE journal_v2 SET UPLOAD_DT_ID = (SELECT max(id) FROM uploads) WHERE {active}"  # noqa: S608
+                " AND FILENAME = 'measurement.CSV'"
+            )
+
+    done = upgrade(site)
+
+    assert done is not None
+    (remark,) = [each for each in done.remarks if "central key of another one" in each.reason]
+    with Journal.open(site.local, read_only=True) as journal:
+        assert [each for each in checking.findings(journal) if each.is_broken] == []
+    delivered = ask(
+        site.cloud,
+        "SELECT name FROM file JOIN delivery ON file_id = file.id WHERE name LIKE 'measurement.%'",
+    )
+    if last == "one of them":
+        assert (remark.count, remark.examples, delivered) == (1, ("OMOP/measurement.csv",), [("measurement.CSV",)])
+    else:
+        assert (remark.count, delivered) == (2, [])
+    told = sum(part.pending.files for part in done.parts)
+    pending = "SELECT count(*) FROM file WHERE retired_by IS NULL AND id NOT IN (SELECT file_id FROM delivery)"
+    assert ask(site.cloud, pending) == [(told,)]
 
 
 # --- the name of the original ---------------------------------------------------------------------------------------
