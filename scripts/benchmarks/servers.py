@@ -18,6 +18,8 @@ WARMING_PUTS = 500
 
 # It answers as Azure does, as far as clients look, and forgets what it was sent. What was sent as a checksum comes
 # back as if it had been computed. Clients that ask for a file afterwards are told the size that its name tells.
+# chorus-upload looks whether its first object is there, and sends it twice, to see that conditions hold: it is told
+# that the object is missing, and is refused the second time.
 # Left to itself nginx answers a PUT before it has read the body, which no service does. So large bodies take a way
 # round that makes it read all of them first; small ones have arrived by then in any case.
 NGINX = """\
@@ -39,13 +41,23 @@ http {
   keepalive_requests 1000000000;
   etag off;
   default_type application/xml;
-  map "$request_method $arg_comp $content_length" $kind {
-    "~^PUT .* [0-9]{6,}$" large;
+  map "$request_method $arg_comp $content_length $http_user_agent" $kind {
+    "~^PUT .* [0-9]{6,} " large;
     "~^PUT " small;
     "~^GET list " list;
-    "~^HEAD " look;
+    "~*^HEAD .*(rclone|azcopy)" look;
     default missing;
   }
+  map $status $error_code {
+    404 BlobNotFound;
+    409 BlobAlreadyExists;
+  }
+  map $http_if_none_match $new_object {
+    "*" $request_uri;
+  }
+  limit_req_zone $new_object zone=new_objects:16m rate=1r/m;
+  limit_req_status 409;
+  limit_req_log_level info;
   server {
     listen 127.0.0.1:%(port)d default_server;
     root sizes;
@@ -55,15 +67,23 @@ http {
     add_header Last-Modified 'Wed, 01 Jan 2025 00:00:00 GMT' always;
     add_header x-ms-version $http_x_ms_version always;
     add_header x-ms-request-id 00000000-0000-0000-0000-000000000000 always;
+    add_header x-ms-error-code $error_code always;
     add_header x-ms-request-server-encrypted true always;
-    if ($kind = small) { return 201; }
+    if ($kind = small) { rewrite ^ /small last; }
     if ($kind = large) { rewrite ^ /large last; }
     if ($kind = list) { return 200 '%(listing)s'; }
     if ($kind = missing) { rewrite ^ /missing last; }
     location ~ -(?<size>[0-9]+)[.]dat$ { try_files /$size =404; }
-    location / { add_header x-ms-error-code BlobNotFound always; return 404; }
+    location / { return 404; }
+    location = /small {
+      internal;
+      limit_req zone=new_objects;
+      error_page 405 =201 @created;
+    }
+    location @created { return 201; }
     location = /large {
       internal;
+      limit_req zone=new_objects;
       proxy_pass http://127.0.0.1:%(port)d/;
       proxy_pass_request_body off;
       proxy_set_header Content-Length 0;
