@@ -13,6 +13,7 @@ from pathlib import Path
 from chorus_upload.config.services import earlier_names
 from chorus_upload.config.settings import Location, Settings
 from chorus_upload.errors import DestinationChanged
+from chorus_upload.events import Emit, Level, Notice
 from chorus_upload.journal import destinations
 from chorus_upload.journal.destinations import Destination
 from chorus_upload.journal.journal import Journal
@@ -167,19 +168,29 @@ def _keep_aside(journal: Journal, known: Destination) -> None:
     destinations.rename(journal, known, f"{known.url}@{known.mark or known.id}")
 
 
-def require_marked(settings: Settings) -> None:
-    """Raise DestinationChanged where the central directory lacks the mark by which the local journal knows it.
+def require_marked(settings: Settings, *, emit: Emit) -> None:
+    """Raise DestinationChanged where the central directory lacks the mark by which the journal knows it.
 
-    For commands that need no journal: without one on this machine nothing is known, and nothing is asked.
+    For commands that need no journal. They look at the local one, or at the cloud's where that is a file too; a
+    directory without a mark, of which neither knows anything, is warned of.
     """
-    location, local = settings.central.location, settings.journal.local_path
-    if not location.is_local or not local.exists():
+    location, cloud = settings.central.location, settings.journal.cloud_directory
+    if not location.is_local:
         return
-    with Journal.open(local, read_only=True) as journal:
-        here = _find(destinations.known(journal), destination_url(location))
-        found = read_mark(location.local_path)
-        if here is not None and here.mark is not None and found != here.mark:
-            raise _not_the_one(here.url, _lack(location.local_path, found), journal, here)
+    root = location.local_path
+    found = read_mark(root)
+    paths = [settings.journal.local_path, *([cloud.local_path / settings.journal.cloud_name] if cloud.is_local else [])]
+    for path in filter(Path.exists, paths):
+        with Journal.open(path, read_only=True) as journal:
+            here = _find(destinations.known(journal), destination_url(location))
+            if here is None or here.mark is None:
+                continue
+            if found != here.mark:
+                raise _not_the_one(here.url, _lack(root, found), journal, here)
+            return
+    if found is None:
+        text = "has no mark of a central store: is it the right directory, and is its share mounted?"
+        emit(Notice(f"{root} {text} `file upload` makes the mark", Level.WARNING))
 
 
 def _lack(root: Path, found: str | None) -> str:

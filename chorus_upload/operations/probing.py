@@ -19,6 +19,7 @@ from chorus_upload.config.showing import Finding, Level, journal_section
 from chorus_upload.errors import ChorusError, ObjectExists, PreconditionFailed, StorageError, TransientError
 from chorus_upload.model import Evidence
 from chorus_upload.operations import lock
+from chorus_upload.operations.checking import not_mounted, trouble
 from chorus_upload.storage.condition_check import ConditionCheck
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_source, open_store
@@ -45,7 +46,9 @@ def probe_places(settings: Settings) -> Iterator[Finding]:
     network = replace(Network.of(settings), patience=min(PATIENCE_SECONDS, settings.retry_seconds))
     journal = settings.journal.cloud_directory
     yield from _place(journal_section(settings), journal, network, also=_Journal(settings).look)
-    yield from _place("[central_path]", settings.central.location, network)
+    # Nothing is written below a share that is not mounted, which `check_settings` tells.
+    if not not_mounted(settings):
+        yield from _place("[central_path]", settings.central.location, network)
     # Modalities that live in one place: it is asked once for all of them.
     places: dict[tuple[object, ...], list[SiteSettings]] = {}
     for site in settings.sites.values():
@@ -70,7 +73,7 @@ def _place(
             for level, text in also(store) if also else ():
                 yield Finding(level, subject, text)
     except ChorusError as error:
-        yield _trouble(subject, error)
+        yield trouble(subject, error)
 
 
 def _source(site: SiteSettings, subject: str, network: Network) -> Iterator[Finding]:
@@ -79,13 +82,9 @@ def _source(site: SiteSettings, subject: str, network: Network) -> Iterator[Find
             yield from (Finding(level, subject, text) for level, text in _address(source.url, site.location, network))
             yield Finding(*_read(source, subject))
     except ChorusError as error:
-        yield _trouble(subject, error)
+        yield trouble(subject, error)
     except OSError as error:
         yield Finding(Level.ERROR, subject, f"{site.location} cannot be read: {error.strerror or error}")
-
-
-def _trouble(subject: str, error: ChorusError) -> Finding:
-    return Finding(Level.ERROR, subject, error.message + (f" ({error.hint})" if error.hint else ""))
 
 
 def _address(url: str, location: Location, network: Network) -> Iterator[tuple[Level, str]]:

@@ -14,6 +14,7 @@ from chorus_upload.config.settings import Settings
 from chorus_upload.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
 from chorus_upload.events import Emit, Level, Notice, RemoteDeleted, Tally
 from chorus_upload.operations.central import journal_key
+from chorus_upload.operations.destination import require_marked
 from chorus_upload.storage.keys import check_key
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import open_store, require_supported
@@ -210,6 +211,7 @@ def doomed(store: Store, settings: Settings, paths: Iterable[str], *, recursive:
     A path at which nothing is any more is told, and ObjectNotFound if there is nothing at all: so who was interrupted
     types the same again.
     """
+    require_marked(settings, emit=emit)
     chosen: dict[str, StoredObject] = {}
     missing: list[ObjectNotFound] = []
     for path in list(map(named, paths)):

@@ -83,7 +83,7 @@ def upload(
     begun = time.monotonic()
     require_supported(settings)
     place = clean(to)
-    require_marked(settings)
+    require_marked(settings, emit=emit)
     with ExitStack() as stack:
         sources, local = _local_files(stack, paths, own_files(settings), recursive=options.recursive, emit=emit)
         traffic = Traffic(

@@ -106,14 +106,39 @@ def test_a_store_that_is_not_mounted(tmp_path: Path, delivered: Site, command: s
     figures.count("commands refused")
 
 
-def test_a_note_is_not_put_below_an_unmounted_store_either(tmp_path: Path, delivered: Site, figures: Figures) -> None:
+@pytest.mark.parametrize("machine", ["the same", "another"])
+def test_what_needs_no_journal_does_not_work_below_an_unmounted_store_either(
+    tmp_path: Path, delivered: Site, machine: str, figures: Figures
+) -> None:
+    """A machine that has no journal of its own looks into that of the cloud."""
     unmount(tmp_path)
     build(delivered.home, {"note.txt": "hello"})
+    if machine == "another":
+        for path in delivered.home.glob("journal.db*"):
+            path.unlink()
 
-    assert "it has no mark" in delivered.run("remote", "upload", "note.txt", "notes/", exit_code=7).err
+    for command in ("remote upload note.txt notes/", "remote delete --yes notes/note.txt"):
+        assert "it has no mark" in delivered.run(*command.split(), exit_code=7).err
+        figures.count("commands refused")
+    for command in ("config check", "config check --online"):
+        (told,) = [line for line in delivered.run(*command.split(), exit_code=2).out.splitlines() if "no mark" in line]
+        assert told.startswith("error")
+        assert "Mount it" in told
 
     assert everything(central(tmp_path)) == set()
-    figures.count("commands refused")
+
+
+def test_a_note_for_a_directory_that_nobody_knows(tmp_path: Path, delivered: Site) -> None:
+    """It is sent; that there is no mark is said, since its share may not be mounted."""
+    nobody_s = tmp_path / "elsewhere"
+    nobody_s.mkdir()
+    delivered.configure(delivered.config.read_text().replace(str(central(tmp_path)), str(nobody_s)))
+    build(delivered.home, {"note.txt": "hello"})
+
+    said = delivered.run("remote", "upload", "note.txt", "notes/").err
+
+    assert f"warning: {nobody_s} has no mark of a central store" in said
+    assert (nobody_s / "notes/note.txt").read_text() == "hello"
 
 
 def test_a_directory_that_is_missing(tmp_path: Path, delivered: Site, figures: Figures) -> None:
