@@ -86,12 +86,29 @@ def require_finished(journal: Path) -> None:
     """Raise JournalError while SQLite has the file of an open transaction beside the place of a journal.
 
     Without it the journal holds what was never committed, or lacks what was; and it undoes whatever takes the
-    journal's place.
+    journal's place. Of a link it lies beside the file that the link leads to.
     """
-    for suffix in _UNFINISHED:
-        companion = journal.with_name(journal.name + suffix)
-        if companion.exists() and companion.stat().st_size:
-            raise not_finished(journal, companion.name)
+    for path in {journal, journal.resolve()}:
+        for suffix in _UNFINISHED:
+            companion = path.with_name(path.name + suffix)
+            if companion.exists() and companion.stat().st_size:
+                raise not_finished(path, companion.name)
+
+
+def require_one_name(journal: Path) -> None:
+    """Raise JournalError for a journal that has other names: SQLite keeps an open transaction beside one of them only.
+
+    And what takes the place of one name leaves the old journal under the others.
+    """
+    if journal.is_symlink():
+        raise JournalError(
+            f"{journal} is a link to {journal.resolve()}", hint="Give the file itself, where this link is given now."
+        )
+    if (names := journal.stat().st_nlink) > 1:
+        raise JournalError(
+            f"{journal} has {names} names (hard links): what SQLite may not have finished lies beside one of them",
+            hint="Open the name that the older tool uses once with sqlite3; then make a copy, and put it here.",
+        )
 
 
 def require_at_rest(journal: Path) -> tuple[int, int]:

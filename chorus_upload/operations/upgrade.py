@@ -37,6 +37,7 @@ from chorus_upload.operations.local_files import (
     fetch_journal,
     move_aside,
     require_at_rest,
+    require_one_name,
     take_place,
 )
 from chorus_upload.storage.network import Network
@@ -105,6 +106,8 @@ def _upgrade_cloud(settings: Settings, conversion: Conversion, *, emit: Emit) ->
                 _set_aside(local, emit=emit)
             _tell_nothing_to_do(handover.cloud, emit=emit)
             return None
+        if settings.journal.cloud.is_local:
+            require_one_name(settings.journal.cloud.local_path)
         held = handover.take_lock(local, by_hand=False)
         try:
             _require_same(handover, found)
@@ -154,6 +157,7 @@ def _upgrade_file(path: Path, conversion: Conversion, *, emit: Emit) -> JournalU
             Journal.examine(path, known_as=str(path))
             _tell_nothing_to_do(str(path), emit=emit)
             return None
+        require_one_name(path)
         before = require_at_rest(path)
         copy_at_rest(path, original)
         result = conversion.convert(original, generation, converted, known_as=str(path), taken=None)

@@ -104,6 +104,35 @@ def finish(journal: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_file_beside_what_a_link_leads_to(kind: str, old_site: Site, tmp_path: Path, figures: Figures) -> None:
+    real = old_site.cloud.rename(tmp_path / "old.db")
+    hot = kill_in_a_transaction(real, kind, OLD_IN_BETWEEN)
+    old_site.cloud.symlink_to(real)
+
+    refused(old_site, lambda: upgraded(old_site), hot)
+
+    figures.count("journals of killed writers")
+
+
+@pytest.mark.parametrize(
+    ("link", "said"), [(Path.symlink_to, "journal.db is a link to .*old.db"), (Path.hardlink_to, "has 2 names")]
+)
+def test_an_old_journal_that_has_other_names_is_not_upgraded_in_place_of_one(
+    link: Callable[[Path, Path], None], said: str, old_site: Site, tmp_path: Path, figures: Figures
+) -> None:
+    real = old_site.cloud.rename(tmp_path / "old.db")
+    link(old_site.cloud, real)
+
+    for local in (None, old_site.cloud):
+        with pytest.raises(JournalError, match=said):
+            upgraded(old_site, local=local)
+
+    assert old_site.cloud.read_bytes() == real.read_bytes() == OLD.read_bytes()
+    assert old_site.cloud.samefile(real)
+    figures.count("journals under two names", 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_older_tools_journal_in_a_directory_is_not_upgraded(kind: str, old_site: Site, figures: Figures) -> None:
     hot = kill_in_a_transaction(old_site.cloud, kind, OLD_IN_BETWEEN)
 
