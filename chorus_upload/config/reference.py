@@ -91,7 +91,8 @@ In a source that is a directory of this machine (with SFTP the first three hold,
 - *A mount point* in a source, or behind a link, is remembered by the journal. When nothing is mounted there any more,
   or what is mounted is empty, nothing below it counts as deleted, whatever the limits: `not-mounted` names it, and
   `journal update --forget-mount PATH` is for one that is to be none any more. If the source itself is the mount point,
-  the update is refused (exit code 5). What is mounted is seen by its device: a bind mount within one device is not.
+  the update is refused (exit code 5). What is mounted is seen by its device; a bind mount
+  within one device only on Linux, which names it.
 - *A file that is swapped for a link*, or whose directory is, between the scan and the reading, is not read (where
   `follow_links` is not `true`).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat as modes
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,8 @@ from chorus_upload.storage.source import Directory, FileReplaced, FileStat, Smal
 from chorus_upload.storage.store import Origin
 
 _BY_DESCRIPTOR = os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
+_MOUNTS = Path("/proc/self/mountinfo")
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _UNDECIDED = (
     "a link to a directory, not followed: follow_links = true sends what is in it, false leaves it out for good"
 )
@@ -33,10 +36,12 @@ _SKIPPED = "a link to a directory, which is not followed (follow_links = false)"
 class _Branch:
     """A directory still to be listed. `above` identifies its ancestors; kept only where links are followed.
 
-    `device` is that of the directory that it is in; None where that is to be found out.
+    `real` is where it is without links on the way, and `device` that of the directory that it is in; None where that is
+    to be found out.
     """
 
     path: str
+    real: str
     above: tuple[tuple[int, int], ...] = ()
     through_link: bool = False
     device: int | None = None
@@ -92,7 +97,8 @@ class LocalSource:
         Entries are kept when their names differ only in case or in Unicode normalisation, and a problem
         names them: on another file system, or in another store, they may be one.
         """
-        pending = [_Branch("", through_link=True)]
+        mount_points = _mount_points()
+        pending = [_Branch("", os.path.realpath(self._tree.root), through_link=True)]
         while pending:
             branch = pending.pop()
             try:
@@ -107,14 +113,17 @@ class LocalSource:
             if self._withheld.is_store(found.identity):
                 yield self._store(branch)
                 continue
-            is_mounted = found.identity[0] != self._device_above(branch)
+            is_mounted = found.identity[0] != self._device_above(branch) or branch.real in mount_points
             self._withheld.take_out(branch.path, found)
             lead = f"{branch.path}/" if branch.path else ""
             if not self._follow_links:
                 self._take_out_links_to_outside(lead, found)
             above = (*branch.above, found.identity) if self._follow_links else ()
             device = found.identity[0]
-            pending.extend([_Branch(lead + name, above, device=device) for name in found.directories])
+            real = branch.real.rstrip(os.sep)
+            pending.extend(
+                [_Branch(lead + name, f"{real}{os.sep}{name}", above, device=device) for name in found.directories]
+            )
             for name in found.linked:
                 target = self._linked(lead + name, above, found.problems)
                 pending.extend(target)
@@ -222,7 +231,7 @@ class LocalSource:
         if identity in above:
             problems.append(Problem(ProblemKind.LINK_LOOP, path, "leads to a directory that it is in"))
             return
-        yield _Branch(path, above, through_link=True)
+        yield _Branch(path, os.path.realpath(self._tree.join(path)), above, through_link=True)
 
     def _device_above(self, branch: _Branch) -> int:
         """The device of the directory that this one is really in, whatever links lead to it."""
@@ -240,6 +249,17 @@ class LocalSource:
             found.problems += [
                 Problem(ProblemKind.LINK_TO_OUTSIDE, lead + name, LEADS_OUTSIDE) for name in sorted(outside)
             ]
+
+
+def _mount_points() -> frozenset[str]:
+    """Return where anything is mounted, bind mounts within one device included; empty where Linux does not say it."""
+    try:
+        lines = _MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    # Spaces and the like are written as three octal digits.
+    points = [line.split(b" ")[4] for line in lines if line.count(b" ") > 4]
+    return frozenset(os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), point)) for point in points)
 
 
 def _problem(kind: ProblemKind, path: str, error: OSError) -> Problem:

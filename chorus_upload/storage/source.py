@@ -37,7 +37,7 @@ class Directory:
     is_hashed: bool = False
     """Whether the claims are of the bytes that will be read, for sure: then they also tell that something has."""
     is_mounted: bool = False
-    """Whether it lies on another device than the directory that it is in."""
+    """Whether something is mounted on it, as far as its device or the system tells."""
     is_empty: bool = False
     """Whether there is nothing at all in it, where that can be told."""
 

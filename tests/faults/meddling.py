@@ -188,6 +188,21 @@ def mount(what: str, where: str) -> None:
             raise AssertionError(os.strerror(ctypes.get_errno()))
 
 
+def mount_again(where: str, tree: dict[str, str]) -> None:
+    """Mount on a directory another one of the same device, as containers do, and make these files in that."""
+    if not _is_mount(where):
+        other = Path(where).parents[1] / "again"
+        build(other, tree)
+        bind = 4096
+        if ctypes.CDLL(None, use_errno=True).mount(os.fsencode(other), where.encode(), None, bind, None):
+            raise AssertionError(os.strerror(ctypes.get_errno()))
+
+
+def _is_mount(where: str) -> bool:
+    """Whether something is mounted on a directory, of the same device perhaps."""
+    return f" {where} " in Path("/proc/self/mountinfo").read_text()
+
+
 def mount_memory(where: str, tree: dict[str, str]) -> None:
     """Mount an empty disk on a directory, unless it is there already, and make these files on it."""
     if not Path(where).is_mount():
@@ -198,7 +213,7 @@ def mount_memory(where: str, tree: dict[str, str]) -> None:
 
 def unmount(where: str) -> None:
     """Unmount what is mounted on a directory."""
-    if Path(where).is_mount() and ctypes.CDLL(None, use_errno=True).umount2(where.encode(), 0):
+    if _is_mount(where) and ctypes.CDLL(None, use_errno=True).umount2(where.encode(), 0):
         raise AssertionError(os.strerror(ctypes.get_errno()))
 
 

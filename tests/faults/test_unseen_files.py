@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +47,11 @@ class Hospital:
     site: Site
     program: Program
     point: Path
+    mount: str = "mount_memory"
 
     def run(self, *arguments: str, mounted: bool, code: int = 0) -> Ended:
         what = {"where": str(self.point)} | ({"tree": AWAY} if mounted else {})
-        under = (Condition(f"{MEDDLING}:{'mount_memory' if mounted else 'unmount'}", what),)
+        under = (Condition(f"{MEDDLING}:{self.mount if mounted else 'unmount'}", what),)
         ended = self.program.run(*arguments, home=self.site.home, under=under)
         assert ended.exit_code == code, f"{arguments}: {ended.exit_code}\n{ended.out}\n{ended.err}"
         return ended
@@ -65,15 +66,21 @@ def _mounted_behind_a_link(tmp_path: Path) -> Path:
     return tmp_path / "mnt/pacs"
 
 
-@pytest.fixture(params=[_mounted_inside, _mounted_behind_a_link], ids=["in the source", "behind a link"])
+@pytest.fixture(
+    params=[
+        pytest.param((_mounted_inside, "mount_memory"), id="in the source"),
+        pytest.param((_mounted_behind_a_link, "mount_memory"), id="behind a link"),
+        pytest.param((_mounted_inside, "mount_again"), id="of the same device"),
+    ]
+)
 def hospital(request: pytest.FixtureRequest, tmp_path: Path, program: Program) -> Hospital:
     configuration = "follow_links = true\ndeletion_limit = 1.0"
     site = settle(tmp_path / "home", tmp_path / "source", new_disk(tmp_path / "cloud"), configuration=configuration)
     build(site.source, MANY)
-    place: Callable[[Path], Path] = request.param
-    point = place(tmp_path)
+    place, mount = request.param
+    point: Path = place(tmp_path)
     point.mkdir(parents=True)
-    hospital = Hospital(site, program, point)
+    hospital = Hospital(site, program, point, mount)
     hospital.run("journal", "update", "--version", "spring", mounted=True)
     assert active(site) == MANY.keys() | {f"1002/{name}" for name in AWAY}
     return hospital
