@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -22,9 +21,11 @@ from chorus_upload.cli.helping import help_page
 from chorus_upload.cli.interruption import ended_by_signals, interrupted_by_signals, was_interrupted
 from chorus_upload.cli.invocation import GlobalOptions, Invocation
 from chorus_upload.cli.limits import open_as_many_files_as_allowed
+from chorus_upload.cli.render.sink import Failure
 from chorus_upload.cli.render.stream import Stream, make_tolerant, open_standard_streams
 from chorus_upload.errors import EXIT_OK, ChorusError, StoppedAtOnce
 
+_ONLY_THE_OUTPUT = "The command did its work; only its output, from somewhere on, is missing."
 _COMPLETE = "_CHORUS_UPLOAD_COMPLETE"
 
 app = make_group(
@@ -88,14 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     invocation = Invocation()
     try:
         with interrupted_by_signals():
-            return _run(invocation, hoist_global_options(sys.argv[1:] if arguments is None else arguments))
+            code = _run(invocation, hoist_global_options(sys.argv[1:] if arguments is None else arguments))
+            return _shown(invocation, code)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: whatever ends a run becomes words
         failure = failure_of(
             error, verbose=invocation.options.verbose, redact=invocation.redact, interrupted=was_interrupted()
         )
-        # Where nothing can be written (a full disk), the exit code is all that is left to tell it.
-        with suppress(ChorusError):
-            invocation.sink.failure(failure)
+        invocation.sink.failure(failure)
         if isinstance(what_ended(error), StoppedAtOnce):
             invocation.close()
             _end_without_waiting(failure.exit_code)
@@ -103,8 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         invocation.close()
         if arguments is None:
-            with suppress(ChorusError):
-                _flush()
+            _flush()
             ended_by_signals()
 
 
@@ -112,6 +111,19 @@ def _end_without_waiting(exit_code: int) -> NoReturn:
     """End the process; Python would wait for threads that are in the middle of a request or of reading a file."""
     _flush()
     os._exit(exit_code)
+
+
+def _shown(invocation: Invocation, code: int) -> int:
+    """Return the exit code of a command that came to its end: no success if a part of its output is missing."""
+    out = Stream(sys.stdout)
+    out.flush()
+    if out.unwritten is None:
+        return code
+    failure = Failure(
+        "ChorusError", code or ChorusError.exit_code, f"cannot write the output: {out.unwritten}", _ONLY_THE_OUTPUT
+    )
+    invocation.sink.failure(failure)
+    return failure.exit_code
 
 
 def _flush() -> None:

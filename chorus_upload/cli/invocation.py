@@ -7,7 +7,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,6 @@ from chorus_upload.cli.render.records import json_line
 from chorus_upload.cli.render.sink import Sink
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.secrets import Redactor, secrets_in
-from chorus_upload.errors import ChorusError
 from chorus_upload.events import (
     CredentialsAwaited,
     Event,
@@ -86,8 +85,7 @@ class Invocation:
         end_logging()
         listen(None)
         if "sink" in vars(self):
-            with suppress(ChorusError):
-                self.sink.close()
+            self.sink.close()
 
     def show_page(self, name: str, text: str) -> None:
         """Show a text that was asked for: as it is, or as one line of JSON."""

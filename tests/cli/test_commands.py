@@ -476,6 +476,28 @@ def test_closed_streams_end_no_command(site: Site, closed: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("full", [">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize("told", ["", "-v", "--json", "--quiet"])
+def test_a_full_device_ends_no_work(site: Site, told: str, full: str) -> None:
+    """A log on a full disk: what cannot be said is dropped, and all else is done."""
+    codes = [
+        subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m chorus_upload {told} {command} {full}"],
+            capture_output=True,
+            check=False,
+        ).returncode
+        for command in ("journal update --version v1", "file upload")
+    ]
+
+    # --quiet leaves nothing to be read there.
+    has_output = full[0] == ">" and told in ("", "-v", "--json")
+    assert codes == [int(has_output)] * 2
+    assert site.type("journal", "unlock").err == "The journal is not locked.\n"
+    assert site.type("file", "list").err == "0 files, 0 B to upload\n"
+    assert (site.root / "central/v1/OMOP/person.csv").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("command", ["--json journal update", "journal list", "--json journal list", "--version"])
 def test_a_full_device_is_an_error_in_words(site: Site, command: str) -> None:
     site.type("journal", "update", "--version", "v1")

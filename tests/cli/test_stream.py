@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
 from chorus_upload.cli.render.stream import Stream
-from chorus_upload.errors import ChorusError
 from tests.cli.streams import Pretended
 
 
@@ -44,14 +42,15 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         stream.flush()
 
 
-def test_a_full_disk_is_an_error() -> None:
+def test_what_does_not_fit_on_a_disk_is_dropped_and_missed() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    file = full.open("w", encoding="utf-8", buffering=1)
+    with full.open("w", encoding="utf-8", buffering=1) as file:
+        stream = Stream(file)
+        stream.line("too much")
 
-    with pytest.raises(ChorusError, match="cannot write the output: No space left"):
-        Stream(file).line("too much")
-
-    with contextlib.suppress(OSError):
-        file.close()
+        assert stream.gone
+        stream.line("nor this")
+        assert Stream(file).unwritten == "No space left on device"
+        assert Stream(Pretended()).unwritten is None

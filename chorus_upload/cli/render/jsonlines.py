@@ -11,7 +11,6 @@ from chorus_upload.cli.render.reports import Result
 from chorus_upload.cli.render.sink import Failure, Progress
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Report
-from chorus_upload.errors import ChorusError
 from chorus_upload.events import Event, Level, Notice
 
 
@@ -51,11 +50,10 @@ class JsonSink:
 
     def failure(self, failure: Failure) -> None:
         fields = {name: value for name, value in fields_of(failure).items() if name != "traceback" or value}
-        try:
-            self._out.line(json_line("error", fields))
-        except ChorusError:
+        self._out.line(json_line("error", fields))
+        if self._out.unwritten:
             # Nothing more fits where the output goes.
-            self._err.line(failure.message)
+            self._err.line(f"error: {failure.message}")
 
     def log(self, line: str) -> None:
         self._err.line(line)

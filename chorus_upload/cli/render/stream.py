@@ -6,8 +6,9 @@ import errno
 import os
 import sys
 from typing import IO, TextIO, cast
+from weakref import WeakKeyDictionary
 
-from chorus_upload.errors import ChorusError
+_unwritten: WeakKeyDictionary[TextIO, str] = WeakKeyDictionary()
 
 
 class Stream:
@@ -15,8 +16,8 @@ class Stream:
 
     What its encoding cannot express is written as an escape. When the reader of a pipe has gone (`| head`)
     or the terminal was closed, `gone` becomes true and everything further is dropped silently: who stops reading
-    the report of an upload does not mean to stop the upload. Anything else that keeps it from being written (a full
-    disk) is a ChorusError.
+    the report of an upload does not mean to stop the upload. So it is when anything else keeps it from being written
+    (a full disk), but then `unwritten` says what.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -28,6 +29,11 @@ class Stream:
     def text(self) -> IO[str]:
         """The same as a text stream, for a library that has to write to one."""
         return cast(IO[str], _Text(self))
+
+    @property
+    def unwritten(self) -> str | None:
+        """Why a part of what was to be read is missing, whichever Stream on the same text stream was to write it."""
+        return _unwritten.get(self._stream)
 
     @property
     def is_terminal(self) -> bool:
@@ -81,7 +87,7 @@ class Stream:
 
     def _failed(self, error: OSError) -> None:
         if not (_is_broken_pipe(error) or (self._was_terminal and error.errno == errno.EIO)):
-            raise ChorusError(f"cannot write the output: {error.strerror}") from error
+            _unwritten[self._stream] = error.strerror or str(error)
         self.gone = True
         try:
             descriptor = self._stream.fileno()
