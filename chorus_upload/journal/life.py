@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -39,7 +39,8 @@ class FileState:
     """One content of a file under one path.
 
     `entered_us` and `retired_us` are when the versions were begun that introduced and retired it. `renamed_from`
-    and `renamed_to` are its neighbours' paths, where the change was of the name only.
+    and `renamed_to` are its neighbours' paths, where the change was of the name only. `change` is recorded-again where
+    that was told of (see `cli.render.lives`): the journal itself calls it modified.
     """
 
     path: str
@@ -47,7 +48,7 @@ class FileState:
     patient: str | None
     version: str
     entered_us: int
-    change: Change
+    change: Change | Literal["recorded-again"]
     renamed_from: str | None
     size: int
     mtime_us: int

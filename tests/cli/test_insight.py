@@ -15,6 +15,7 @@ import pytest
 
 from chorus_upload.cli.app import main
 from chorus_upload.cli.render.lives import life_report
+from chorus_upload.cli.render.lives import told as called
 from chorus_upload.cli.render.records import csv_line
 from chorus_upload.model import Change, Retirement
 from chorus_upload.operations.insight import FileLife, FileState
@@ -438,6 +439,8 @@ def test_what_was_recorded_again_is_not_called_modified() -> None:
     )
     again = replace(first, version="summer", change=Change.MODIFIED)
     other = replace(again, version="autumn", fingerprint=bytes(15) + b"1", md5=bytes(15) + b"1")
+
+    assert [each.change for each in called((first, again, other))] == ["added", "recorded-again", "modified"]
 
     def told(*states: FileState) -> list[str]:
         table = life_report(FileLife(path=first.path, modality="Images", states=states, pruned=None)).table

@@ -18,7 +18,7 @@ from chorus_upload.cli.invocation import Invocation, current
 from chorus_upload.cli.options import LARGEST, Modalities
 from chorus_upload.cli.output_file import Force, is_table, require_replaceable
 from chorus_upload.cli.render.listings import check_report, difference_line, differences_report, prune_report
-from chorus_upload.cli.render.lives import life_report
+from chorus_upload.cli.render.lives import life_report, told
 from chorus_upload.cli.render.records import csv_line, fields_of, json_line
 from chorus_upload.cli.render.stream import Stream
 from chorus_upload.cli.render.tables import Report
@@ -203,7 +203,7 @@ def show(
     run = current(context)
     with reading(run, context, local_journal) as session:
         life = file_life(session.journal, run.settings, path=path, modality=modality)
-        run.sink.result("file-state", life.states, lambda: life_report(life))
+        run.sink.result("file-state", told(life.states), lambda: life_report(life))
     return EXIT_OK
 
 

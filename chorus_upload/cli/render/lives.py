@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chorus_upload.cli.render.formats import local_time, size
@@ -17,8 +18,8 @@ _COLUMNS = (Column("When"), Column("What"), Column("Version or submission"), Col
 
 def life_report(life: FileLife) -> Report:
     """Describe the life of a file."""
-    states = life.states
-    rows = [row for number, state in enumerate(states) for row in _rows(state, before=states[:number])]
+    states = told(life.states)
+    rows = [row for state in states for row in _rows(state)]
     remarks = [line for state in states for line in _proofs(state)]
     if life.pruned is not None:
         remarks.append(f"States of versions up to {life.pruned} that were never delivered may be missing (pruned).")
@@ -30,16 +31,30 @@ def life_report(life: FileLife) -> Report:
     )
 
 
+def told(states: Sequence[FileState]) -> list[FileState]:
+    """Return the states, where those that have the content of the one before are recorded-again and not modified.
+
+    Journals have such: another time of a file of the web was another file once.
+    """
+    before: dict[str, FileState] = {}
+    found = []
+    for state in states:
+        former = before.get(state.path)
+        is_same = state.change is Change.MODIFIED and former is not None and state.has_content_of(former)
+        found.append(replace(state, change="recorded-again") if is_same else state)
+        before[state.path] = state
+    return found
+
+
 def _patient(state: FileState) -> str:
     return "" if state.patient is None else f", patient {state.patient}"
 
 
-def _rows(state: FileState, *, before: Sequence[FileState]) -> Iterator[Row]:
+def _rows(state: FileState) -> Iterator[Row]:
     what = str(state.change)
     if state.change is Change.RENAMED:
         what = f"renamed from {state.renamed_from} to {state.path}"
-    former = next((each for each in reversed(before) if each.path == state.path), None)
-    if state.change is Change.MODIFIED and former is not None and state.has_content_of(former):
+    if state.change == "recorded-again":
         what = "recorded again, with the same content"
     yield Row((local_time(state.entered_us), what, state.version, size(state.size)))
     for proof in state.deliveries:
