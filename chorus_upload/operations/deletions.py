@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import DeletionRefused
-from chorus_upload.events import Emit, ProblemFound
+from chorus_upload.events import Emit, Notice, ProblemFound
 from chorus_upload.journal.diff import Candidate, OutsideFile
 from chorus_upload.journal.doubts import MovedOutside
 from chorus_upload.journal.observation import Observation
@@ -135,8 +135,12 @@ class Deletions:
     def _read_outside(self) -> None:
         """Read what could be a file that is gone, for as far as it can be read here."""
         by_id = self._sources_by_id()
+        is_told = False
         for page in self._observation.maybe_moved_outside():
             here = [file for file in page if not by_id[file.modality_id].is_remote]
+            if here and not is_told:
+                is_told = True
+                self._emit(Notice("reading files of no pattern, to see whether they are those that are missing"))
             found = [(file, _read(by_id[file.modality_id], file)) for file in here]
             if readings := [(file, read) for file, read in found if isinstance(read, Reading)]:
                 self._observation.outside_was_read(readings)
