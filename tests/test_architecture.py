@@ -70,7 +70,7 @@ AT_HOME = {
 DOORS_OF_STORAGE = {
     "condition_check",
     *("bandwidth", "durable", "identity", "keys", "names", "network", "open", "parts", "store", "source", "target"),
-    *("liveness", "temporary", "traffic", "tries"),
+    *("liveness", "mounts", "temporary", "traffic", "tries"),
 }
 
 

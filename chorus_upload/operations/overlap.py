@@ -9,12 +9,14 @@ from pathlib import Path
 from chorus_upload.config.own_files import own_files
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError
+from chorus_upload.storage.mounts import mounts, shown_at
 
 
 def require_apart(settings: Settings, target: Path, *, replaces: bool, names: Iterable[str] | None = None) -> None:
     """Raise ConfigError when `target` is, lies in, or holds a local store, source or directory of a journal.
 
-    Directories are told apart by what they are, whatever leads there: links, mounts and other spellings count. A
+    Directories are told apart by what they are, whatever leads there: links, mounts and other spellings count, where
+    Linux says so also a mount of what is in such a directory, be it the target's or below it. A
     source that was lost may be brought back in its place, as long as nothing in it is replaced. Where it is known
     which `names` will be written, the target may hold such a directory, but none of them may be in there.
     """
@@ -35,7 +37,8 @@ def require_apart(settings: Settings, target: Path, *, replaces: bool, names: It
     if names is not None:
         _require_free(settings, target, names)
         return
-    for directory, name in (*_stores(settings), *_sources(settings), *_journals(settings)):
+    everywhere = (*_stores(settings), *_sources(settings), *_journals(settings), *_mounted(settings, target))
+    for directory, name in everywhere:
         is_there = _is_within(target, directory) and name.startswith("the source")
         if _is_within(directory, target) and not is_there:
             raise _refused(target, directory, name)
@@ -44,9 +47,8 @@ def require_apart(settings: Settings, target: Path, *, replaces: bool, names: It
 def _require_free(settings: Settings, target: Path, names: Iterable[str]) -> None:
     """Raise ConfigError when one of these names below `target` is that of a file of ours, or leads into a store."""
     own = own_files(settings)
-    held = [
-        directory for directory, _ in (*_stores(settings), *_sources(settings)) if not _is_within(target, directory)
-    ]
+    stored = (*_stores(settings), *_sources(settings), *_mounted(settings, target))
+    held = [directory for directory, _ in stored if not _is_within(target, directory)]
     root = os.path.realpath(target)
     taken = [
         os.path.relpath(path, root).casefold() + "/"
@@ -79,6 +81,15 @@ def _journals(settings: Settings) -> Iterator[tuple[Path, str]]:
         yield settings.journal.cloud.local_path.parent, "the directory of the journal"
 
 
+def _mounted(settings: Settings, target: Path) -> Iterator[tuple[Path, str]]:
+    """The parts of stores and sources that are mounted below `target`, but for those that it is itself in."""
+    root = Path(os.path.realpath(target))
+    for point in (each.point for each in mounts() if each.point.is_relative_to(root)):
+        for directory, name in (*_stores(settings), *_sources(settings)):
+            if _is_within(point, directory) and not _is_within(target, directory):
+                yield point, f"a part of {name}"
+
+
 def _refused(target: Path, directory: Path, name: str) -> ConfigError:
     how = "is" if _is_same(target, directory) else "holds" if _is_within(directory, target) else "is in"
     return ConfigError(
@@ -108,4 +119,6 @@ def _is_within(inner: Path, outer: Path) -> bool:
             continue
         if os.path.samestat(found, wanted):
             return True
-    return False
+    there = mounts()
+    shown, wanted_there = shown_at(inner, there), shown_at(outer, there)
+    return bool(shown and wanted_there and shown[0] == wanted_there[0] and shown[1].is_relative_to(wanted_there[1]))

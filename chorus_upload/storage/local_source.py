@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import stat as modes
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,12 +19,11 @@ from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.local_listing import Found, read_directory
 from chorus_upload.storage.local_own import Withheld
 from chorus_upload.storage.local_tree import LEADS_OUTSIDE, OPEN_DIRECTORY, LocalTree
+from chorus_upload.storage.mounts import mounts
 from chorus_upload.storage.source import Directory, FileReplaced, FileStat, SmallFile
 from chorus_upload.storage.store import Origin
 
 _BY_DESCRIPTOR = os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
-_MOUNTS = Path("/proc/self/mountinfo")
-_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _UNDECIDED = (
     "a link to a directory, not followed: follow_links = true sends what is in it, false leaves it out for good"
 )
@@ -97,7 +95,7 @@ class LocalSource:
         Entries are kept when their names differ only in case or in Unicode normalisation, and a problem
         names them: on another file system, or in another store, they may be one.
         """
-        mount_points = _mount_points()
+        mount_points = frozenset(str(each.point) for each in mounts())
         pending = [_Branch("", os.path.realpath(self._tree.root), through_link=True)]
         while pending:
             branch = pending.pop()
@@ -249,17 +247,6 @@ class LocalSource:
             found.problems += [
                 Problem(ProblemKind.LINK_TO_OUTSIDE, lead + name, LEADS_OUTSIDE) for name in sorted(outside)
             ]
-
-
-def _mount_points() -> frozenset[str]:
-    """Return where anything is mounted, bind mounts within one device included; empty where Linux does not say it."""
-    try:
-        lines = _MOUNTS.read_bytes().splitlines()
-    except OSError:
-        return frozenset()
-    # Spaces and the like are written as three octal digits.
-    points = [line.split(b" ")[4] for line in lines if line.count(b" ") > 4]
-    return frozenset(os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), point)) for point in points)
 
 
 def _problem(kind: ProblemKind, path: str, error: OSError) -> Problem:

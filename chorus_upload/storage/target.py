@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 import stat as modes
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from chorus_upload.storage.tries import local_tries, never_held
 PARTS = f"{LEFTOVER_PREFIX}parts"
 """The directory, below the target, of files that are not complete."""
 
+_BLOCK = 1 << 20
 _FORGOTTEN_SECONDS = 7 * 86_400.0
 _OPEN = os.O_RDWR | os.O_CREAT | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NOFOLLOW"))
 
@@ -65,12 +68,35 @@ class Unfinished:
             os.fsync(self.file.fileno())
             if os.name == "nt":
                 self.file.close()  # it renames no open file; elsewhere that keeps it locked until it has its name
-            os.utime(self._path, ns=(mtime_us * 1000, mtime_us * 1000))
-            if replace:
-                self._path.replace(self._at)
-            else:
-                name_new(self._path, self._at, self._name)
+            try:
+                self._give_name(self._path, mtime_us=mtime_us, replace=replace)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                # Below the target another disk is mounted.
+                with self._copy_beside() as copy:
+                    self._give_name(copy, mtime_us=mtime_us, replace=replace)
         self.is_published = True
+
+    def _give_name(self, path: Path, *, mtime_us: int, replace: bool) -> None:
+        os.utime(path, ns=(mtime_us * 1000, mtime_us * 1000))
+        if replace:
+            path.replace(self._at)
+        else:
+            name_new(path, self._at, self._name)
+
+    @contextmanager
+    def _copy_beside(self) -> Iterator[Path]:
+        remove_dead_parts(self._at.parent, older_than=_FORGOTTEN_SECONDS)
+        copy, raw = new_part(self._at.parent)
+        try:
+            with io.BufferedWriter(raw) as file, self._path.open("rb") as whole:
+                shutil.copyfileobj(whole, file, _BLOCK)
+                file.flush()
+                os.fsync(file.fileno())
+            yield copy
+        finally:
+            copy.unlink(missing_ok=True)
 
 
 class Target:

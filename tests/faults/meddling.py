@@ -182,7 +182,7 @@ def unmount_at(source: str, notes: str, at: int) -> None:
 
 def mount(what: str, where: str) -> None:
     """Have a directory be seen under another path, unless it is already."""
-    if not Path(where).is_mount():
+    if not _is_mount(where):
         bind = 4096
         if ctypes.CDLL(None, use_errno=True).mount(what.encode(), where.encode(), None, bind, None):
             raise AssertionError(os.strerror(ctypes.get_errno()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from chorus_upload.errors import ConfigError
 from chorus_upload.operations.overlap import require_apart
 from tests.e2e.clouds import Disk
 from tests.e2e.conftest import Prepared
+from tests.e2e.mortal_program import Condition, Ended, Program, running_program
 from tests.e2e.site import Site
-from tests.faults.figures import Figures
+from tests.faults.figures import Figures, possible
 from tests.trees import Content, build, contents
 
 TREE: dict[str, Content] = {
@@ -209,3 +211,74 @@ def test_a_plain_download_that_leads_into_the_store(site: Site, tmp_path: Path, 
     site.run("remote", "download", "spring/OMOP/person.csv", f"{site.cloud.root}/")
     assert (site.cloud.root / "person.csv").read_text() == "as it was"
     figures.count("targets refused")
+
+
+# --- mounts ----------------------------------------------------------------------------------------------------------
+
+MEDDLING = "tests.faults.meddling"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """The program, where it may mount directories that nobody else sees so."""
+    with running_program(within=("unshare", "--mount", "--map-root-user")) as program:
+        home = tmp_path_factory.mktemp("home")
+        possible(program.run("--version", home=home).exit_code == 0, "mount something")
+        yield program
+
+
+def run_beside(program: Program, site: Site, mounted: Condition, *arguments: str) -> Ended:
+    return program.run(*arguments, home=site.home, under=(mounted,))
+
+
+@pytest.mark.parametrize("place", ["store", "source"])
+@pytest.mark.parametrize(
+    ("arguments", "below"),
+    [
+        (("file", "download", "--version", "spring", "--to", "back", "--overwrite"), "OMOP"),
+        (("file", "download", "--version", "spring", "--to", "back", "--overwrite"), ""),
+        (("file", "download", "--version", "spring", "--to", "back/new"), ""),
+        (("remote", "download", "--overwrite", "spring/OMOP/person.csv", "back/OMOP/"), "OMOP"),
+        (("remote", "download", "--overwrite", "spring/OMOP/person.csv", "back/OMOP/person.csv"), "OMOP"),
+        (("remote", "download", "--overwrite", "-r", "spring/OMOP", "back/"), "OMOP"),
+    ],
+)
+def test_a_directory_of_theirs_that_is_mounted_elsewhere(
+    program: Program, site: Site, place: str, arguments: tuple[str, ...], below: str, figures: Figures
+) -> None:
+    """As containers get it: a directory in the store, under a name that says nothing of that."""
+    inner = places(site)[place] / {"store": "summer", "source": "."}[place] / "OMOP"
+    point = build(site.home / "a b" / "back", {}) / below
+    point.mkdir(parents=True, exist_ok=True)
+    before = kept(site.home.parent)
+    mounted = Condition(f"{MEDDLING}:mount", {"what": str(inner), "where": str(point)})
+
+    refused = run_beside(program, site, mounted, *(word.replace("back", "a b/back") for word in arguments))
+
+    assert refused.exit_code == 2, refused.err
+    assert (
+        "is in the" in refused.err or "a part of the" in refused.err or "the central store or a source" in refused.err
+    )
+    assert kept(site.home.parent) == before
+    figures.count("targets refused")
+
+
+def test_a_mount_that_is_nobodys(program: Program, site: Site, tmp_path: Path, figures: Figures) -> None:
+    """Another disk below the target: files come to lie there, whole, and nothing else does."""
+    point = build(site.home / "back" / "OMOP", {"person.csv": "older"})
+    disk = build(tmp_path / "disk", {"person.csv": "older"})
+    mounted = Condition(f"{MEDDLING}:mount", {"what": str(disk), "where": str(point)})
+
+    left = run_beside(program, site, mounted, "file", "download", "--version", "spring", "--to", "back")
+    assert (left.exit_code, contents(disk)) == (3, {"person.csv": b"older"})
+    brought = run_beside(
+        program, site, mounted, "file", "download", "--version", "spring", "--to", "back", "--overwrite"
+    )
+
+    assert brought.exit_code == 0, brought.err
+    assert contents(disk) == {"person.csv": b"as it was"}
+    assert contents(site.home / "back").keys() == {"1001/Images/a.dcm", "Metadata/README.md", "OMOP/person.csv"}
+    (disk / "person.csv").unlink()
+    again = run_beside(program, site, mounted, "file", "download", "--version", "spring", "--to", "back")
+    assert (again.exit_code, contents(disk)) == (0, {"person.csv": b"as it was"})
+    figures.count("files brought back to another disk", 2)
