@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,12 @@ from tests.randomness import load_profile
 from tests.s3 import SeaweedFS, running_seaweedfs
 
 load_profile()
+
+
+def pytest_collection_finish() -> None:
+    """Have Python no longer look for garbage in what stays: thousands of tests, and what they import."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
