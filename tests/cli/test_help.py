@@ -33,10 +33,11 @@ def _load_script() -> ModuleType:
 script = _load_script()
 PATHS: list[tuple[str, ...]] = list(script.command_paths())
 IDS = [" ".join(words) or PROGRAM for words in PATHS]
+COMMAND = build_command()
 
 
 def command_at(words: tuple[str, ...]) -> typer.core.TyperCommand | TyperGroup:
-    command: object = build_command()
+    command: object = COMMAND
     for word in words:
         assert isinstance(command, TyperGroup)
         command = command.commands[word]
@@ -90,7 +91,7 @@ def test_every_command_has_an_example_of_itself_that_can_be_typed(words: tuple[s
     assert examples
     for example in examples:
         own = hoist_global_options(_arguments(example))
-        with build_command().make_context(PROGRAM, own, resilient_parsing=True):
+        with COMMAND.make_context(PROGRAM, own, resilient_parsing=True):
             pass
         _parse_to_the_end(own)
         assert words == () or " ".join(words) in example
@@ -110,7 +111,7 @@ def _before_redirection(words: list[str]) -> Iterator[str]:
 
 def _parse_to_the_end(arguments: list[str]) -> None:
     """Parse a command line with its subcommands, without running it: a wrong option raises a usage error."""
-    command: object = build_command()
+    command: object = COMMAND
     remaining = arguments
     while isinstance(command, TyperGroup):
         with command.make_context(PROGRAM, remaining, resilient_parsing=False) as context:
