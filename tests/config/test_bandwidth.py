@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from chorus_upload.config.bandwidth import BandwidthLimit
 from chorus_upload.errors import ConfigError
 from tests.config.conftest import MINIMAL, Load
+from tests.randomness import examples
 
 MONDAY = datetime(2026, 6, 15)  # noqa: DTZ001 - local time, wherever that is
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -141,7 +142,7 @@ def _minute_by_minute(groups: list[Group]) -> list[float | None]:
     return rates[len(rates) // 2 :]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(_groups().filter(bool))
 def test_every_minute_of_a_week(groups: list[Group]) -> None:
     limit = BandwidthLimit.parse("; ".join(map(str, groups)))

@@ -23,6 +23,7 @@ from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Delivered, Evidence, Transfer
 from tests.journal.test_observation import LONG_AGO, ME, NOW, PATHS, File, modality_of, update
+from tests.randomness import examples
 
 URL = "/central"
 FILLED = Path(__file__).parent / "filled.sql"
@@ -94,7 +95,7 @@ def names(found: list[FileDifference], what: Difference) -> set[str]:
 
 
 @given(history=st.lists(sources, min_size=2, max_size=5), data=st.data())
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 def test_any_two_versions_differ_as_the_source_did(history: list[Contents], data: st.DataObject) -> None:
     first, last = data.draw(st.lists(st.integers(0, len(history) - 1), min_size=2, max_size=2))
     before, after = history[first], history[last]
@@ -483,7 +484,7 @@ def test_a_file_that_lost_its_end_is_damaged_and_the_rest_is_still_asked(tmp_pat
     then=sources,
     data=st.data(),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_pruning_changes_nothing_that_is_kept(
     history: list[tuple[Contents, bool]], then: Contents, data: st.DataObject
 ) -> None:

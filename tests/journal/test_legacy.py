@@ -27,6 +27,7 @@ from chorus_upload.journal.legacy_proof import Proof, prove
 from chorus_upload.journal.legacy_rows import Unusable
 from chorus_upload.layout import STANDARD_MODALITIES, Pattern, central_key, default_pattern
 from chorus_upload.model import JournalingMode
+from tests.randomness import examples
 
 LEGACY = Path(__file__).parents[1] / "data" / "legacy"
 JOURNALS = ("journal-v1", "journal-v2", "journal-v2append")
@@ -713,7 +714,7 @@ trees = st.dictionaries(st.sampled_from(PATHS), st.tuples(st.integers(0, 2), st.
 steps = st.one_of(trees, st.sets(st.sampled_from(PATHS)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=st.lists(steps, max_size=8), amending=st.booleans())
 def test_any_story_is_taken_over_alike_from_both_kinds(tmp_path: Path, story: list[Any], *, amending: bool) -> None:
     tool = OldTool(tmp_path)

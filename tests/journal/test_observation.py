@@ -26,6 +26,7 @@ from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.observation import Observation
 from chorus_upload.journal.who import Who
 from chorus_upload.model import JournalingMode, Reading
+from tests.randomness import examples
 
 NOW = 1_700_000_000_000_000
 LONG_AGO = NOW - 1_000_000_000
@@ -129,7 +130,7 @@ files = st.builds(
 trees = st.dictionaries(st.sampled_from(PATHS), files)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(before=trees, after=trees, complete=st.booleans())
 def test_an_update_finds_what_a_naive_comparison_finds(
     before: dict[str, File], after: dict[str, File], *, complete: bool
@@ -150,7 +151,7 @@ def test_an_update_finds_what_a_naive_comparison_finds(
         assert journal.problems() == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(before=trees, hidden=st.sampled_from(["1", "2/Images", "2/Images/c d", "OMOP"]))
 def test_nothing_below_an_unreadable_directory_is_retired(before: dict[str, File], hidden: str) -> None:
     with TemporaryDirectory() as directory, Journal.create(Path(directory) / "journal.db") as journal:

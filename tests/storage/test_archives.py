@@ -25,6 +25,7 @@ from chorus_upload.storage.source import Directory, FileReplaced, FileStat, Sour
 from chorus_upload.storage.tar_source import TarSource
 from chorus_upload.storage.zip_source import ZipSource
 from tests.archives import COMPRESSIONS, SPRING, Content, Member, compressed, members_of, put, tar, zipped
+from tests.randomness import examples
 from tests.trees import Bytes, bytes_of
 
 TREE: dict[str, Content] = {
@@ -336,7 +337,7 @@ def test_a_header_of_enormous_size_is_not_read_into_memory(tmp_path: Path) -> No
         list(source.walk())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_garbage_gets_through(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever is turned round in an archive: our own errors, and nothing else."""
@@ -455,7 +456,7 @@ def test_an_archive_that_is_replaced_while_it_is_listed(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 500_000), st.lists(st.tuples(st.integers(0, 500_000), st.integers(1, 200_000)), max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_ranges(size: int, reads: list[tuple[int, int]]) -> None:
     whole = bytes_of("x", Bytes(size))
     stream = RangeStream(lambda offset, length: whole[offset : offset + length], size)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from chorus_upload.errors import TransientError
 from chorus_upload.storage.traffic import Traffic
+from tests.randomness import examples
 
 KIB, MIB = 1 << 10, 1 << 20
 FIRST = 4
@@ -125,7 +126,7 @@ class TestTheLevel:
         assert service.traffic.level == 256
 
     # Chance plays a part in this, and so the examples are always the same.
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=examples(40), deadline=None, derandomize=True)
     @given(
         places=st.integers(1, 100),
         most=st.integers(1, 256),
@@ -402,7 +403,7 @@ class Watched:
 
 
 class TestRoom:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(25), deadline=None)
     @given(sizes=st.lists(st.integers(1, 150), min_size=1, max_size=60), threads=st.integers(1, 12))
     def test_the_budget_is_kept_except_by_one_that_is_larger(self, sizes: list[int], threads: int) -> None:
         traffic = Traffic(4, most_bytes=100)
