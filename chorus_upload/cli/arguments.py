@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +114,12 @@ def parse_file_list(data: bytes) -> list[str]:
 
 def _read(file_list: Path) -> bytes:
     try:
-        return sys.stdin.buffer.read() if str(file_list) == "-" else file_list.read_bytes()
+        if str(file_list) == "-":
+            return sys.stdin.buffer.read()
+        with file_list.open("rb") as file:
+            # A shell gives a pipe for what another command says. A device would be read without end.
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+                raise ConfigError(f"the file list {file_list} is a device, and no list")
+            return file.read()
     except OSError as error:
         raise ConfigError(f"cannot read the file list {file_list}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -43,10 +44,24 @@ WaitForCredentials = Annotated[
     ),
 ]
 
+
+def regular(given: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Return what was given for files that are read as a whole, which need not be there: a pipe would be waited for."""
+    for path in given if isinstance(given, list) else [given]:
+        with suppress(OSError):
+            if path is not None and path.exists() and not path.is_file():
+                empty = " (is a variable of the shell empty?)" if str(path) == "." else ""
+                raise typer.BadParameter(f"{path} is not a regular file{empty}")
+    return given
+
+
 LocalJournal = Annotated[
     Path | None,
     typer.Option(
-        "--local-journal", metavar="FILE", help="The checked-out journal. Default: the local path of the configuration."
+        "--local-journal",
+        metavar="FILE",
+        callback=regular,
+        help="The checked-out journal. Default: the local path of the configuration.",
     ),
 ]
 

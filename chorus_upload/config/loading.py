@@ -164,6 +164,9 @@ class _Loader:
         self._complain_of_directory(local, "[journal.local] path")
         if cloud.is_local and cloud is not _STAND_IN:
             self._complain_of_directory(cloud.local_path, f"{where} path")
+            if cloud.local_path.is_symlink():
+                # A link would be replaced, and what it leads to go on as another journal, with another lock.
+                cloud = cloud.model_copy(update={"path": str(cloud.local_path.resolve())})
         try:
             cloud.split()
         except ValueError:

@@ -529,6 +529,40 @@ def test_a_pipe_is_no_configuration(site: Site) -> None:
     assert "pipe.toml: cannot be read: it is not a regular file" in refused.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"{name} --local-journal" for name in ("journal list", "journal check", "history", "journal checkout")),
+        *("journal upgrade --local-journal", "journal merge", "file mark-as-uploaded --results"),
+    ],
+)
+@pytest.mark.parametrize("name", ["pipe", "", "/dev/zero"])
+def test_what_is_no_file_is_neither_waited_for_nor_taken_for_one(site: Site, command: str, name: str) -> None:
+    os.mkfifo(site.root / "pipe")
+
+    refused = site.type(*command.split(), name)
+
+    assert refused.code == 2
+    said = " ".join(refused.err.replace("│", " ").split())
+    assert "not a regular file" in said
+    assert ("is a variable of the shell empty?" in said) == (not name)
+    assert not list(site.root.rglob("*.locked"))
+
+
+def test_a_list_of_files_may_come_from_another_command_but_from_no_device(site: Site) -> None:
+    site.type("journal", "update")
+    reading, writing = os.pipe()
+    os.write(writing, b"nowhere.csv\n")
+    os.close(writing)
+    try:
+        listed = site.type("file", "mark-as-deleted", "--file-list", f"/dev/fd/{reading}")
+    finally:
+        os.close(reading)
+
+    assert "nowhere.csv" in listed.out
+    assert "is a device" in site.type("file", "mark-as-deleted", "--file-list", "/dev/zero").err
+
+
 def test_an_address_in_the_place_of_a_path_keeps_its_secret(site: Site) -> None:
     site.type("journal", "update")
     address = "https://acct.blob.core.windows.net/c/a.csv?sv=1&sig=kJ8sZz0aXwkJ8sZz0aXw"

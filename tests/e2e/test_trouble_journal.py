@@ -237,3 +237,21 @@ def test_a_copy_with_a_damaged_index_does_not_replace_the_journal_of_the_cloud(j
 
     assert "damaged" in refused.err
     assert site.cloud.objects()[JOURNAL] == before
+
+
+def test_a_cloud_journal_behind_a_link_stays_one_journal(journaled: Site, tmp_path: Path) -> None:
+    """What the link leads to is changed, and locked where others lock it who do not know the link."""
+    site = journaled
+    assert isinstance(site.cloud, Disk)
+    link = site.cloud.root / JOURNAL
+    real = link.rename(tmp_path / "real.db")
+    link.symlink_to(real)
+    build(site.source, {"1009/Images/scan.dcm": Bytes(100)})
+
+    site.run("journal", "update", "--version", "summer")
+    site.run("journal", "checkout")
+
+    assert link.is_symlink()
+    assert ask(real, "SELECT label FROM version ORDER BY id") == [("spring",), ("summer",)]
+    assert real.with_name(f"{real.name}.locked").exists()
+    site.run("journal", "checkin")

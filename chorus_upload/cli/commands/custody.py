@@ -10,7 +10,7 @@ import typer
 from chorus_upload.cli.asking import require_agreement, require_somebody
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import LocalJournal
+from chorus_upload.cli.options import LocalJournal, regular
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL
 from chorus_upload.events import Emit, Event, JournalCheckedIn, JournalCheckedOut, Notice
 
@@ -103,6 +103,7 @@ def merge(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
+            callback=regular,
             help="The journal whose deliveries are taken over. Default: the local one, if it was refused, and those"
             " that were kept beside it for that reason.",
             show_default=False,

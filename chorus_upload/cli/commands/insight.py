@@ -15,7 +15,7 @@ from chorus_upload.cli.arguments import chosen_modalities
 from chorus_upload.cli.asking import require_agreement, require_somebody
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import Invocation, current
-from chorus_upload.cli.options import LARGEST, Modalities
+from chorus_upload.cli.options import LARGEST, Modalities, regular
 from chorus_upload.cli.output_file import Force, is_table, require_replaceable
 from chorus_upload.cli.render.listings import check_report, difference_line, differences_report, prune_report
 from chorus_upload.cli.render.lives import life_report, told
@@ -35,6 +35,7 @@ GivenJournal = Annotated[
     typer.Option(
         "--local-journal",
         metavar="FILE",
+        callback=regular,
         help="Read this journal. Default: the checked-out one, else that of the cloud.",
     ),
 ]

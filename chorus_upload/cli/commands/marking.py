@@ -10,7 +10,15 @@ import typer
 from chorus_upload.cli.arguments import chosen_destination, chosen_paths
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import current
-from chorus_upload.cli.options import FileList, Files, LocalJournal, NewDestination, SameDestination, UploadDatetime
+from chorus_upload.cli.options import (
+    FileList,
+    Files,
+    LocalJournal,
+    NewDestination,
+    SameDestination,
+    UploadDatetime,
+    regular,
+)
 from chorus_upload.errors import EXIT_OK, EXIT_PARTIAL, ConfigError
 
 if TYPE_CHECKING:
@@ -141,7 +149,10 @@ def mark_as_uploaded(
     results: Annotated[
         list[Path],
         typer.Option(
-            "--results", metavar="FILE", help="What a script has noted beside it. May be given several times."
+            "--results",
+            metavar="FILE",
+            callback=regular,
+            help="What a script has noted beside it. May be given several times.",
         ),
     ],
     local_journal: LocalJournal = None,

@@ -13,7 +13,7 @@ from chorus_upload.cli.arguments import chosen_destination
 from chorus_upload.cli.asking import require_agreement
 from chorus_upload.cli.groups import examples
 from chorus_upload.cli.invocation import current, given_arguments
-from chorus_upload.cli.options import NewDestination, SameDestination
+from chorus_upload.cli.options import NewDestination, SameDestination, regular
 from chorus_upload.errors import EXIT_OK, DestinationChanged
 
 
@@ -36,6 +36,7 @@ def upgrade(
         typer.Option(
             "--local-journal",
             metavar="FILE",
+            callback=regular,
             help="Convert this file in its place, and leave the cloud alone. Default: the cloud journal.",
         ),
     ] = None,
