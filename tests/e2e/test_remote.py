@@ -13,9 +13,9 @@ import pytest
 from tests.e2e.clouds import Container, Disk
 from tests.e2e.conftest import new_disk, settle
 from tests.e2e.site import MODULE, Site
-from tests.trees import Bytes, Link, build, contents
+from tests.trees import Bytes, Link, build, bytes_of, contents
 
-TREE = {"OMOP/person.csv": Bytes(3_000), "1001/Images/a b/scan äö.dcm": Bytes(9_000_001)}
+TREE = {"OMOP/person.csv": Bytes(3_000), "1001/Images/a b/scan äö.dcm": Bytes(5_000)}
 UPLOADED = {"spring/OMOP/person.csv", "spring/1001/Images/a b/scan äö.dcm"}
 
 
@@ -207,11 +207,16 @@ def test_a_download_whose_names_or_place_cannot_be_meant(tmp_path: Path, site: S
 
 def test_download(tmp_path: Path, site: Site) -> None:
     to = tmp_path / "to"
+    site.cloud.put("data/spring/1001/Images/large.dcm", bytes_of("large", Bytes(9_000_001)))
     site.run("remote", "download", "spring/OMOP/person.csv", "--to", str(to))
     assert contents(to) == {"person.csv": (site.source / "OMOP/person.csv").read_bytes()}
     assert "-r takes" in site.run("remote", "download", "spring", "--to", str(to), exit_code=2).err
     site.run("remote", "download", "-r", "spring/1001", "spring/OMOP", "--to", str(to))
-    assert {path for path in contents(to) if "/" in path} == {"1001/Images/a b/scan äö.dcm", "OMOP/person.csv"}
+    assert {path for path in contents(to) if "/" in path} == {
+        "1001/Images/a b/scan äö.dcm",
+        "1001/Images/large.dcm",
+        "OMOP/person.csv",
+    }
     build(to, {"person.csv": "mine"})
     assert "taken" in site.run("remote", "download", "spring/OMOP/person.csv", "--to", str(to), exit_code=3).err
     site.run("remote", "download", "spring/OMOP/person.csv", "--to", str(to), "--overwrite")
