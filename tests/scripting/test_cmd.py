@@ -31,7 +31,7 @@ from chorus_upload.scripting.cmd import WRITER, set_line
 from chorus_upload.scripting.work import BATCH_FILES, Place, Root, ScriptFile, Tool, Work
 from tests.e2e.clouds import LOCK, Container, files_of
 from tests.e2e.conftest import in_memory, wire
-from tests.e2e.site import wait_until
+from tests.e2e.site import quick_program, wait_until
 from tests.emulators import real
 from tests.scripting.sites import site_with
 from tests.trees import Bytes, bytes_of
@@ -82,7 +82,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
     programs = {
         "az": program(str(real("az"))),
         "azcopy": program(str(real("azcopy"))),
-        "chorus-upload": program(sys.executable, "-m", "chorus_upload"),
+        "chorus-upload": program(quick_program().command),
     }
     calls: list[Call] = []
     instead: dict[str, Program] = {}
