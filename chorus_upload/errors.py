@@ -206,6 +206,19 @@ class TransientError(StorageError):
         self.foreign_status = foreign_status
 
 
+class NotAsStored(TransientError):
+    """What arrived has another checksum than the service says of it, again and again."""
+
+    @classmethod
+    def of(cls, what: str, *, found: bytes, said: bytes | None) -> Self:
+        """Return the error for `what` has the checksum `found`, and the service says another one."""
+        return cls(
+            f"{what} does not arrive as it is stored: its checksum is {found.hex()}, and the service says"
+            f" {(said or b'').hex()}. Something on the way changes it, or somebody has written a wrong one beside it",
+            hint="Ask those who run the network to except the service, or have the checksum at the service corrected.",
+        )
+
+
 class HostUnresolved(TransientError):
     """The name of a host could not be looked up: there may be no network."""
 

@@ -335,7 +335,7 @@ def _require_of_this_machine(store: Store, to: str) -> None:
 
 
 def _retrieval(name: str, stored: StoredObject) -> Retrieval:
+    # What a listing says may be no MD5 of the content; what the response with the content says is compared with that.
     checksum = stored.checksum
-    # What only some client has claimed may be wrong, and that is none of our business here.
     md5 = checksum.md5 if checksum is not None and checksum.computed_by is ComputedBy.SERVICE else None
     return Retrieval("", name, stored.key, stored.size, stored.time_us, None, md5)

@@ -23,7 +23,14 @@ from datetime import datetime, timedelta
 
 from chorus_upload.config.own_secrets import SecretSearch
 from chorus_upload.config.settings import Settings
-from chorus_upload.errors import ConfigError, CredentialsExpired, DestinationChanged, StorageError, TlsError
+from chorus_upload.errors import (
+    ConfigError,
+    CredentialsExpired,
+    DestinationChanged,
+    NotAsStored,
+    StorageError,
+    TlsError,
+)
 from chorus_upload.events import (
     Emit,
     Level,
@@ -367,7 +374,7 @@ class _Application:
 
     def _given_up_on(self, candidate: Candidate, error: StorageError) -> Problem:
         """What to say of a file that a service does not give; raises the error when it gives none."""
-        self._given_up += 1
+        self._given_up += not isinstance(error, NotAsStored)
         if self._given_up >= MOST_GIVEN_UP:
             raise error
         return Problem(ProblemKind.UNREADABLE_FILE, candidate.path, error.message)

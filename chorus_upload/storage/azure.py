@@ -43,6 +43,7 @@ from chorus_upload.storage.network import Network
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.service_store import ServiceStore
 from chorus_upload.storage.store import (
+    FINGERPRINT,
     Capabilities,
     Checksum,
     ComputedBy,
@@ -50,6 +51,7 @@ from chorus_upload.storage.store import (
     Origin,
     Properties,
     StoredObject,
+    fingerprint_in,
 )
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.storage.tries import Pages
@@ -331,4 +333,5 @@ def _describe(key: str, blob: BlobProperties) -> StoredObject:
         etag=bare_etag(blob.etag),
         time_us=microseconds(blob.last_modified),
         checksum=Checksum(bytes(md5), ComputedBy.UNKNOWN) if md5 else None,
+        fingerprint=fingerprint_in((blob.metadata or {}).get(FINGERPRINT)),
     )

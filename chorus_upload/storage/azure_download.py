@@ -10,7 +10,7 @@ from chorus_upload.storage.answers import broken_off, md5_in, moment_in, must_be
 from chorus_upload.storage.azure_errors import Refused
 from chorus_upload.storage.azure_requests import DataRequests, Requests, bare_etag
 from chorus_upload.storage.azure_upload import microseconds
-from chorus_upload.storage.store import Checksum, ComputedBy, StoredObject
+from chorus_upload.storage.store import FINGERPRINT, Checksum, ComputedBy, StoredObject, fingerprint_in
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -83,6 +83,7 @@ class Download(io.RawIOBase):
                 etag=bare_etag(said["etag"]),
                 time_us=microseconds(moment_in(said.get("last-modified"))),
                 checksum=Checksum(md5, ComputedBy.UNKNOWN) if md5 else None,
+                fingerprint=fingerprint_in(said.get(f"x-ms-meta-{FINGERPRINT}")),
             )
             return stored, answer.body
 

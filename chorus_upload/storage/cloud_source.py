@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
-from chorus_upload.errors import ObjectNotFound, PreconditionFailed, StoppedAtOnce, StorageError, TransientError
+from chorus_upload.errors import NotAsStored, ObjectNotFound, PreconditionFailed, StoppedAtOnce, StorageError
 from chorus_upload.model import Problem, ProblemKind
 from chorus_upload.storage.ahead import AheadStream, ReadAhead
 from chorus_upload.storage.keys import check_key
-from chorus_upload.storage.source import Directory, Entry, FileReplaced, FileStat, SmallFile
+from chorus_upload.storage.source import READINGS, Directory, Entry, FileReplaced, FileStat, SmallFile
 from chorus_upload.storage.store import ObjectStream, Origin, RangedStore, Store, StoredObject
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _AHEAD = 8
 """So many parts of files are fetched before they are asked for, of all files together."""
-_READINGS = 3
 _HELD = 10_000
 """So many entries are held back to be told by directory: a listing goes through them in an order of its own."""
 
@@ -84,21 +83,13 @@ class CloudSource:
         return None if found is None else _state(found)
 
     def read_small(self, path: str, *, size: int) -> SmallFile:
-        before = None
-        for _ in range(_READINGS):
-            found, is_as_said = self._read_small(path, size)
-            # The MD5 may be a false one, but then it arrives in the same way twice.
-            if is_as_said or found == before:
-                return found
-            before = found
-        raise TransientError(f"reading {path}: it does not arrive as it is stored")
-
-    def _read_small(self, path: str, size: int) -> tuple[SmallFile, bool]:
-        """What is read of a file, and whether it has the MD5 that is said of it, if there is one."""
-        with self._opened(path) as stream, as_file(path):
-            data, stored = stream.read(size + 1), stream.stored
-        is_as_said = stored.checksum is None or len(data) != stored.size or _md5(data) == stored.checksum.md5
-        return SmallFile(data, _state(stored)), is_as_said
+        for _ in range(READINGS):
+            with self._opened(path) as stream, as_file(path):
+                data, stored = stream.read(size + 1), stream.stored
+            found, said = _md5(data), stored.md5
+            if said is None or said == found or len(data) != stored.size:
+                return SmallFile(data, _state(stored))
+        raise NotAsStored.of(path, found=found, said=said)
 
     def origin(self, path: str) -> Origin | None:
         with as_file(path):
@@ -117,8 +108,7 @@ class CloudSource:
         return _state(cast(_File, stream).stored)
 
     def open_md5(self, stream: BinaryIO) -> bytes | None:
-        checksum = cast(_File, stream).stored.checksum
-        return None if checksum is None else checksum.md5
+        return cast(_File, stream).stored.md5
 
     def close(self) -> None:
         if self._ahead is not None:

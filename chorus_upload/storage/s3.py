@@ -15,9 +15,9 @@ What the service proves, and how it is used here:
 
 A body up to `one_request_limit` is one PUT, a larger one a multipart upload of which every part is checked; where the
 service says of one part no checksum at all, the object has to be read back. Of an upload in parts the service takes
-metadata and storage class only at its beginning, when the body was not read: it has none. A session that was
-interrupted stays, so that the next try goes on there; buckets should have a lifecycle rule that ends forgotten ones
-after some days (AbortIncompleteMultipartUpload).
+metadata and storage class only at its beginning, when the body was not read: it has the metadata that are known before.
+A session that was interrupted stays, so that the next try goes on there; buckets should have a lifecycle rule that ends
+forgotten ones after some days (AbortIncompleteMultipartUpload).
 
 Conditions are the service's (If-None-Match, If-Match), also for deleting. An etag here follows from the content, so
 `if_match` tells contents apart and not writes. When the answer to a write is lost, the request is repeated, and may

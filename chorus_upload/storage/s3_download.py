@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from typing import TYPE_CHECKING, Any
 
 from chorus_upload.errors import TransientError
@@ -12,15 +11,15 @@ from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
 from chorus_upload.storage.s3_direct import refused
 from chorus_upload.storage.s3_errors import must_be_complete
+from chorus_upload.storage.s3_parts import computed_md5, encryption_in
 from chorus_upload.storage.s3_requests import Call, Requests
-from chorus_upload.storage.store import Checksum, ComputedBy, StoredObject
+from chorus_upload.storage.store import FINGERPRINT, Checksum, ComputedBy, StoredObject, fingerprint_in
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 HEAD = ("ETag", "LastModified", "ContentLength")
 """What the answer to a HEAD has to have."""
-_LIKE_AN_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Download(io.RawIOBase):
@@ -66,7 +65,12 @@ class Download(io.RawIOBase):
             size = size_in(said.get("content-range"), answer.body, offset=first)
             if len(answer.body) != min(most, size - first):
                 raise broken_off()
-            found = {"ETag": said["etag"], "LastModified": moment_in(said.get("last-modified"))}
+            found = {
+                "ETag": said["etag"],
+                "LastModified": moment_in(said.get("last-modified")),
+                "Metadata": {FINGERPRINT: said.get(f"x-amz-meta-{FINGERPRINT}")},
+                **encryption_in(answer),
+            }
             return describe(self._key, size, found), answer.body
 
         async def look(call: Call) -> StoredObject:
@@ -83,7 +87,13 @@ class Download(io.RawIOBase):
 
 def describe(key: str, size: int, found: dict[str, Any]) -> StoredObject:
     """An object as an answer to GET or HEAD, or a listing, tells of it."""
-    etag = bare(found["ETag"])
-    # The MD5 of what was sent at once, but for some encryptions and services: a claim, like that in any listing.
-    claim = Checksum(bytes.fromhex(etag), ComputedBy.UNKNOWN) if _LIKE_AN_MD5.fullmatch(etag) else None
-    return StoredObject(key=key, size=size, etag=etag, time_us=microseconds(found["LastModified"]), checksum=claim)
+    # The MD5 of what was sent at once, but for some encryptions, of which a listing says nothing, and some services.
+    claim = computed_md5(found)
+    return StoredObject(
+        key=key,
+        size=size,
+        etag=bare(found["ETag"]),
+        time_us=microseconds(found["LastModified"]),
+        checksum=Checksum(claim, ComputedBy.UNKNOWN) if claim else None,
+        fingerprint=fingerprint_in((found.get("Metadata") or {}).get(FINGERPRINT)),
+    )

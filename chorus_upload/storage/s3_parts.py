@@ -60,11 +60,15 @@ def computed_md5(answer: Mapping[str, Any]) -> bytes | None:
 
 def computed_md5_in(answer: Answer) -> bytes | None:
     """The same for an answer of our own request."""
-    encryption = answer.headers.get("x-amz-server-side-encryption", "")
-    said: dict[str, Any] = {"ETag": answer.headers.get("etag"), "ServerSideEncryption": encryption}
+    return computed_md5({"ETag": answer.headers.get("etag"), **encryption_in(answer)})
+
+
+def encryption_in(answer: Answer) -> dict[str, Any]:
+    """What an answer of our own request says of encryption, as the library says it."""
+    said: dict[str, Any] = {"ServerSideEncryption": answer.headers.get("x-amz-server-side-encryption", "")}
     if "x-amz-server-side-encryption-customer-algorithm" in answer.headers:
         said["SSECustomerAlgorithm"] = ""
-    return computed_md5(said)
+    return said
 
 
 def etag_in(answer: Answer) -> str:

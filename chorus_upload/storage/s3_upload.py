@@ -237,7 +237,7 @@ class Upload:
         return self._made_of(staging.session, parts, size=size)
 
     def _made_of(self, session: _Session, parts: list[Part], *, size: int) -> StoredObject:
-        # What is beside an object has to be said before its first part is sent, when nobody knows it yet.
+        # What is beside an object has to be said before its first part is sent, when hardly anybody knows it yet.
         properties = self.properties()
         return self._checked(
             lambda upload: upload._object_of(session, parts, properties, size=size),
@@ -320,8 +320,11 @@ class Upload:
     def _session(self, first: memoryview) -> _Session:
         """Where to put the parts of a body that begins with the part `first`.
 
-        A session of this key that begins otherwise is of other content, and is left alone: its writer may live.
+        A session of this key that begins otherwise is of other content, and is left alone: its writer may live. So is
+        each where the properties are said at the beginning: they may be those of other content.
         """
+        if isinstance(self.properties, Properties):
+            return self._begun(self._sessions())
         wanted = (md5_of(first).hex(), len(first))
         others = self._sessions()
         for upload_id in others:
@@ -333,9 +336,9 @@ class Upload:
     def _begun(self, others: list[str]) -> _Session:
         checksums = self.requests.checksums
         more = {"ChecksumAlgorithm": "SHA256"} if checksums.are_asked else {}
-        answer = self.requests.run(
-            self.doing, lambda call: call("create_multipart_upload", "UploadId", **self.at, ContentType=_TYPE, **more)
-        )
+        beside = self.properties.metadata if isinstance(self.properties, Properties) else {}
+        what = {**self.at, "ContentType": _TYPE, "Metadata": dict(beside), **more}
+        answer = self.requests.run(self.doing, lambda call: call("create_multipart_upload", "UploadId", **what))
         if is_encrypted(answer) and not more:
             # What its parts are to have beside them has to be said at the beginning.
             checksums.are_asked = True

@@ -58,6 +58,10 @@ class FileStat(NamedTuple):
         return cls(min(max(size, 0), _MOST), min(max(mtime_us, -_MOST), _MOST))
 
 
+READINGS = 3
+"""How often a file is read that does not arrive as it is stored."""
+
+
 class SmallFile(NamedTuple):
     """What was read of a file, and its state after that."""
 
@@ -113,7 +117,7 @@ class Source(Protocol):
 
         For most files this is most of the time, so it is done in as few calls as possible, with one look at
         the file, after the reading. Who knows its state from before sees whether the bytes can be trusted. What has not
-        the MD5 that is said of it has been read twice, to the same end; else it raises TransientError.
+        the MD5 that is said of it is read again, and raises TransientError in the end.
         """
         ...
 

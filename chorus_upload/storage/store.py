@@ -24,6 +24,8 @@ from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from chorus_upload.model import Twin
 
+_FINGERPRINT_BYTES = 16
+
 
 class ComputedBy(StrEnum):
     """Who vouches for a checksum."""
@@ -46,9 +48,10 @@ class Checksum:
 class StoredObject:
     """What a store says of one object. `time_us` is its last change, microseconds UTC.
 
-    The last two say something only in the answer to a `put`: `transit_checked`, that the service checked a
+    Two say something only in the answer to a `put`: `transit_checked`, that the service checked a
     checksum of every part of the body as it arrived; `spared`, how many bytes of the body had not to be sent,
-    because an earlier, interrupted put had sent them or because the service copied them.
+    because an earlier, interrupted put had sent them or because the service copied them. `fingerprint` is the XXH3-128
+    that this program has written beside the object, where a look at it, or its stream, tells of one.
     """
 
     key: str
@@ -58,6 +61,12 @@ class StoredObject:
     checksum: Checksum | None = None
     transit_checked: bool = False
     spared: int = 0
+    fingerprint: bytes | None = None
+
+    @property
+    def md5(self) -> bytes | None:
+        """The MD5 that is said of it, by whomever."""
+        return None if self.checksum is None else self.checksum.md5
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +93,16 @@ class Properties:
     `metadata` has ASCII letters, digits and underscores in its names and ASCII values. `tier` is a storage class
     in the service's own words, None for its usual one. `md5` is of the whole body, for those who download it, where
     the service does not compute one itself. A store that has no place for them ignores them.
+
+    `Store.put` takes what makes them when the body was read, or these themselves where they are known before that.
     """
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     tier: str | None = None
     md5: bytes | None = None
+
+    def __call__(self) -> Self:
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,19 @@ class Capabilities:
     """The same content written again has the same etag, so that `if_match` tells contents apart, and not writes."""
     own_checksums: bool = False
     """Every MD5 that it shows, of large objects and in listings, too, the service computed: no client can write one."""
+
+
+FINGERPRINT = "fingerprint"
+"""The name in `Properties.metadata` of the XXH3-128, in hexadecimal."""
+
+
+def fingerprint_in(said: str | None) -> bytes | None:
+    """Return the fingerprint that metadata say; None for what is none."""
+    try:
+        found = bytes.fromhex(said or "")
+    except ValueError:
+        return None
+    return found if len(found) == _FINGERPRINT_BYTES else None
 
 
 class ObjectStream(io.BufferedReader):
@@ -182,10 +209,10 @@ class Store(Protocol):
         is repeated, and may then meet its own result: ObjectExists and PreconditionFailed do not say whose
         object is there now, so whoever needs to know reads it back.
 
-        `properties` is called when the whole body was read. `twin` names an object of this store that should have
-        the same content: a service that can, copies what is the same there, checking it against the body as if it
-        had been sent. Parts that an interrupted put of the same body under the same key left with the service are
-        not sent again.
+        `properties` is called when the whole body was read, and before that if it is a Properties. `twin` names an
+        object of this store that should have the same content: a service that can, copies what is the same there,
+        checking it against the body as if it had been sent. Parts that an interrupted put of the same body under the
+        same key left with the service are not sent again, unless properties that are known before have to go with them.
         """
         ...
 

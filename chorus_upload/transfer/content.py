@@ -9,6 +9,7 @@ from urllib.parse import quote
 from chorus_upload import __version__
 from chorus_upload.model import FailureKind, Transfer
 from chorus_upload.storage.source import FileStat
+from chorus_upload.storage.store import FINGERPRINT
 from chorus_upload.transfer.reader import HELD_SECRET, SCREENED_BYTES, WITHOUT_SECRETS, SourceChanged
 
 
@@ -56,7 +57,7 @@ def metadata_of(transfer: Transfer, fingerprint: bytes | None) -> dict[str, str]
     """What the receiver may want to know of an object; evidence of nothing."""
     return {
         "source_mtime_us": str(transfer.mtime_us),
-        **({"fingerprint": fingerprint.hex()} if fingerprint else {}),
+        **({FINGERPRINT: fingerprint.hex()} if fingerprint else {}),
         # A label may come from an old journal, and only ASCII can be a header.
         "journal_version": quote(transfer.version),
         "tool_version": __version__,

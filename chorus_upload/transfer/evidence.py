@@ -9,7 +9,7 @@ from enum import Enum
 
 import xxhash
 
-from chorus_upload.errors import ObjectNotFound, TransientError
+from chorus_upload.errors import NotAsStored, ObjectNotFound, TransientError
 from chorus_upload.model import Evidence
 from chorus_upload.storage.store import ComputedBy, ObjectStream, Store, StoredObject
 from chorus_upload.transfer.reader import BLOCK, Stopped
@@ -38,21 +38,50 @@ def judge(stored: StoredObject, *, size: int, md5: bytes) -> Evidence | Verdict:
 def read_surely(store: Store, key: str, take: Callable[[Iterator[bytes]], None]) -> StoredObject:
     """Have `take` take an object, or its beginning, anew each time that it is called; gives what the store says of it.
 
-    An object that has not the MD5 that the store says of it is read again: that may be a false one, which somebody has
-    written, but then the object arrives in the same way twice. TransientError if it does not. Raises what `Store.open`
-    and its stream raise.
+    What was taken as a whole has to have the MD5 that the store says of the object, or the fingerprint that we have
+    written beside it; where the response with the content says neither, a look at the object may. What has not is read
+    again, and TransientError in the end. Raises what `Store.open` and its stream raise.
     """
-    seen: set[bytes] = set()
     for _ in range(_READINGS):
-        md5 = hashlib.md5(usedforsecurity=False)
+        hashes = _Hashes()
         with store.open(key) as stream:
-            take(_hashed(stream, md5))
+            take(hashes.of(_blocks(stream)))
             stored = stream.stored
-        content = md5.digest()
-        if stored.checksum is None or stored.checksum.md5 == content or content in seen:
+        if hashes.size != stored.size:
             return stored
-        seen.add(content)
-    raise _does_not_arrive(store, key)
+        said = _said_of(store, stored)
+        pairs = [(found, each) for found, each in zip(hashes.digests, said, strict=True) if each is not None]
+        if not pairs or any(found == each for found, each in pairs):
+            return stored
+    raise NotAsStored.of(f"{key} in {store.url}", found=pairs[0][0], said=pairs[0][1])
+
+
+class _Hashes:
+    """MD5 and XXH3-128 of blocks on their way."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._fingerprint = xxhash.xxh3_128()
+
+    def of(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self.size += len(block)
+            self._md5.update(block)
+            self._fingerprint.update(block)
+            yield block
+
+    @property
+    def digests(self) -> tuple[bytes, bytes]:
+        return self._md5.digest(), self._fingerprint.digest()
+
+
+def _said_of(store: Store, stored: StoredObject) -> tuple[bytes | None, bytes | None]:
+    """MD5 and fingerprint that are said of an object that was opened."""
+    if stored.md5 is None and stored.fingerprint is None:
+        now = store.stat(stored.key)
+        stored = now if now is not None and now.etag == stored.etag else stored
+    return stored.md5, stored.fingerprint
 
 
 def with_fingerprint(store: Store, key: str, fingerprint: bytes) -> StoredObject | None:
@@ -88,12 +117,6 @@ def _blocks(stream: ObjectStream) -> Iterator[bytes]:
     got = 0
     while got <= stream.stored.size and (block := stream.read(BLOCK)):
         got += len(block)
-        yield block
-
-
-def _hashed(stream: ObjectStream, md5: hashlib._Hash) -> Iterator[bytes]:
-    for block in _blocks(stream):
-        md5.update(block)
         yield block
 
 

@@ -9,7 +9,7 @@ import xxhash
 
 from chorus_upload.errors import IntegrityError
 from chorus_upload.model import Twin
-from chorus_upload.storage.store import Properties, Store, StoredObject
+from chorus_upload.storage.store import FINGERPRINT, Properties, Store, StoredObject
 from chorus_upload.transfer.evidence import Verdict, judge, with_fingerprint
 from chorus_upload.transfer.reader import BLOCK
 
@@ -50,7 +50,7 @@ def publish(
             size=size,
             create_only=create_only,
             if_match=if_match,
-            properties=lambda: Properties(md5=content[1]),
+            properties=Properties({FINGERPRINT: content[0].hex()}, md5=content[1]),
             twin=twin,
         )
     verdict = judge(stored, size=size, md5=content[1])

@@ -10,13 +10,14 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 import xxhash
 
-from chorus_upload.errors import OutOfResources
+from chorus_upload.errors import NotAsStored, OutOfResources
 from chorus_upload.model import FailureKind, Problem, ProblemKind, Reading
-from chorus_upload.storage.source import FileReplaced, FileStat, Source
+from chorus_upload.storage.source import READINGS, FileReplaced, FileStat, Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -111,7 +112,8 @@ def read_file(
     """Read and hash one file, which a moment ago looked as `expected`.
 
     What is in the way of that is a Problem, not an exception. A file that looks different by now, and does
-    so until all of it is read, is read as it is. Raises Stopped when `stop` is set meanwhile, and OutOfResources.
+    so until all of it is read, is read as it is. Raises Stopped when `stop` is set meanwhile, OutOfResources, and what
+    reading from a service raises: NotAsStored for what arrives with another MD5 than that says, again and again.
     """
     try:
         if expected.size <= BLOCK:
@@ -121,6 +123,9 @@ def read_file(
                     return Problem(ProblemKind.HOLDS_SECRET, path, f"{HELD_SECRET}: {WITHOUT_SECRETS}")
                 fingerprint = xxhash.xxh3_128_digest(data)
                 return Reading(*expected, fingerprint, md5_of(data) if with_md5 else None)
+        for _ in range(READINGS - 1):
+            with suppress(NotAsStored):
+                return _read_large(source, path, with_md5=with_md5, stop=stop, holds_secret=holds_secret)
         return _read_large(source, path, with_md5=with_md5, stop=stop, holds_secret=holds_secret)
     except FileReplaced:
         return Problem(ProblemKind.CHANGED_WHILE_READ, path, _WRITTEN_TO)
@@ -140,19 +145,20 @@ def _read_large(
     stop: threading.Event | None,
     holds_secret: Callable[[bytes], bool] | None,
 ) -> Reading | Problem:
+    """Read once. Raises NotAsStored for another MD5 than is said of the file."""
     kept = bytearray()
     fingerprint = xxhash.xxh3_128()
     md5 = hashlib.md5(usedforsecurity=False)
     size = 0
     buffer = memoryview(bytearray(BLOCK))
     with source.open(path) as stream:
-        before = source.open_stat(stream)
+        before, said = source.open_stat(stream), source.open_md5(stream)
         # One byte more than there was tells that it has grown: what grows as fast as it is read would have no end.
         while size <= before.size and (count := stream.readinto(buffer[: before.size + 1 - size])):  # type: ignore[attr-defined]
             fingerprint.update(buffer[:count])
             if before.size <= SCREENED_BYTES:
                 kept += buffer[:count]
-            if with_md5:
+            if with_md5 or said is not None:
                 md5.update(buffer[:count])
             size += count
             if stop is not None and stop.is_set():
@@ -160,6 +166,8 @@ def _read_large(
         after = source.open_stat(stream)
     if size != before.size or before != after:
         return Problem(ProblemKind.CHANGED_WHILE_READ, path, _WRITTEN_TO)
+    if said not in (None, md5.digest()):
+        raise NotAsStored.of(path, found=md5.digest(), said=said)
     if holds_secret is not None and kept and holds_secret(bytes(kept)):
         return Problem(ProblemKind.HOLDS_SECRET, path, f"{HELD_SECRET}: {WITHOUT_SECRETS}")
     return Reading(size, before.mtime_us, fingerprint.digest(), md5.digest() if with_md5 else None)

@@ -13,6 +13,7 @@ import xxhash
 from chorus_upload.errors import (
     AccessDenied,
     CredentialsExpired,
+    NotAsStored,
     ObjectExists,
     ObjectNotFound,
     StorageError,
@@ -30,9 +31,10 @@ KEPT_BYTES = 8 << 20
 
 
 class _Hash:
-    """Both checksums of what was seen so far."""
+    """Both checksums of what was seen so far; `said` is the MD5 that the store says of the object, if it does."""
 
     def __init__(self) -> None:
+        self.said: bytes | None = None
         self._fingerprint = xxhash.xxh3_128()
         self._md5 = hashlib.md5(usedforsecurity=False)
         self.size = 0
@@ -43,12 +45,25 @@ class _Hash:
         self.size += len(block)
 
     def is_of(self, wanted: Retrieval) -> bool:
-        """Whether that is all of the file, by every checksum that the journal has of it."""
+        """Whether that is all of the file, by every checksum that the journal has of it, or else by the store's."""
         return (
             self.size == wanted.size
             and wanted.fingerprint in (None, self._fingerprint.digest())
             and wanted.md5 in (None, self._md5.digest())
+            and (not _is_unknown(wanted) or self.said in (None, self._md5.digest()))
         )
+
+    def difference(self, wanted: Retrieval) -> str:
+        """Why it is not the file."""
+        if _is_unknown(wanted) and self.said is not None and self.size == wanted.size:
+            failure = NotAsStored.of(wanted.key or wanted.path, found=self._md5.digest(), said=self.said)
+            return f"{failure.message}. {failure.hint}"
+        return f"{wanted.key} is not what was delivered; nothing of it was kept"
+
+
+def _is_unknown(wanted: Retrieval) -> bool:
+    """Whether nobody but the store knows what the file has to be."""
+    return wanted.fingerprint is None and wanted.md5 is None
 
 
 class _NotFetched(Exception):
@@ -159,13 +174,11 @@ class Receiver:
                 unfinished.publish(mtime_us=wanted.mtime_us, replace=self._overwrite)
                 return Retrieved(wanted, fetched)
             unfinished.begin_again()
-        return NotRetrieved(
-            wanted, RetrievalFailure.WRONG, f"{wanted.key} is not what was delivered; nothing of it was kept"
-        )
+        return NotRetrieved(wanted, RetrievalFailure.WRONG, seen.difference(wanted))
 
     def _append(self, wanted: Retrieval, unfinished: Unfinished, seen: _Hash) -> None:
         """Write what follows of the object."""
-        for block in self._blocks(wanted, offset=seen.size):
+        for block in self._blocks(wanted, seen):
             unfinished.write(block)
             seen.update(block)
             self._on_bytes(wanted, seen.size)
@@ -174,12 +187,13 @@ class Receiver:
             if self._stop.is_set():
                 raise Stopped
 
-    def _blocks(self, wanted: Retrieval, *, offset: int) -> Iterator[bytes]:
+    def _blocks(self, wanted: Retrieval, seen: _Hash) -> Iterator[bytes]:
         """What the store has from there on. _NotFetched when it is about this object, StorageError otherwise."""
         if wanted.key is None:
             raise _NotFetched(RetrievalFailure.NOT_DELIVERED, "the central store never got it")
         try:
-            with self._store.open(wanted.key, offset=offset) as stream:
+            with self._store.open(wanted.key, offset=seen.size) as stream:
+                seen.said = stream.stored.md5
                 while block := stream.read(BLOCK):
                     yield block
         except (CredentialsExpired, TlsError):
