@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.clouds import JOURNAL, LOCK, Container, ask, files_of
 from tests.e2e.conftest import settle
-from tests.e2e.site import Site, wait_until
+from tests.e2e.site import Site, quick_program, wait_until
 from tests.trees import Bytes, build, bytes_of
 from tests.wire import Delay, Wire
 
@@ -148,6 +148,22 @@ def test_a_request_that_hangs_keeps_nobody(
     site.run("file", "upload")
     require_all(container)
     assert LOCK not in container.objects()
+
+
+def test_what_shells_start_in_these_tests_hears_signals_too(site: Site, wire: Wire) -> None:
+    """It is forked elsewhere, and has to look the same to who starts it."""
+    forked = dataclasses.replace(site, program=(quick_program().command,))
+    assert "No such command" in forked.run("file", "nothing", exit_code=2).err
+    before = wire.count("HEAD", JOURNAL)
+    wire.script(Delay(15), method="HEAD", containing=JOURNAL)
+
+    with forked.speaking("journal", "update") as running:
+        wait_until(lambda: wire.count("HEAD", JOURNAL) > before)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=200)
+
+    assert running.returncode == INTERRUPTED
+    assert "interrupted" in err
 
 
 @contextmanager

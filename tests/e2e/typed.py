@@ -30,10 +30,14 @@ def main(address: str, *arguments: str) -> int:
     """Run it here, with all that a shell gives to its commands."""
     here = os.getcwd()  # noqa: PTH109 - pathlib takes time to import
     order = {"home": here, "arguments": arguments, "environment": dict(os.environ), "afresh": True}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # They wait until there is a process to have them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with socket.socket(socket.AF_UNIX) as server:
         process = begin(server, address, order, (sys.stdin, sys.stdout, sys.stderr))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in signals:
             signal.signal(number, lambda number, _: signal.pidfd_send_signal(process, number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         code = int(end(server)["exit_code"])
     if code < 0:
         os.kill(os.getpid(), -code)
