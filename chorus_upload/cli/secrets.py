@@ -22,7 +22,8 @@ _SHAPES = (
     # are sentences.
     re.compile(rf"(?i)(?<![\w./\\-])((?:{_WORDS})\s*:\s*)(?=\S*\d)[^\s&;,'\"<>)\]}}]{{8,}}"),
     re.compile(r"(?i)\b((?:bearer|sharedkey|aws4-hmac-sha256)\s+)[^\s'\"]+"),
-    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s@]+(?=@)"),
+    # But for the word itself, with which hints say how an address is written.
+    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)(?!password@)[^\s@]+(?=@)"),
 )
 
 _TELLING = frozenset(

@@ -85,7 +85,7 @@ def endpoint_name(url: str) -> str:
 
 def _azure(auth: Auth) -> str:
     name, url = auth.azure_account_name, auth.azure_account_url
-    host = urlsplit(url or "").hostname or ""
+    host = (urlsplit(url or "").hostname or "").rstrip(".")
     if url and is_numeric_host(host):
         return endpoint_name(url)
     if url and has_own_name(host):

@@ -97,7 +97,7 @@ class UploadFinished:
     """The result of `file upload`. `remaining` is what is still pending in the journal afterwards.
 
     `spared` is how many bytes of what was delivered had not to be sent; `replaced`, how many keys held other
-    content before.
+    content before; `manifests_refused`, the version folders that took no manifest or journal copy.
     """
 
     submission: str | None
@@ -111,6 +111,7 @@ class UploadFinished:
     failures: Mapping[FailureKind, int] = field(default_factory=dict)
     evidence: Mapping[Evidence, int] = field(default_factory=dict)
     manifests: tuple[str, ...] = ()
+    manifests_refused: tuple[str, ...] = ()
     seconds: float = 0.0
 
 

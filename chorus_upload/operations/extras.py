@@ -40,7 +40,7 @@ def settle_extras(
     if not extras or why_kept or not agree(found):
         return found
     is_protected = _Protection(settings)
-    removed = 0
+    removed: list[str] = []
     for path in extras:
         detail = ""
         if is_protected(Path(str(target), path)):
@@ -48,11 +48,12 @@ def settle_extras(
         else:
             try:
                 target.remove(path)
-                removed += 1
+                removed.append(path)
             except StorageError as error:
                 detail = error.message
         emit(ExtraFile(path, removed=not detail, detail=detail))
-    return replace(found, removed=removed, kept=found.files - removed)
+    first = tuple(removed[:NAMED]) or found.first
+    return replace(found, first=first, removed=len(removed), kept=found.files - len(removed))
 
 
 def _is_of(state: State, target: Target, path: str) -> bool:

@@ -18,7 +18,7 @@ from chorus_upload.journal.who import Who
 from chorus_upload.model import Delivered, Failed, Transfer
 from chorus_upload.operations.central import Keys, PlannedKeys, every_name, transfer_of
 from chorus_upload.operations.destination import Choice, store_of
-from chorus_upload.operations.proof import leave_proof
+from chorus_upload.operations.proof import leave_proofs
 from chorus_upload.operations.refusals import Refusals, require_access
 from chorus_upload.operations.scanning import open_sources
 from chorus_upload.operations.selecting import require_fit, require_not_older
@@ -174,8 +174,7 @@ def _mark(  # noqa: PLR0913 - each is a choice of its own
         finally:
             deliveries.record(journal, submission, proven)
         if leaving_proof and marked:
-            for folder in submissions.folders_written(journal, submission):
-                leave_proof(journal, settings, submission, store, folder=folder, emit=emit)
+            refused |= leave_proofs(journal, settings, submission, store, emit=emit).refused
     submissions.complete(journal, submission)
     return FilesMarked(what="uploaded", marked=marked, refused=refused)
 

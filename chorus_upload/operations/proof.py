@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path, PurePosixPath
@@ -20,7 +22,7 @@ from chorus_upload.errors import (
     TransientError,
 )
 from chorus_upload.events import Emit, Level, Notice
-from chorus_upload.journal import deliveries
+from chorus_upload.journal import deliveries, submissions
 from chorus_upload.journal.database import private_file
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.submissions import Submission
@@ -46,7 +48,35 @@ def is_proof(name: str, *, journal_name: str) -> bool:
     return re.fullmatch(rf"{re.escape(own.stem)}-\d{{14}}(-\d+)*{re.escape(own.suffix)}", name) is not None
 
 
-def leave_proof(
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What was left: the keys of manifests, and by version folder why one was refused."""
+
+    manifests: tuple[str, ...]
+    refused: Mapping[str, str]
+
+
+def leave_proofs(journal: Journal, settings: Settings, submission: Submission, store: Store, *, emit: Emit) -> Proofs:
+    """Leave the proof in every version folder that was written to; one that refuses it does not keep it from others.
+
+    What was not taken is told, and left by the next upload as long as the submission is open.
+    """
+    manifests: list[str] = []
+    refused: dict[str, str] = {}
+    for folder in submissions.folders_written(journal, submission):
+        try:
+            manifests.append(_leave_proof(journal, settings, submission, store, folder=folder, emit=emit))
+        except (CredentialsExpired, TlsError, StoreFull):
+            raise
+        except StorageError as error:
+            refused[folder] = error.message
+            emit(
+                Notice(f"{folder}: its manifest or journal copy could not be put there: {error.message}", Level.WARNING)
+            )
+    return Proofs(tuple(manifests), refused)
+
+
+def _leave_proof(
     journal: Journal, settings: Settings, submission: Submission, store: Store, *, folder: str, emit: Emit
 ) -> str:
     """Put the manifest and a copy of the journal into a version folder; gives the manifest's key.

@@ -23,16 +23,11 @@ from chorus_upload.config.settings import Overwrite, Settings
 from chorus_upload.errors import (
     CredentialsExpired,
     LayoutError,
-    StorageError,
-    StoreFull,
-    TlsError,
-    TransientError,
 )
-from chorus_upload.events import Emit, FileFailed, FilePlanned, Level, Notice, Tally, UploadFinished, UploadPlanned
+from chorus_upload.events import Emit, FileFailed, FilePlanned, Tally, UploadFinished, UploadPlanned
 from chorus_upload.journal import deliveries, submissions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
-from chorus_upload.journal.submissions import Submission
 from chorus_upload.journal.who import Who
 from chorus_upload.layout import new_version_label
 from chorus_upload.model import FailureKind, Transfer
@@ -41,14 +36,13 @@ from chorus_upload.operations.central import PlannedKeys
 from chorus_upload.operations.destination import Choice, destination_of, store_of
 from chorus_upload.operations.early_end import told_early_end
 from chorus_upload.operations.outcomes import Outcomes
-from chorus_upload.operations.proof import leave_proof
+from chorus_upload.operations.proof import leave_proofs
 from chorus_upload.operations.scanning import open_sources
 from chorus_upload.operations.selecting import chosen_label, selected_modalities
 from chorus_upload.operations.sending import Run
 from chorus_upload.storage.bandwidth import Throttle
 from chorus_upload.storage.network import Network
 from chorus_upload.storage.open import forget_sessions, is_sequential, open_store
-from chorus_upload.storage.store import Store
 from chorus_upload.storage.traffic import Traffic
 from chorus_upload.transfer.meter import Meter
 from chorus_upload.transfer.pool import AdaptivePool, Pool, ThreadPool
@@ -141,12 +135,13 @@ def upload(
             run.send_all(pool or _pool(settings, in_order=bool(in_order), stop=stop), at_most=request.max_files)
             if stop.is_set():
                 raise KeyboardInterrupt
-        manifests = _leave_proof(journal, settings, submission, store, emit=emit)
-    submissions.complete(journal, submission)
+            proofs = leave_proofs(journal, settings, submission, store, emit=emit)
+    if not proofs.refused:
+        submissions.complete(journal, submission)
     if not deliveries.pending_tally(journal, url=url, selection=Selection(modalities=settings.modalities)).files:
         forget_sessions(sessions)
     return UploadFinished(
-        submission=submission.label if manifests else None,
+        submission=submission.label if proofs.manifests or proofs.refused else None,
         destination=url,
         delivered=outcomes.sent,
         already_there=outcomes.already_there,
@@ -156,7 +151,8 @@ def upload(
         replaced=outcomes.replaced,
         failures=outcomes.failures,
         evidence=outcomes.evidence,
-        manifests=tuple(manifests),
+        manifests=proofs.manifests,
+        manifests_refused=tuple(proofs.refused),
         seconds=time.monotonic() - begun,
     )
 
@@ -169,27 +165,6 @@ def _expiry(settings: Settings, *, emit: Emit) -> datetime | None:
         if not settings.credential_seconds:
             raise
         return None
-
-
-def _leave_proof(
-    journal: Journal, settings: Settings, submission: Submission, store: Store, *, emit: Emit
-) -> list[str]:
-    """Leave the proof in every version folder that was written to; one that refuses it does not keep it from others.
-
-    What was refused is raised at the end, and the submission stays open.
-    """
-    manifests, refused = [], None
-    for folder in submissions.folders_written(journal, submission):
-        try:
-            manifests.append(leave_proof(journal, settings, submission, store, folder=folder, emit=emit))
-        except (CredentialsExpired, TlsError, TransientError, StoreFull):
-            raise
-        except StorageError as error:
-            refused = refused or error
-            emit(Notice(f"{folder}: its manifest or journal copy was refused: {error.message}", Level.WARNING))
-    if refused is not None:
-        raise refused
-    return manifests
 
 
 def _pool(settings: Settings, *, in_order: bool, stop: threading.Event) -> Pool:

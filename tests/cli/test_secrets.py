@@ -128,3 +128,10 @@ def test_events_that_repeat_a_service_hold_no_secret(capsys: pytest.CaptureFixtu
     assert "retrying https://h/c?sv=" in shown
     assert "503" in shown
     assert SIGNATURE not in shown
+
+
+def test_how_an_address_is_written_is_no_secret() -> None:
+    hint = "Set `proxy` in the configuration, as http://user:password@host:port."
+
+    assert Redactor()(hint) == hint
+    assert "passwords" not in Redactor()("http://user:passwords@host")

@@ -20,6 +20,7 @@ _OWN_HOST = "https://upload.chorus4ai.org"
         ("az", _NAMED, "chorusmgh"),
         ("az", _NAMED | {"azure_account_url": "https://chorusmgh.blob.core.windows.net"}, "chorusmgh"),
         ("az", _NAMED | {"azure_account_url": "https://chorusmgh.blob.core.windows.net:443/"}, "chorusmgh"),
+        ("az", _NAMED | {"azure_account_url": "https://chorusmgh.blob.core.windows.net."}, "chorusmgh"),
         ("az", _NAMED | {"azure_account_url": "https://chorusmgh-secondary.blob.core.windows.net"}, "chorusmgh"),
         ("az", _NAMED | {"azure_account_url": "https://chorusmgh.privatelink.blob.core.windows.net"}, "chorusmgh"),
         ("az", _NAMED | {"azure_account_url": _OWN_HOST}, "chorusmgh"),

@@ -248,3 +248,31 @@ def test_an_immutable_object_and_a_container_that_keeps_everything(
         assert (
             contents(site.source)["3001/Images/new.dcm"] == files_of(site.cloud.objects())["spring/3001/Images/new.dcm"]
         )
+
+
+@pytest.mark.parametrize("answer", [Answer(403, body=b"<html>blocked</html>"), DENIALS["azure"]])
+def test_a_manifest_that_is_refused_is_an_outcome_and_left_by_the_next_upload(
+    answer: Answer, services: Services, tmp_path: Path, figures: Figures
+) -> None:
+    with a_site(services, "azure", tmp_path, patience=2) as (site, wire):
+
+        def refuse(request: Request) -> Fault | None:
+            if not _writes(request, "manifest-"):
+                return None
+            figures.count("refusals")
+            return answer
+
+        wire.chance = refuse
+        for delivered in (len(ALL), 0):
+            upload = site.run("--json", "file", "upload", exit_code=3)
+            told = upload.event("upload-finished")
+            assert (told["delivered"]["files"], told["failed"]) == (delivered, 0)
+            assert told["manifests_refused"] == ["spring"]
+        said = site.run("file", "upload", exit_code=3).err
+        assert "spring: its manifest or journal copy could not be put there: " in said
+        assert "Next: chorus-upload file upload" in said
+        assert not manifest_of(site.cloud.objects(), "spring")
+
+        wire.chance = None
+        site.run("file", "upload")
+        assert set(manifest_of(site.cloud.objects(), "spring")) == ALL

@@ -208,7 +208,7 @@ def upload(
     """Send what is new, and prove that it arrived.
 
     Every file that arrived is recorded. It may be interrupted at any time: what is recorded is never sent again.
-    Ends with 3 when files could not be delivered; they are named and stay to be uploaded.
+    Ends with 3 when files could not be delivered, or a manifest could not; they are named, and left to the next upload.
     """
     from chorus_upload.operations.upload import UploadRequest
     from chorus_upload.operations.upload import upload as run_upload
@@ -227,7 +227,7 @@ def upload(
         with stopped_by_signals() as stop:
             finished = run_upload(session.journal, run.settings, request, emit=run.emit, stop=stop)
         run.emit(finished)
-        code = session.exit_code = EXIT_PARTIAL if finished.failed else EXIT_OK
+        code = session.exit_code = EXIT_PARTIAL if finished.failed or finished.manifests_refused else EXIT_OK
     return code
 
 

@@ -38,7 +38,7 @@ def of_download(result: DownloadFinished) -> Report:
 
 
 def _named(extra: ExtraFiles, number: int) -> str:
-    more = ", ..." if extra.files > len(extra.first) else ""
+    more = ", ..." if number > len(extra.first) else ""
     return f"{files(number)} ({', '.join(extra.first)}{more})"
 
 

@@ -142,13 +142,15 @@ def _warnings_of_upload(result: UploadFinished) -> Iterator[str]:
         yield f"{files(result.replaced)} replaced other content under the same key, named above."
     if result.failed:
         yield f"{files(result.failed)} could not be delivered, named above."
+    if result.manifests_refused:
+        yield f"No manifest or journal copy could be put into {', '.join(result.manifests_refused)}, as said above."
 
 
 def _after_upload(result: UploadFinished) -> str:
     if result.failures.keys() & {FailureKind.CHANGED, FailureKind.VANISHED}:
         # The journal no longer says what the source holds; sending again would only say so again.
         return "journal update"
-    if result.remaining.files:
+    if result.remaining.files or result.manifests_refused:
         return "file upload"
     return "file verify" if result.submission else ""
 
