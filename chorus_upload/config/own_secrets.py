@@ -1,7 +1,8 @@
 """The secrets of the configuration, found in files that are to be sent, however they are written there.
 
 A file is read anyway, and asking whether it holds a certain word costs almost nothing: of each secret a run of letters
-and digits is such a word, which looks the same in every spelling. Only where it is found the rest is compared.
+and digits is such a word, which looks the same in every spelling. Only where it is found the rest is compared. In text
+the word is also looked for as base64 has it. What is compressed is not unpacked.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,19 +24,26 @@ SHORTEST = 20
 """A shorter secret may be a word of the data."""
 
 _CORE = 24
+_SHORTEST_IN_BASE64 = 6
+_BASE64_WINDOW = 1 << 13
+"""So much of a text in base64 is decoded before and after a word of a secret: more than any secret has."""
+_HEAD = 1 << 12
 _TELLING = frozenset(
     {"sig", "accountkey", "sharedaccesskey", "x-amz-signature", "x-amz-security-token", "x-goog-signature"}
 )
 """The parameters in tokens, addresses and connection strings that are secret in themselves."""
 _IN_CREDENTIALS = ("private_key", "refresh_token", "client_secret")
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_URL_SAFE = {"+": "-", "/": "_"}
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/_-]")
 
 
 class SecretSearch:
     """Return whether the content of a file holds one of `secrets`, or is a copy of one of the texts `whole`."""
 
     def __init__(self, secrets: Iterable[str], *, whole: Iterable[bytes] = ()) -> None:
-        self._sought = [(_core(each), re.compile(_pattern(each).encode())) for each in sorted(_parts(secrets))]
+        self._sought = [_Sought(each) for each in sorted(_parts(secrets))]
         # By their lengths: to look a file up by what it holds would mean to hash it.
         self._whole = {len(each): each for each in whole}
 
@@ -47,12 +56,53 @@ class SecretSearch:
         return cls(_secrets(settings, places), whole=[configuration] if configuration else [])
 
     def __call__(self, data: bytes) -> bool:
-        for core, pattern in self._sought:
-            if core in data and pattern.search(data):
-                return True
         if data.startswith(_BYTE_ORDER_MARKS):
             return self(data.decode("utf-16", "replace").encode("utf-8", "replace"))
-        return self._whole.get(len(data)) == data
+        if self._whole.get(len(data)) == data:
+            return True
+        is_text = _is_text(data)
+        if is_text:
+            # Lines are broken anywhere, and UTF-16 has NUL between the letters.
+            data = data.translate(None, b" \t\r\n\0")
+        return any(each.is_in(data) or (is_text and each.is_in_base64(data)) for each in self._sought)
+
+
+class _Sought:
+    def __init__(self, secret: str) -> None:
+        self._core = _core(secret)
+        self._pattern = re.compile(_pattern(secret).encode())
+        self._in_base64 = []
+        if len(self._core) >= _SHORTEST_IN_BASE64:
+            for shift in range(3):
+                # The first characters have bits of what stands before it, the last one of what follows.
+                encoded = b64encode(bytes(shift) + self._core)
+                start = -(-shift * 4 // 3)
+                self._in_base64.append((start, encoded[start : (shift + len(self._core)) * 4 // 3]))
+
+    def is_in(self, data: bytes) -> bool:
+        return self._core in data and self._pattern.search(data) is not None
+
+    def is_in_base64(self, data: bytes) -> bool:
+        """Return whether the secret is in text of which some is in base64, without white space."""
+        return any(
+            self.is_in(_decoded(data, hit.start(), start))
+            for start, word in self._in_base64
+            if word in data
+            for hit in re.finditer(word, data)
+        )
+
+
+def _is_text(data: bytes) -> bool:
+    """Return whether the beginning has no NUL, as text, or as many as UTF-16 has of ASCII."""
+    return not 0 < data.count(0, 0, _HEAD) < min(len(data), _HEAD) // 4
+
+
+def _decoded(data: bytes, at: int, start: int) -> bytes:
+    """Return what the base64 around `at` stands for, where the character has the place `start` in its group of four."""
+    before = _NOT_BASE64.split(data[max(0, at - _BASE64_WINDOW) : at])[-1]
+    after = _NOT_BASE64.split(data[at : at + _BASE64_WINDOW], 1)[0]
+    encoded = (before[(len(before) - start) % 4 :] + after).translate(_FROM_URL_SAFE)
+    return b64decode(encoded + b"A" * (-len(encoded) % 4))
 
 
 def _secrets(settings: Settings, places: Iterable[Location]) -> Iterator[str]:
@@ -103,7 +153,8 @@ def _parts(secrets: Iterable[str]) -> set[str]:
         named = [part.partition("=") for part in re.split(r"[;?&]", secret)]
         telling = {value for name, _, value in named if name.lower() in _TELLING}
         found |= {unquote(unquote(each)) for each in telling or {secret}}
-    return {each for each in found if len(each) >= SHORTEST}
+    # The padding of base64 is no secret, and often left out.
+    return {each.rstrip("=") for each in found if len(each) >= SHORTEST}
 
 
 def _core(secret: str) -> bytes:
@@ -119,11 +170,16 @@ def _core(secret: str) -> bytes:
 
 
 def _pattern(secret: str) -> str:
-    return "".join(each if each.isascii() and each.isalnum() else _any_spelling(each) for each in secret)
+    """As the secret is, or with the signs between its characters that shells and mails escape and go on with."""
+    between = r"[\\^`=]?"
+    return between.join(each if each.isascii() and each.isalnum() else _any_spelling(each) for each in secret)
 
 
 def _any_spelling(character: str) -> str:
-    """A character as it is, and as addresses, JSON, shells and web pages write it."""
-    ways = {character, json.dumps(character)[1:-1], f"\\{character}", html.escape(character), f"&#{ord(character)};"}
-    escaped = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode())
-    return f"(?:{'|'.join(map(re.escape, sorted(ways)))}|(?i:{escaped})|(?i:\\\\u{ord(character):04x}))"
+    """A character as it is, and as addresses, JSON, batch files and web pages write it."""
+    ways = {character, json.dumps(character)[1:-1], html.escape(character), f"&#{ord(character)};"}
+    ways.add(_URL_SAFE.get(character, character))
+    escaped = "".join(f"%+(?:25)*{byte:02x}" for byte in character.encode())
+    # White space may have been left out.
+    optional = "?" if character.isspace() else ""
+    return f"(?:{'|'.join(map(re.escape, sorted(ways)))}|(?i:{escaped})|(?i:\\\\u{ord(character):04x})){optional}"

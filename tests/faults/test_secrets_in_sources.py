@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import textwrap
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,11 +33,18 @@ SPELLINGS = {
     "in JSON": json.dumps({"sig": SIGNATURE}).replace("/", "\\/").replace("+", "\\u002b"),
     "in a shell": SIGNATURE.replace("+", "\\+").replace("=", "\\="),
     "in a page": SIGNATURE.replace("+", "&#43;"),
+    "in a batch file": TOKEN.replace("%", "%%").replace("&", "^&"),
+    "for another address in a batch file": quote(SIGNATURE, safe="").replace("%", "%%25"),
+    "without padding": SIGNATURE.rstrip("="),
+    "in an address": SIGNATURE.replace("+", "-").replace("/", "_"),
+    "in lines": "\\\n  ".join(textwrap.wrap(SIGNATURE, 15)),
+    **{f"in base64 after {before}": b64encode(f"{before}:{TOKEN}".encode()).decode() for before in ("", "a", "an")},
+    "in the lines of base64": "\n".join(textwrap.wrap(b64encode(f"token: {SIGNATURE}\n".encode()).decode(), 30)),
 }
 
 
 @pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
 def test_every_spelling_of_a_secret_is_found(text: str, encoding: str, figures: Figures) -> None:
     search = SecretSearch([TOKEN, CONNECTION])
 
