@@ -190,4 +190,4 @@ def _read(source: Source, candidate: Candidate | OutsideFile) -> Reading | Probl
 
 
 def _named(moved: Sequence[MovedOutside]) -> str:
-    return ", ".join(each.example for each in moved[:_EXAMPLES])
+    return ", ".join(list(dict.fromkeys(each.example for each in moved))[:_EXAMPLES])

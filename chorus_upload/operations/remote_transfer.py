@@ -30,7 +30,7 @@ from chorus_upload.events import (
     Tally,
     UploadProgressed,
 )
-from chorus_upload.model import Delivered, FailureKind, Outcome, Retrieval, Transfer
+from chorus_upload.model import Delivered, FailureKind, Outcome, Problem, ProblemKind, Retrieval, Transfer
 from chorus_upload.operations.destination import require_marked
 from chorus_upload.operations.early_end import told_early_end
 from chorus_upload.operations.overlap import require_apart
@@ -85,7 +85,10 @@ def upload(
     place = clean(to)
     require_marked(settings, emit=emit)
     with ExitStack() as stack:
-        sources, local = _local_files(stack, paths, own_files(settings), recursive=options.recursive, emit=emit)
+        left_out: list[Problem] = []
+        sources, local = _local_files(
+            stack, paths, own_files(settings), recursive=options.recursive, left_out=left_out, emit=emit
+        )
         traffic = Traffic(
             settings.num_threads,
             throttle=Throttle(settings.bandwidth_limit, stop=stop),
@@ -124,7 +127,14 @@ def upload(
                     counts.take(outcome)
             if stop.is_set():
                 raise KeyboardInterrupt
-    return RemoteUploaded(store.url, counts.sent, counts.there, sum(counts.failures.values()), time.monotonic() - begun)
+    return RemoteUploaded(
+        store.url,
+        counts.sent,
+        counts.there,
+        sum(counts.failures.values()),
+        time.monotonic() - begun,
+        left_out=sum(problem.kind.needs_attention for problem in left_out),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +153,9 @@ class _LocalFile:
 
 
 def _local_files(
-    stack: ExitStack, paths: Sequence[str], own: OwnFiles, *, recursive: bool, emit: Emit
+    stack: ExitStack, paths: Sequence[str], own: OwnFiles, *, recursive: bool, left_out: list[Problem], emit: Emit
 ) -> tuple[dict[str, Source], list[_LocalFile]]:
-    """The sources by their roots, and what is to be sent of them."""
+    """The sources by their roots, and what is to be sent of them. What is `left_out` of directories is told."""
     sources: dict[str, Source] = {}
     files: list[_LocalFile] = []
     for path, is_matched in _paths(paths):
@@ -171,7 +181,7 @@ def _local_files(
         if str(root) not in sources:
             sources[str(root)] = stack.enter_context(open_directory(root, own=own))
         source = sources[str(root)]
-        found = _below(source, emit=emit) if full.is_dir() else _one(source, real.name)
+        found = _below(source, left_out, emit=emit) if full.is_dir() else _one(source, real.name)
         is_single = not full.is_dir()
         files += [
             _LocalFile(
@@ -222,10 +232,13 @@ def _one(source: Source, name: str) -> Iterator[tuple[str, int, int]]:
     yield name, state.size, state.mtime_us
 
 
-def _below(source: Source, *, emit: Emit) -> Iterator[tuple[str, int, int]]:
+def _below(source: Source, left_out: list[Problem], *, emit: Emit) -> Iterator[tuple[str, int, int]]:
     for directory in source.walk():
+        left_out += directory.problems
         for problem in directory.problems:
-            emit(Notice(f"left out: {problem.path} ({problem.kind}): {problem.detail}", Level.WARNING))
+            is_link = problem.kind in (ProblemKind.LINK_TO_DIRECTORY, ProblemKind.LINK_TO_OUTSIDE)
+            detail = "what is to be sent of where it leads has to be named itself" if is_link else problem.detail
+            emit(Notice(f"left out: {problem.path} ({problem.kind}): {detail}", Level.WARNING))
         for entry in directory.entries:
             yield join_key(directory.path, entry.name), entry.size, entry.mtime_us
 

@@ -263,7 +263,7 @@ def _place(location: Location) -> Location:
 
 def open_directory(root: Path, *, own: OwnFiles) -> Source:
     """A directory of this machine, to be closed by the caller; links to directories are not followed."""
-    return LocalSource(root, follow_links=False, own=own)
+    return LocalSource(root, follow_links=None, own=own)
 
 
 def _unsupported(location: Location, verb: str, supported: str) -> ConfigError:

@@ -64,8 +64,10 @@ def test_upload(tmp_path: Path, site: Site) -> None:
     )
     before = central(site)
     assert "-r takes" in site.run("remote", "upload", "notes", "/", exit_code=2).err
-    ran = site.run("remote", "upload", "-r", "notes", "c.txt", "--to", "from us/here")
-    assert "left out: link" in ran.err
+    ran = site.run("remote", "upload", "-r", "notes", "c.txt", "--to", "from us/here", exit_code=3)
+    assert "left out: link (link-to-directory): what is to be sent" in ran.err
+    assert "follow_links" not in ran.err
+    assert ["left", "out", "1"] in [line.split() for line in ran.out.splitlines()]
     new = {
         "from us/here/notes/a.txt": b"1",
         "from us/here/notes/deep/b.txt": (site.home / "notes/deep/b.txt").read_bytes(),
@@ -74,6 +76,7 @@ def test_upload(tmp_path: Path, site: Site) -> None:
     assert central(site) == before | new
 
     # The same again sends nothing; other content needs a word.
+    (site.home / "notes/link").unlink()
     again = site.run("--json", "remote", "upload", "-r", "notes", "c.txt", "--to", "from us/here")
     assert again.event("remote-uploaded")["already_there"]["files"] == 3
     build(site.home, {"c.txt": "4"})

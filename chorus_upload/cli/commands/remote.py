@@ -119,7 +119,8 @@ def upload(
 
     The last argument is where to. Each file keeps its own name; a single one gets the name REMOTE, if that ends in no
     slash and is no directory there. A file without a REMOTE goes to the top. Each is proven to have arrived; the
-    journal learns nothing of it. Ends with 3 when a file could not be delivered, or something else is in its place.
+    journal learns nothing of it. Ends with 3 when a file could not be delivered, something else is in its place, or a
+    link or what cannot be read was left out.
     """
     from chorus_upload.operations.remote_transfer import Options
     from chorus_upload.operations.remote_transfer import upload as run_upload
@@ -130,7 +131,7 @@ def upload(
     with stopped_by_signals() as stop:
         finished = run_upload(run.settings, local, to=place, options=options, emit=run.emit, stop=stop)
     run.emit(finished)
-    return EXIT_PARTIAL if finished.failed else EXIT_OK
+    return EXIT_PARTIAL if finished.failed or finished.left_out else EXIT_OK
 
 
 def _local_and_remote(paths: list[str]) -> tuple[list[str], str]:

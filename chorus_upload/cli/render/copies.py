@@ -49,6 +49,8 @@ def of_remote_upload(result: RemoteUploaded) -> Report:
         rows.append(Row(("already there", count(result.already_there.files), size(result.already_there.bytes))))
     if result.failed:
         rows.append(Row(("failed", count(result.failed), ""), "bad"))
+    if result.left_out:
+        rows.append(Row(("left out", count(result.left_out), ""), "bad"))
     return Report(
         heading=f"To {result.destination}",
         table=Table((Column("What"), *FILES_AND_SIZE), tuple(rows)),
