@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from chorus_upload.journal.database import driver
 from chorus_upload.journal.diff import CLOCK_GRAIN_US
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.planning import fill
-from chorus_upload.journal.schema import destination
+from chorus_upload.journal.schema import destination, modality
 from chorus_upload.journal.submissions import Submission
 from chorus_upload.model import Delivered, Evidence
 
@@ -177,6 +177,18 @@ def pending_tally(journal: Journal, *, url: str, selection: Selection) -> Tally:
     with journal.transaction() as connection:
         row = connection.execute(text(f"SELECT count(*), coalesce(sum(f.size), 0) {_PENDING_ROWS}"), parameters).one()
     return Tally(row[0], row[1])
+
+
+def pending_beside(journal: Journal, *, url: str, modalities: Collection[str]) -> dict[str, Tally]:
+    """What the destination has not got of other modalities than these, by modality."""
+    with journal.transaction() as connection:
+        known = connection.scalars(select(modality.c.name).order_by(modality.c.name)).all()
+    found = {
+        name: pending_tally(journal, url=url, selection=Selection(modalities=(name,)))
+        for name in known
+        if name not in modalities
+    }
+    return {name: tally for name, tally in found.items() if tally.files}
 
 
 def plan(

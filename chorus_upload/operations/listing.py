@@ -7,13 +7,20 @@ from itertools import islice
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import LayoutError
+from chorus_upload.events import Emit
 from chorus_upload.journal import commands, deliveries, files, versions
 from chorus_upload.journal.deliveries import Selection
 from chorus_upload.journal.journal import Journal
 from chorus_upload.model import Change, CommandRecord, ListedFile, VersionSummary
 from chorus_upload.operations.central import Keys
 from chorus_upload.operations.destination import Choice, destination_of
-from chorus_upload.operations.selecting import chosen_label, chosen_patients, known_version, selected_modalities
+from chorus_upload.operations.selecting import (
+    chosen_label,
+    chosen_patients,
+    known_version,
+    selected_modalities,
+    tell_of_others,
+)
 
 
 def list_files(
@@ -43,6 +50,13 @@ def list_files(
         return
     deliveries.plan(journal, url=url, selection=selection)
     yield from islice(_pending(journal, Keys(settings)), max_files)
+
+
+def tell_what_is_not_listed(
+    journal: Journal, settings: Settings, *, destination: Choice | None = None, emit: Emit
+) -> None:
+    """Say which pending files `list_files` leaves out because the configuration does not have their modality."""
+    tell_of_others(journal, settings, url=destination_of(journal, settings, destination), emit=emit)
 
 
 def _pending(journal: Journal, keys: Keys) -> Iterator[ListedFile]:

@@ -32,7 +32,7 @@ from chorus_upload.model import FailureKind
 from chorus_upload.operations.central import PlannedKeys, destination_url, is_cloud_journal
 from chorus_upload.operations.destination import Choice, destination_of
 from chorus_upload.operations.inspection import Inspection
-from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities
+from chorus_upload.operations.selecting import chosen_label, chosen_patients, selected_modalities, tell_of_others
 from chorus_upload.scripting.work import Place, Root, ScriptFile, Shell, Tool, Work, Writer
 from chorus_upload.scripting.writers import WRITERS
 from chorus_upload.storage.names import refused_by_azure
@@ -74,6 +74,8 @@ def write_scripts(journal: Journal, settings: Settings, request: ScriptRequest, 
     writer = WRITERS[Shell(request.shell)]
     work = _work(settings, request, modalities, emit=emit)
     url = destination_of(journal, settings, request.destination)
+    if request.modalities is None:
+        tell_of_others(journal, settings, url=url, emit=emit)
     patients = chosen_patients(journal, request.patients)
     selection = Selection(version=request.version, modalities=modalities, patients=patients)
     deliveries.plan(journal, url=url, selection=selection)

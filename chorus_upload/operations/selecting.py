@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from chorus_upload.config.settings import Settings
 from chorus_upload.errors import ConfigError, LayoutError
+from chorus_upload.events import Emit, Notice
 from chorus_upload.journal import deliveries, files, versions
 from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.versions import Version
@@ -96,6 +97,18 @@ def selected_modalities(settings: Settings, names: tuple[str, ...] | None) -> tu
             f"unknown modality: {', '.join(unknown)}", hint=f"Configured are: {', '.join(settings.modalities)}."
         )
     return tuple(dict.fromkeys(known[name.casefold()] for name in names))
+
+
+def tell_of_others(journal: Journal, settings: Settings, *, url: str, emit: Emit) -> None:
+    """Say what is still to be sent of modalities that the configuration does not have, or not any more."""
+    found = deliveries.pending_beside(journal, url=url, modalities=settings.modalities)
+    for modality, tally in found.items():
+        emit(
+            Notice(
+                f"{modality} is no modality of this configuration: {tally.files:,} files of it that are pending are"
+                " left out (supported_modalities, or its section, says what is sent)"
+            )
+        )
 
 
 def chosen_patients(journal: Journal, patients: tuple[str, ...] | None) -> tuple[str, ...] | None:

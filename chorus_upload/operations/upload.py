@@ -38,7 +38,7 @@ from chorus_upload.operations.early_end import told_early_end
 from chorus_upload.operations.outcomes import Outcomes
 from chorus_upload.operations.proof import leave_proofs
 from chorus_upload.operations.scanning import open_sources
-from chorus_upload.operations.selecting import chosen_label, selected_modalities
+from chorus_upload.operations.selecting import chosen_label, selected_modalities, tell_of_others
 from chorus_upload.operations.sending import Run
 from chorus_upload.storage.bandwidth import Throttle
 from chorus_upload.storage.network import Network
@@ -89,6 +89,8 @@ def upload(
         if request.dry_run
         else store_of(journal, settings, choice, writes=True)
     )
+    if request.modalities is None:
+        tell_of_others(journal, settings, url=url, emit=emit)
     in_order = [name for name in modalities if is_sequential(settings.sites[name].location)]
     pending = deliveries.plan(journal, url=url, selection=selection, limit=request.max_files, in_order=in_order)
     if request.dry_run:

@@ -464,6 +464,19 @@ def test_marking_as_uploaded_what_another_tool_has_sent(site: Site) -> None:
     assert "1001/Images/scan.dcm" not in site.type("file", "list").out
 
 
+def test_what_is_pending_of_a_modality_that_is_left_out_is_named(site: Site) -> None:
+    site.type("journal", "update", "--version", "v1")
+    config = site.root / "config.toml"
+    config.write_text(
+        config.read_text().replace("[journal]", '[configuration]\nsupported_modalities = "OMOP"\n[journal]')
+    )
+    left_out = "Images is no modality of this configuration: 2 files of it that are pending are left out"
+
+    for command in ("file list", "file upload", "file list --output-type azcli --output-file up.sh"):
+        assert (command, left_out in site.type(*command.split()).err) == (command, left_out.startswith("Images"))
+    assert left_out not in site.type("file", "list", "--modalities", "OMOP").err
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_end_no_command(site: Site, closed: str) -> None:
     """As cron jobs and daemons are started: the journal must not become standard output either."""

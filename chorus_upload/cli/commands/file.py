@@ -115,7 +115,7 @@ def list_(  # noqa: PLR0913 - each is an option
     One path below the source's root a line on standard output, totals on standard error. Ends with 3 when a script
     cannot have a file; those are named.
     """
-    from chorus_upload.operations.listing import knows_path, list_files
+    from chorus_upload.operations.listing import knows_path, list_files, tell_what_is_not_listed
 
     run = current(context)
     chosen = chosen_modalities(run.settings, modalities, emit=run.emit)
@@ -157,6 +157,8 @@ def list_(  # noqa: PLR0913 - each is an option
             destination=destination,
         )
         listed = listing.write_listing(found, encode, write)
+        if listed is not None and chosen is None and not uploaded:
+            tell_what_is_not_listed(session.journal, run.settings, destination=destination, emit=run.emit)
     if listed is not None:
         _tell_totals(run, listed, uploaded=uploaded, escaped=encode is listing.as_line and listed.escaped > 0)
     return EXIT_OK
