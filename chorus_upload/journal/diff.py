@@ -18,7 +18,7 @@ CRC32_BYTES = 4
 
 
 class OutsideFile(NamedTuple):
-    """A file of no modality that has size and time of one that is GONE; `modality_id` is one of its source."""
+    """A file of no modality with the size, and time or name, of one that is GONE; `modality_id` is of its source."""
 
     id: int
     modality_id: int
@@ -59,12 +59,12 @@ TABLES = (
     """CREATE TEMP TABLE hidden (
         directory_id INTEGER, modality_id INTEGER, PRIMARY KEY (directory_id, modality_id)) WITHOUT ROWID""",
     """CREATE TEMP TABLE outside (
-        modality_id INTEGER, path TEXT, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB)""",
+        modality_id INTEGER, path TEXT, name TEXT, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB)""",
     "CREATE TEMP TABLE moved_outside (file_id INTEGER PRIMARY KEY, path TEXT)",
     "CREATE TEMP TABLE difference (id INTEGER PRIMARY KEY, observed INTEGER, file_id INTEGER)",
     """CREATE TEMP TABLE gone (
-        file_id INTEGER PRIMARY KEY, modality_id INTEGER, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB,
-        taken INTEGER NOT NULL DEFAULT 0)""",
+        file_id INTEGER PRIMARY KEY, modality_id INTEGER, name TEXT, size INTEGER, mtime_us INTEGER, fingerprint BLOB,
+        md5 BLOB, taken INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TEMP TABLE reading (
         id INTEGER PRIMARY KEY, size INTEGER, mtime_us INTEGER, fingerprint BLOB, md5 BLOB, renamed_from INTEGER)""",
     # What the readings of one batch mean. Content is compared by the strongest checksum that the journal has;
@@ -150,8 +150,8 @@ HIDDEN = """
     WHERE u.name IS NULL AND u.directory <> ''
 """
 GONE = """
-    INSERT INTO gone (file_id, modality_id, size, mtime_us, fingerprint, md5)
-    SELECT f.id, f.modality_id, f.size, f.mtime_us, f.fingerprint, f.md5
+    INSERT INTO gone (file_id, modality_id, name, size, mtime_us, fingerprint, md5)
+    SELECT f.id, f.modality_id, f.name, f.size, f.mtime_us, f.fingerprint, f.md5
     FROM main.file f
     WHERE f.retired_by IS NULL
         AND f.modality_id IN (SELECT value FROM json_each(:modalities))
@@ -189,31 +189,37 @@ HELD_BELOW = """
 HELD_OUTSIDE = "SELECT file_id FROM moved_outside"
 COUNT_HELD = "SELECT modality_id, count(*), sum(size) FROM gone JOIN held USING (file_id) GROUP BY 1"
 
-# What has size and time of a file that is GONE and whose content is known: reading it says whether it is that.
+# What has the size of a file that is GONE and whose content is known, and its time (it was moved) or its name (it was
+# copied before): reading it says whether it is that.
 MAYBE_MOVED_OUTSIDE = """
     SELECT o.rowid, o.modality_id, o.path, o.size, o.mtime_us FROM outside o
     WHERE o.rowid > ? AND (
         EXISTS (SELECT 1 FROM gone g WHERE g.size = o.size AND g.mtime_us = o.mtime_us AND g.fingerprint > x'')
         OR EXISTS (SELECT 1 FROM gone g
-            WHERE g.size = o.size AND g.mtime_us = o.mtime_us AND g.fingerprint IS NULL AND g.md5 > x''))
+            WHERE g.size = o.size AND g.mtime_us = o.mtime_us AND g.fingerprint IS NULL AND g.md5 > x'')
+        OR o.size > 0 AND (
+            EXISTS (SELECT 1 FROM gone g WHERE g.size = o.size AND g.name = o.name AND g.fingerprint > x'')
+            OR EXISTS (SELECT 1 FROM gone g
+                WHERE g.size = o.size AND g.name = o.name AND g.fingerprint IS NULL AND g.md5 > x'')))
     ORDER BY o.rowid LIMIT ?
 """
-# What of GONE is now under a name that no pattern matches: to be moved leaves size, time and content as they were. What
-# was not read may be any of that size and time. One look-up each: thousands of files may have the same.
+# What of GONE is now under a name that no pattern matches: what was read of those says so by its content. What was not
+# read may be any of that size and time, and, where the journal has no content to compare, of that size and name. One
+# look-up each: thousands of files may have the same.
 MOVED_OUTSIDE = """
     WITH state (file_id, path) AS MATERIALIZED (
         SELECT g.file_id, CASE
             WHEN g.fingerprint IS NOT NULL THEN coalesce(
-                (SELECT o.path FROM outside o
-                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.fingerprint = g.fingerprint LIMIT 1),
+                (SELECT o.path FROM outside o WHERE o.size = g.size AND o.fingerprint = g.fingerprint LIMIT 1),
                 (SELECT o.path FROM outside o
                     WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.fingerprint IS NULL LIMIT 1))
             WHEN g.md5 IS NOT NULL THEN coalesce(
+                (SELECT o.path FROM outside o WHERE o.size = g.size AND o.md5 = g.md5 LIMIT 1),
                 (SELECT o.path FROM outside o
-                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.md5 = g.md5 LIMIT 1),
-                (SELECT o.path FROM outside o
-                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.md5 IS NULL LIMIT 1))
-            ELSE (SELECT o.path FROM outside o WHERE o.size = g.size AND o.mtime_us = g.mtime_us LIMIT 1)
+                    WHERE o.size = g.size AND o.mtime_us = g.mtime_us AND o.fingerprint IS NULL LIMIT 1))
+            ELSE coalesce(
+                (SELECT o.path FROM outside o WHERE o.size = g.size AND o.mtime_us = g.mtime_us LIMIT 1),
+                (SELECT o.path FROM outside o WHERE o.size = g.size AND o.name = g.name AND g.size > 0 LIMIT 1))
         END
         FROM gone g WHERE NOT g.taken)
     INSERT INTO moved_outside SELECT file_id, path FROM state WHERE path IS NOT NULL
@@ -277,8 +283,11 @@ SAME_SIZE_GONE_MD5 = """(x.file_id IS NULL AND EXISTS (
 INDEX_GONE = (
     "CREATE INDEX temp.gone_size ON gone (modality_id, size)",
     "CREATE INDEX temp.gone_state ON gone (size, mtime_us, fingerprint, md5)",
-    "CREATE INDEX temp.outside_fingerprint ON outside (size, mtime_us, fingerprint)",
-    "CREATE INDEX temp.outside_md5 ON outside (size, mtime_us, md5)",
+    "CREATE INDEX temp.gone_name ON gone (size, name, fingerprint, md5)",
+    "CREATE INDEX temp.outside_time ON outside (size, mtime_us, fingerprint)",
+    "CREATE INDEX temp.outside_name ON outside (size, name)",
+    "CREATE INDEX temp.outside_fingerprint ON outside (size, fingerprint) WHERE fingerprint IS NOT NULL",
+    "CREATE INDEX temp.outside_md5 ON outside (size, md5) WHERE md5 IS NOT NULL",
     "CREATE INDEX temp.gone_fingerprint ON gone (modality_id, size, fingerprint) WHERE NOT taken",
     "CREATE INDEX temp.gone_md5 ON gone (modality_id, size, md5) WHERE NOT taken",
     "CREATE INDEX temp.gone_md5_only ON gone (modality_id, size, md5) WHERE NOT taken AND fingerprint IS NULL",

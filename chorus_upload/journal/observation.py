@@ -71,7 +71,7 @@ class Observation:
         self._files: list[tuple[int, str, int, int]] = []
         self._claimed: list[tuple[int, str, int, int, bytes | None, bool]] = []
         self._unreadable: list[tuple[int, str, str | None]] = []
-        self._outside: list[tuple[int, str, int, int]] = []
+        self._outside: list[tuple[int, str, str, int, int]] = []
         self._directory_count = 0
         self._version_id = 0
         self._any_gone = False
@@ -143,7 +143,7 @@ class Observation:
 
     def outside(self, modality: str, path: str, size: int, mtime_us: int) -> None:
         """Announce a file that belongs to no modality, in the source of this one: a GONE one may have become that."""
-        self._outside.append((self.modalities[modality], path, size, mtime_us))
+        self._outside.append((self.modalities[modality], path, path.rpartition("/")[2], size, mtime_us))
         if len(self._outside) >= BUFFERED_ROWS:
             self._flush()
 
@@ -162,7 +162,7 @@ class Observation:
             if self._unreadable:
                 connection.exec_driver_sql("INSERT INTO unreadable VALUES (?, ?, ?)", self._unreadable)
             if self._outside:
-                connection.exec_driver_sql("INSERT INTO outside VALUES (?, ?, ?, ?, NULL, NULL)", self._outside)
+                connection.exec_driver_sql("INSERT INTO outside VALUES (?, ?, ?, ?, ?, NULL, NULL)", self._outside)
         self._unreadable.clear()
         self._outside.clear()
         self._directories.clear()
@@ -250,7 +250,7 @@ class Observation:
     def moved_outside(self) -> list[MovedOutside]:
         """What of GONE is now under names that no pattern matches, by modality and directory.
 
-        As far as those were read the content says so, else size and time.
+        As far as those were read the content says so, else size and time; the name, where no content is known.
         """
         with self._journal.transaction() as connection:
             return doubts.moved_outside(connection, self._names) if self._any_gone else []

@@ -472,8 +472,8 @@ def test_what_is_pending_of_a_modality_that_is_left_out_is_named(site: Site) -> 
     )
     left_out = "Images is no modality of this configuration: 2 files of it that are pending are left out"
 
-    for command in ("file list", "file upload", "file list --output-type azcli --output-file up.sh"):
-        assert (command, left_out in site.type(*command.split()).err) == (command, left_out.startswith("Images"))
+    for command in ("file list", "file upload --dry-run", "file upload"):
+        assert left_out in site.type(*command.split()).err
     assert left_out not in site.type("file", "list", "--modalities", "OMOP").err
 
 

@@ -325,6 +325,28 @@ def test_a_source_that_is_shared_with_others(uploaded: Site, figures: Figures) -
     figures.count("updates of a shared source", 7)
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_copy_outside_with_a_time_of_its_own_is_the_file(tmp_path: Path, is_read: bool, figures: Figures) -> None:  # noqa: FBT001
+    """As shares copy. What has only the name of a file that was deleted keeps it no longer than until it is read."""
+    configuration = "" if is_read else 'fingerprint = "on-upload"'
+    site = settle(tmp_path / "home", tmp_path / "source", new_disk(tmp_path / "cloud"), configuration=configuration)
+    build(site.source, {f"{number}/Images/a{number}.dcm": f"{number}" for number in range(1001, 1023)})
+    build(site.source, {"1003/Images/a1003.dcm": ""})
+    site.run("journal", "update", "--version", "spring")
+    everything = active(site)
+    build(site.source, {"P-1001/Images/a1001.dcm": "1001", "other/a1002.dcm": "2002", "other/a1003.dcm": ""})
+    for number in (1001, 1002, 1003):
+        remove(site.source / str(number))
+
+    update = site.run("journal", "update", exit_code=3)
+
+    assert "moved-outside: 1001/Images: 1 files are now under names that no pattern matches" in update.err
+    assert ("moved-outside: 1002" in update.err) is not is_read
+    retired = {"1003/Images/a1003.dcm"} | ({"1002/Images/a1002.dcm"} if is_read else set())
+    assert active(site) == everything - retired
+    figures.count("files copied outside of every pattern")
+
+
 def test_what_is_outside_is_compared_by_its_content(uploaded: Site, figures: Figures) -> None:
     """A file that was deleted is not kept by another one that has its size and time."""
     everything = active(uploaded)

@@ -208,6 +208,11 @@ def _moves_outside(seen: Observation, number: int) -> None:
         seen.outside("Images", f"{patient}/Bilder/a", 4, LONG_AGO)
 
 
+def _is_copied_outside(seen: Observation, number: int) -> None:
+    for patient in range(number):
+        seen.outside("Images", f"{patient}/Bilder/a", 4, LONG_AGO + 5_000_000)
+
+
 def _is_unfit(seen: Observation, number: int) -> None:
     """Each is in a version of its own, and every second of those cannot be one."""
     for patient in range(number):
@@ -215,7 +220,7 @@ def _is_unfit(seen: Observation, number: int) -> None:
         seen.files("Images", place, [("a", 4, LONG_AGO)])
 
 
-@pytest.mark.parametrize("happens", [_leads_outside, _moves_outside, _is_unfit])
+@pytest.mark.parametrize("happens", [_leads_outside, _moves_outside, _is_copied_outside, _is_unfit])
 def test_what_happens_to_many_files_costs_as_much_for_each(
     tmp_path: Path, happens: Callable[[Observation, int], None]
 ) -> None:
@@ -237,8 +242,10 @@ def test_what_happens_to_many_files_costs_as_much_for_each(
                 moved = seen.moved_outside()
                 seen.hold_moved_outside()
                 gone = seen.gone["Images"].files
-        assert sum(each.files for each in moved) == maybe == (number if happens is _moves_outside else 0)
-        assert gone == 0
+        # What was copied has to be read.
+        assert maybe == (number if happens in (_moves_outside, _is_copied_outside) else 0)
+        assert sum(each.files for each in moved) == (number if happens is _moves_outside else 0)
+        assert gone == (number if happens is _is_copied_outside else 0)
         return next(taken)
 
     few = steps(500)
