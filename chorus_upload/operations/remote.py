@@ -68,7 +68,7 @@ def named(path: str) -> str:
         return key
     raise ConfigError(
         f"{path} is all of the central store, and that is not taken by this name",
-        hint="Name what you want. '*' stands for everything at the top.",
+        hint="Name what you want. To fetch or to send everything at the top: '*'.",
     )
 
 
@@ -188,10 +188,14 @@ def require_not_the_journal(settings: Settings, keys: Iterable[str]) -> None:
     """Raise ConfigError when one of these is the cloud journal, its lock or a backup: custody has its own commands."""
     journal = journal_key(settings)
     for key in keys:
-        if journal is not None and (key == journal or key.startswith(f"{journal}.")):
+        if _is_of_journal(key, journal):
             raise ConfigError(
                 f"{key} is the journal, or belongs to it", hint="`journal checkout`, `checkin` and `unlock` are for it."
             )
+
+
+def _is_of_journal(key: str, journal: str | None) -> bool:
+    return journal is not None and (key == journal or key.startswith(f"{journal}."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +213,9 @@ def doomed(store: Store, settings: Settings, paths: Iterable[str], *, recursive:
     """What these paths stand for, as `objects`, each once, and certainly nothing of the journal.
 
     A path at which nothing is any more is told, and ObjectNotFound if there is nothing at all: so who was interrupted
-    types the same again.
+    types the same again. ConfigError when patterns or directories together stand for all of the store.
     """
+    paths = list(paths)
     require_marked(settings, emit=emit)
     chosen: dict[str, StoredObject] = {}
     missing: list[ObjectNotFound] = []
@@ -223,6 +228,14 @@ def doomed(store: Store, settings: Settings, paths: Iterable[str], *, recursive:
     if missing and not chosen:
         raise missing[0]
     require_not_the_journal(settings, chosen)
+    # Who names objects one by one means them, also the last one.
+    if recursive or any(map(has_wildcard, paths)):
+        journal = journal_key(settings)
+        if all(stored.key in chosen or _is_of_journal(stored.key, journal) for stored in store.scan("")):
+            raise ConfigError(
+                f"{' '.join(paths)} is all of the central store, and 'remote delete' never empties it",
+                hint="Name what you want to delete. To empty a store is work for its own tools.",
+            )
     for each in missing:
         emit(Notice(each.message, Level.WARNING))
     return Doomed(list(chosen.values()))

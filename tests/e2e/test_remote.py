@@ -264,11 +264,40 @@ def test_delete(site: Site) -> None:
     assert "missing: spring/OMOP/person.csv" in site.run("file", "verify", exit_code=3).out
 
 
+def test_the_store_is_never_emptied(site: Site) -> None:
+    """Somebody quotes what the shell should expand, or names one folder after the other."""
+    site.cloud.put("data/notes/a.txt", b"1")
+    before = site.cloud.objects()
+    for everything in (
+        ["*"],
+        ["**"],
+        ["?*"],
+        ["./*"],
+        ["[!.]*"],
+        ["**/*"],
+        ["*/*"],
+        ["spring", "notes"],
+        ["s*", "n*/"],
+    ):
+        refused = site.run("remote", "delete", "-r", "--yes", *everything, exit_code=2)
+        assert "all of the central store, and 'remote delete' never empties it" in refused.err
+    assert "never empties it" in site.run("remote", "delete", "--yes", "**", exit_code=2).err
+    assert site.cloud.objects() == before
+
+    site.run("remote", "delete", "-r", "--yes", "spring")
+    assert central(site) == {"notes/a.txt": b"1"}
+    assert "never empties it" in site.run("remote", "delete", "--yes", "notes/*", exit_code=2).err
+    # An object by its whole name is meant.
+    site.run("remote", "delete", "--yes", "notes/a.txt")
+    assert not central(site)
+
+
 @pytest.mark.parametrize(("answer", "is_gone"), [("y", True), ("n", False), ("", False)])
 def test_somebody_at_a_terminal_is_asked(tmp_path: Path, answer: str, is_gone: bool) -> None:  # noqa: FBT001
     disk = new_disk(tmp_path / "cloud")
     site = settle(tmp_path / "home", build(tmp_path / "source", TREE), disk)
     disk.put("data/notes/a.txt", b"1")
+    disk.put("data/kept.txt", b"1")
     outer, inner = pty.openpty()
     try:
         os.write(outer, f"{answer}\n".encode())
@@ -302,4 +331,6 @@ def test_the_journal_is_left_alone(tmp_path: Path) -> None:
         ("upload", "--overwrite", "journal/journal.db", "journal/journal.db.locked"),
     ):
         assert "is the journal, or belongs to it" in site.run("remote", *words, exit_code=2).err
+    # Who leaves only the journal empties the store.
+    assert "never empties it" in site.run("remote", "delete", "--yes", "-r", "spring", exit_code=2).err
     assert disk.objects() == before

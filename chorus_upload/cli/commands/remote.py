@@ -215,7 +215,8 @@ def delete(
     """Delete objects from the central store.
 
     Asks before that. The journal learns nothing of it: it goes on calling files delivered that are deleted here, and
-    'file verify' then calls them missing. Ends with 3 when an object could not be deleted.
+    'file verify' then calls them missing. Patterns and directories that together are all of the store are refused.
+    Ends with 3 when an object could not be deleted.
     """
     from chorus_upload.operations import remote
 
