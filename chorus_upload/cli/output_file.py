@@ -33,12 +33,11 @@ _NAME_ANOTHER = "Name another file."
 def require_replaceable(run: Invocation, path: Path, *, option: str, is_ours: IsOurs, force: bool) -> None:
     """Raise ConfigError for a file that must not be replaced, before anything is done.
 
-    Those are the configuration, journals and credentials, what is in the central store, the files of a source; and,
-    without `force`, whatever this program did not write.
+    Those are the configuration, journals and credentials, what is in the central store, what is or would become a file
+    of a source; and, without `force`, whatever this program did not write.
     """
     named = f"{option} {path}"
-    if place := _taken_by(path, run.settings):
-        raise ConfigError(f"{named} {place}", hint=_NAME_ANOTHER)
+    require_nobodys(run.settings, path, named)
     if not path.exists():
         return
     if not path.is_file():
@@ -51,6 +50,12 @@ def require_replaceable(run: Invocation, path: Path, *, option: str, is_ours: Is
     if head and not force and not is_ours(head):
         hint = f"{_NAME_ANOTHER[:-1]}, or add --force to replace it."
         raise ConfigError(f"{named} exists, and is nothing that this program wrote", hint=hint)
+
+
+def require_nobodys(settings: Settings, path: Path, named: str) -> None:
+    """Raise ConfigError for a place that is the program's own, or in the central store or a source."""
+    if place := _taken_by(path, settings):
+        raise ConfigError(f"{named} {place}", hint=_NAME_ANOTHER)
 
 
 def is_script(head: bytes) -> bool:
@@ -96,8 +101,8 @@ def _taken_by(path: Path, settings: Settings) -> str | None:
     if any(real.is_relative_to(store.resolve()) for store in own.stores):
         return "is in the central store"
     for site in settings.sites.values():
-        if site.location.is_local and real.exists():
+        if site.location.is_local:
             root = site.location.local_path.resolve()
             if real.is_relative_to(root) and site.has(real.relative_to(root).as_posix()):
-                return f"is a file of the source of {site.modality}"
+                return f"{'is' if real.exists() else 'would become'} a file of the source of {site.modality}"
     return None

@@ -69,6 +69,7 @@ def test_what_somebody_else_wrote_is_kept_unless_that_is_wanted(delivered: Site,
         "central/v1/OMOP/person.csv",
         "central/v1/new.csv",
         "link.csv",
+        "site/OMOP/new.csv",
         "/dev/null",
     ],
 )
@@ -77,9 +78,9 @@ def test_what_is_ours_a_sources_or_a_stores_is_never_replaced(delivered: Site, p
     target = delivered.root / path
     before = target.read_bytes() if target.is_file() else None
 
-    refused = delivered.type("file", "list", "--output-file", str(target), "--force")
-
-    assert refused.code == 2, refused.err
+    for command in ("file list --force --output-file", "config template"):
+        refused = delivered.type(*command.split(), str(target))
+        assert refused.code == 2, refused.err
     assert (target.read_bytes() if target.is_file() else None) == before
     assert Path("/dev/null").is_char_device()
 

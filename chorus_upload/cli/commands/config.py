@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 from chorus_upload.cli.groups import PROGRAM, examples, make_group
 from chorus_upload.cli.invocation import current
+from chorus_upload.cli.output_file import require_nobodys
 from chorus_upload.cli.render.formats import counted
 from chorus_upload.cli.render.tables import Column, Report, Row, Table
 from chorus_upload.errors import EXIT_OK, ConfigError
@@ -133,12 +135,19 @@ def template(
 
     Every key is in it, with its meaning and its default.
     """
+    from chorus_upload.config.loading import load
     from chorus_upload.config.reference import template as template_text
 
     run = current(context)
     if file is None:
         run.show_page("template", template_text())
         return EXIT_OK
+    settings = None
+    # There may be no configuration yet, or none that is right.
+    with suppress(ConfigError):
+        settings = load(run.options.config, environ=os.environ)
+    if settings is not None and not file.exists():
+        require_nobodys(settings, file, str(file))
     try:
         # Credentials will stand in it: nobody else reads it, not even for a moment.
         with open(file, "x", encoding="utf-8", opener=partial(os.open, mode=0o600)) as written:
