@@ -633,6 +633,7 @@ ENDS = "se=2099-01-01T00%3A00%3A00Z"
     [
         ("se=2020-01-02T03%3A04%3A05Z&sp=racwdl", "has expired, since 2020-01-02 03:04 UTC; ask for a new one"),
         pytest.param("sp=racwdl&se=2020-01-02", "has expired, since 2020-01-02 00:00 UTC", marks=pytest.mark.thorough),
+        pytest.param("se=2020-01-02T00%3A00%3A00%2B01%3A00", "has expired, since 2020", marks=pytest.mark.thorough),
         (f"{ENDS}&sp=rl", "does not permit to create or write (c, w); it has sp=rl. Ask for one that does"),
     ],
 )

@@ -117,6 +117,8 @@ SENDS = 'find "$farm" -type l | wc -l'
         ("se=2020-01-02T03%3A04%3A05Z&sp=racwdl", "has expired, since 2020-01-02 03:04 UTC; ask for a new one"),
         ("se=2020-01-02T03:04Z", "has expired, since 2020-01-02 03:04 UTC"),
         ("se=2020-01-02&sp=racwdl", "has expired, since 2020-01-02 00:00 UTC"),
+        ("se=2020-01-01T00%3A30%3A00%2B01%3A00", "has expired, since 2019-12-31 23:30 UTC"),
+        ("se=2020-02-28T22:04-0500", "has expired, since 2020-02-29 03:04 UTC"),
         (f"{ENDS}&st=2098-01-01", "is not valid before 2098-01-01 00:00 UTC"),
         (f"{ENDS}&sp=rl", "does not permit to create or write (c, w); it has sp=rl. Ask for one that does"),
     ],
@@ -130,7 +132,16 @@ def test_a_token_that_cannot_do_it_is_read_before_anything_is_sent(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "token", [f"{ENDS}&sp=c", f"sp=w&{ENDS}", "si=policy", "se=2099-01-01", "se=in+a+while", f"{ENDS}&spr=https&sr=c"]
+    "token",
+    [
+        f"{ENDS}&sp=c",
+        f"sp=w&{ENDS}",
+        "si=policy",
+        "se=2099-01-01",
+        "se=2099-01-01T00:00:00%2b01:00",
+        "se=in+a+while",
+        f"{ENDS}&spr=https&sr=c",
+    ],
 )
 def test_a_token_that_may_do_it_passes(tmp_path: Path, token: str) -> None:
     machine = Machine(tmp_path, work(tmp_path))

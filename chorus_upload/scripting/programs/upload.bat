@@ -309,6 +309,10 @@ set "c_moment="
 if defined c_end set "c_end=!c_end:%%3A=:!"
 if defined c_end for /f "tokens=1-6 delims=-T:Zz." %%a in ("!c_end!") do set "c_moment=%%a%%b%%c%%d%%e%%f000000"
 if defined c_moment set "c_moment=!c_moment:~0,14!"
+if defined c_end set "c_end=!c_end:%%2B=+!"
+set "c_zone="
+if defined c_moment set "c_zone=!c_end:~10!"
+if defined c_zone if not "!c_zone:+=!!c_zone:-=!"=="!c_zone!!c_zone!" call :moment_in_utc
 set "c_words=!c_moment:~0,4!-!c_moment:~4,2!-!c_moment:~6,2! !c_moment:~8,2!:!c_moment:~10,2! UTC"
 if defined c_moment if "!c_moment!" leq "%c_utc%" (
     >&2 echo error: %1: the SAS token has expired, since !c_words!; ask for a new one
@@ -326,6 +330,12 @@ if defined c_permits if defined c_lacks (
     exit /b 1
 )
 endlocal & set "c_expires=%c_moment%"
+exit /b 0
+
+rem Puts the moment c_end, which is not in UTC, into c_moment; where powershell says nothing, it stays as it is.
+:moment_in_utc
+set "c_ask=[DateTimeOffset]::Parse($env:c_end).UtcDateTime.ToString('yyyyMMddHHmmss')"
+for /f "usebackq delims=" %%t in (`%c_shell% -NoProfile -Command "%c_ask%" 2^>nul`) do set "c_moment=%%t"
 exit /b 0
 
 rem Takes the question mark off the token in the variable %1. A quote, and what only means something in front of one,

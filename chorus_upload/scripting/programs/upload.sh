@@ -304,7 +304,18 @@ part_of() {
 # The moment $1 of a token, in UTC, as YYYYMMDDHHMMSS; nothing where it is written in another way.
 moment_in() {
     local text=${1//%3[Aa]/:} digits
-    case $text in ????-??-?? | ????-??-??T??:*Z) ;; *) return 0 ;; esac
+    text=${text//%2[Bb]/+}
+    case $text in
+    ????-??-?? | ????-??-??T??:*Z) ;;
+    ????-??-??T??:*[+-]*)
+        # GNU's date understands it as it is, that of macOS in one form only.
+        date -u -d "$text" +%Y%m%d%H%M%S 2>/dev/null && return 0
+        digits=${text: -6}
+        date -u -j -f %Y-%m-%dT%H:%M:%S%z "${text%??????}${digits/:/}" +%Y%m%d%H%M%S 2>/dev/null
+        return 0
+        ;;
+    *) return 0 ;;
+    esac
     text=${text%%.*}
     digits=${text//[!0-9]/}000000
     case ${#digits} in 14 | 18 | 20) printf '%.14s' "$digits" ;; esac
