@@ -57,7 +57,7 @@ class JournalUpgraded:
 
     `in_cloud` tells the cloud journal from a mere file. `original` is where the old journal is kept; `omitted` are
     rows that were left out, each told of before. `sent_to` are the places that the old history names, which are
-    taken to be `destination`.
+    taken to be `destination` or, with `is_new_destination`, to be others: then nothing counts as delivered there.
     """
 
     journal: str
@@ -71,4 +71,5 @@ class JournalUpgraded:
     remarks: tuple[UpgradeRemark, ...]
     destination: str
     sent_to: tuple[str, ...]
+    is_new_destination: bool
     seconds: float

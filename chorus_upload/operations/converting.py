@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from chorus_upload.config.settings import Location, Settings
@@ -59,9 +60,9 @@ class Conversion:
     ) -> JournalUpgraded:
         """Make the journal `target`, whose custody is `taken`. Raises JournalError; the target is rubbish then."""
         begun = time.monotonic()
-        url = destination_url(self._settings.central.location)
-        if self._choice is Choice.NEW:
-            url = f"{url}@earlier"
+        here = destination_url(self._settings.central.location)
+        is_new = self._choice is Choice.NEW
+        url = f"{here}@earlier" if is_new else here
         terms = Terms(
             destination=url,
             mode=self._settings.mode,
@@ -76,6 +77,8 @@ class Conversion:
             proof = prove(journal, old, omitted=self._omissions)
             parts, replaced = drop_replaced(journal, proof.parts)
             remarks += (replaced,) if replaced else ()
+            if is_new:
+                parts = tuple(replace(part, pending=part.active) for part in parts)
             sent_to = tuple(map(self._redact, old.destinations()))
             self._require_same_store(journal, url, sent_to, is_cloud=taken is not None)
             number = commands.begin(
@@ -98,8 +101,9 @@ class Conversion:
             commands=proof.commands,
             omitted=self._omissions,
             remarks=remarks,
-            destination=url,
+            destination=here,
             sent_to=sent_to,
+            is_new_destination=is_new,
             seconds=seconds,
         )
 

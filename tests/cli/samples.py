@@ -182,6 +182,7 @@ EVENTS: tuple[Event, ...] = (
         remarks=(UpgradeRemark("a file was active twice: the older row is retired", 6, (HOSTILE, HOSTILE)),),
         destination="az://central/site-01",
         sent_to=("az://central/site-01/",),
+        is_new_destination=False,
         seconds=3.2,
     ),
 )

@@ -297,7 +297,10 @@ def test_uploads_to_another_store_are_no_deliveries_to_this_one(tmp_path: Path, 
     assert disk.objects() == before
     assert not site.journal.exists()
 
-    site.run("journal", "upgrade", "--new-destination")
+    upgraded = site.run("--json", "journal", "upgrade", "--new-destination").event("journal-upgraded")
+    assert upgraded["destination"] == str(disk.root / CENTRAL)
+    assert upgraded["is_new_destination"]
+    assert sum(part["pending"]["files"] for part in upgraded["parts"]) == len(site.pending())
     present = {path for path in contents(site.source) if not path.startswith("v1.db_")}
     assert site.pending() == present
     site.run("file", "upload")

@@ -330,8 +330,11 @@ def _about_upgrade(result: JournalUpgraded) -> Iterator[str]:
     )
     if touched := sum(part.rows - part.files.files for part in result.parts):
         yield f"{counted(touched, 'row')} only said that a file was touched: that is in the files' rows now."
-    if result.sent_to:
-        yield f"Uploads went to {', '.join(result.sent_to)}; they count as deliveries to {result.destination}."
+    to = ", ".join(result.sent_to) or "another store"
+    if result.is_new_destination:
+        yield f"Uploads went to {to}; nothing counts as delivered to {result.destination}."
+    elif result.sent_to:
+        yield f"Uploads went to {to}; they count as deliveries to {result.destination}."
     yield f"The original is kept: {result.original}"
     if not result.in_cloud:
         yield "This is a file on this machine: the cloud and its journal are as they were."
