@@ -22,7 +22,7 @@ from chorus_upload.storage.answers import broken_off, checksum_in, md5_in, momen
 from chorus_upload.storage.azure_errors import error_code
 from chorus_upload.storage.azure_requests import GARBLED_ATTEMPTS, Conditions, DataRequests, Requests, bare_etag
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.condition_check import HASTE, ConditionCheck
+from chorus_upload.storage.condition_check import HASTE, ConditionCheck, Kind
 from chorus_upload.storage.crc64 import crc64_of
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.retry import Retry
@@ -88,6 +88,7 @@ class Upload:
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. See `_put`."""
         return self._checked(
+            Kind.SINGLE,
             lambda upload: upload._put(body),
             again=lambda upload, _: upload._put(body),
             wrongly=lambda: replace(self, conditions=_OF_NO_OBJECT)._put(body),
@@ -95,6 +96,7 @@ class Upload:
 
     def _checked(
         self,
+        kind: Kind,
         write: Callable[[Upload], StoredObject],
         *,
         again: Callable[[Upload, StoredObject], object],
@@ -106,13 +108,19 @@ class Upload:
             return self.check.create(
                 self.key,
                 lambda: write(self),
+                kind=kind,
                 first=lambda: write(self._tried(self.requests.retry.sooner_aside(HASTE))),
                 look=self.look,
                 again=lambda stored: again(self._tried(self.requests.retry.less_patient(HASTE)), stored),
             )
         if self.check is not None and conditions.if_match is not None:
             return self.check.replace(
-                self.key, partial(write, self), if_match=conditions.if_match, look=self.look, wrongly=wrongly
+                self.key,
+                partial(write, self),
+                kind=kind,
+                if_match=conditions.if_match,
+                look=self.look,
+                wrongly=wrongly,
             )
         return write(self)
 
@@ -200,6 +208,7 @@ class Upload:
         properties = self.properties()
         # What is an object already can be made it once more of the same blocks.
         return self._checked(
+            Kind.PARTS,
             lambda upload: upload._object_of(staged, properties, size=size),
             again=lambda upload, _: upload._object_of(staged, properties, size=size),
             wrongly=lambda: replace(self, conditions=_OF_NO_OBJECT)._object_of(staged, properties, size=size),

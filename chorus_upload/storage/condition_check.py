@@ -1,10 +1,11 @@
-"""A check that a service honours the conditions of writes, made by the first such writes of a run.
+"""A check that a service honours the conditions of writes, made by the first write of each kind of a run.
 
 A service that ignores them (or a gateway or cache in front of it) would overwrite what others have put there, and let
-two machines take the journal. No object is made for that: some places keep everything, and some credentials cannot
-delete. The first object that has to be new is written a second time, with the same content, and that has to be refused.
+two machines take the journal; and one that honours them for objects in one request may ignore them for objects in
+parts. No object is made for that: some places keep everything, and some credentials cannot
+delete. The first object of a kind that has to be new is written a second time, and that has to be refused.
 The first replacement is tried with an etag that no object has, and that has to be refused as well. Until then nobody
-else writes under a condition, and an object that is there already is seen by a look.
+else writes in this way under a condition, and an object that is there already is seen by a look.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from typing import Self, TypeVar
 
 from chorus_upload.errors import (
@@ -40,6 +42,14 @@ _HINT = (
 )
 
 
+class Kind(Enum):
+    """How an object is written: the condition is part of other requests each time."""
+
+    SINGLE = "in one request"
+    PARTS = "in parts"
+    COPY = "copied"
+
+
 class Untested(Exception):
     """The second write could not be tried, or not with this object. Never leaves `storage`."""
 
@@ -52,15 +62,15 @@ class ConditionCheck:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._lock = threading.Lock()
-        self._known: set[str] = set()
+        self._locks = {kind: threading.Lock() for kind in Kind}
+        self._known: set[tuple[str, Kind]] = set()
         self._broken: ConditionsIgnored | None = None
 
     @classmethod
     def off(cls) -> Self:
         """For whoever tries conditions in a way of his own: nothing is checked."""
         check = cls("")
-        check._known |= {_CREATE, _REPLACE}
+        check._known |= {(condition, kind) for condition in (_CREATE, _REPLACE) for kind in Kind}
         return check
 
     def create(
@@ -68,25 +78,23 @@ class ConditionCheck:
         key: str,
         write: Callable[[], T],
         *,
+        kind: Kind,
         first: Callable[[], T],
         look: Callable[[], StoredObject | None],
-        again: Callable[[T], object] | None,
+        again: Callable[[T], object],
     ) -> T:
-        """The result of `write`, which makes an object that has to be new; `again` does what it did once more.
+        """The result of `write`, which makes an object that has to be new; `again` tries to make it once more.
 
-        All other writes wait for `first` and `again`: `first` is `write` while that is so, and does not try for long an
-        object that can be set aside. What is transient in `again` leaves it to the next write to find out, and so does
-        an object without `again`, for which nobody waits. Raises what all of them raise, ObjectExists, and
-        ConditionsIgnored.
+        All other writes of this kind wait for `first` and `again`: `first` is `write` while that is so, and does not
+        try for long an object that can be set aside. What is transient in `again` leaves it to the next write to find
+        out. Raises what all of them raise, ObjectExists, and ConditionsIgnored.
         """
-        if _CREATE in self._known:
+        self._require_unbroken()
+        if (_CREATE, kind) in self._known:
             return write()
-        if again is None:
-            self._require_free(key, look)
-            return write()
-        with self._lock:
-            if _CREATE not in self._known:
-                return self._create(key, first, look=look, again=again)
+        with self._locks[kind]:
+            if (_CREATE, kind) not in self._known:
+                return self._create(key, first, kind=kind, look=look, again=again)
         return write()
 
     def replace(
@@ -94,6 +102,7 @@ class ConditionCheck:
         key: str,
         write: Callable[[], T],
         *,
+        kind: Kind,
         if_match: str,
         look: Callable[[], StoredObject | None],
         wrongly: Callable[[], object],
@@ -102,34 +111,43 @@ class ConditionCheck:
 
         Raises what both raise, PreconditionFailed, and ConditionsIgnored.
         """
-        if _REPLACE in self._known:
+        self._require_unbroken()
+        if (_REPLACE, kind) in self._known:
             return write()
-        with self._lock:
-            if _REPLACE not in self._known:
+        with self._locks[kind]:
+            if (_REPLACE, kind) not in self._known:
                 self._require_unbroken()
                 there = look()
                 if there is None or there.etag != if_match:
                     raise PreconditionFailed(f"{key} is not the object that was expected")
                 what = f"it replaced {key}, although it was told to replace another object only"
-                self._require_refusal(_REPLACE, wrongly, what)
+                self._require_refusal((_REPLACE, kind), wrongly, what)
         return write()
 
     def _create(
-        self, key: str, write: Callable[[], T], *, look: Callable[[], StoredObject | None], again: Callable[[T], object]
+        self,
+        key: str,
+        write: Callable[[], T],
+        *,
+        kind: Kind,
+        look: Callable[[], StoredObject | None],
+        again: Callable[[T], object],
     ) -> T:
-        self._require_free(key, look)
+        self._require_unbroken()
+        if look() is not None:
+            raise ObjectExists(f"there is a {key} already")
         try:
             written = write()
         except (ObjectExists, PreconditionFailed):
             # Its answer was lost, and it met its own result; or somebody else was quicker. So it is refused.
-            self._known.add(_CREATE)
+            self._known.add((_CREATE, kind))
             raise
         what = f"it took {key} a second time, although it was told not to overwrite it"
         with suppress(TransientError):
-            self._require_refusal(_CREATE, lambda: again(written), what)
+            self._require_refusal((_CREATE, kind), lambda: again(written), what)
         return written
 
-    def _require_refusal(self, condition: str, attempt: Callable[[], object], what: str) -> None:
+    def _require_refusal(self, condition: tuple[str, Kind], attempt: Callable[[], object], what: str) -> None:
         """Note that a condition is honoured when an attempt is refused; raise ConditionsIgnored when it is not."""
         try:
             attempt()
@@ -145,11 +163,6 @@ class ConditionCheck:
             return
         self._broken = ConditionsIgnored(f"{self._where} ignores conditions: {what}", hint=_HINT)
         raise self._broken
-
-    def _require_free(self, key: str, look: Callable[[], StoredObject | None]) -> None:
-        self._require_unbroken()
-        if look() is not None:
-            raise ObjectExists(f"there is a {key} already")
 
     def _require_unbroken(self) -> None:
         if self._broken is not None:

@@ -18,10 +18,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from chorus_upload.errors import ConditionsIgnored, IntegrityError, ObjectExists, PreconditionFailed, StorageError
+from chorus_upload.errors import (
+    ConditionsIgnored,
+    IntegrityError,
+    ObjectExists,
+    PreconditionFailed,
+    StorageError,
+    TransientError,
+)
 from chorus_upload.storage.answers import broken_off, md5_in, must_be_complete, number_in
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.condition_check import HASTE, ConditionCheck
+from chorus_upload.storage.condition_check import HASTE, ConditionCheck, Kind, Untested
 from chorus_upload.storage.gs_client import OBJECT, Bucket, Requests, of_kind
 from chorus_upload.storage.gs_resumable import Session, SessionLost
 from chorus_upload.storage.gs_sessions import Sessions, Task
@@ -30,6 +37,8 @@ from chorus_upload.storage.store import Checksum, ComputedBy, Properties, Stored
 from chorus_upload.storage.traffic import Buffer
 from chorus_upload.storage.tries import tries
 
+_PROBE = b"\0"
+_MOST_OF_A_NAME = 200
 _NO_GENERATION = 1
 """No object has it: generations are microseconds since 1970."""
 LARGEST = 5 << 40
@@ -74,6 +83,7 @@ class Upload:
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result the service is the author."""
         return self._checked(
+            Kind.SINGLE,
             lambda upload: upload._put(body),
             again=lambda upload, _: upload._put(body),
             wrongly=lambda: replace(self, generation=_NO_GENERATION)._put(body),
@@ -81,6 +91,7 @@ class Upload:
 
     def _checked(
         self,
+        kind: Kind,
         write: Callable[[Upload], StoredObject],
         *,
         again: Callable[[Upload, StoredObject], object],
@@ -91,13 +102,16 @@ class Upload:
             return self.check.create(
                 self.key,
                 lambda: write(self),
+                kind=kind,
                 first=lambda: write(self._tried(self.requests.retry.sooner_aside(HASTE))),
                 look=self.look,
                 again=lambda stored: again(self._tried(self.requests.retry.less_patient(HASTE)), stored),
             )
         if self.check is not None and self.generation is not None:
             etag = str(self.generation)
-            return self.check.replace(self.key, lambda: write(self), if_match=etag, look=self.look, wrongly=wrongly)
+            return self.check.replace(
+                self.key, lambda: write(self), kind=kind, if_match=etag, look=self.look, wrongly=wrongly
+            )
         return write(self)
 
     def _tried(self, retry: Retry) -> Upload:
@@ -108,6 +122,26 @@ class Upload:
         """Make the object once more, of itself, if its generation is the expected one: no byte of it has to be sent."""
         path = self.bucket.path_of(self.name)
         replace(self, generation=expected)._rewritten(self.requests, path, str(generation))
+
+    def _made_beside(self) -> None:
+        """Try to make one byte an object in a session, under a name that is free, if it has a generation that none has.
+
+        In a session conditions count at its end, when what it replaces is lost where they are ignored; there the
+        object is removed again. Raises Untested when no session can be begun.
+        """
+        name = f"{self.name[:_MOST_OF_A_NAME]}.{uuid.uuid4().hex}"
+        beside = replace(self, name=name, generation=_NO_GENERATION)
+        try:
+            address = self.requests.run(self.doing, lambda: beside._begin(len(_PROBE)))
+        except TransientError:
+            raise
+        except StorageError:
+            raise Untested from None
+        headers = (f"Content-Range: bytes 0-{len(_PROBE) - 1}/{len(_PROBE)}",)
+        self.requests.run(self.doing, lambda: self.requests.put("PUT", address, headers, _PROBE, judge=of_kind(OBJECT)))
+        with suppress(StorageError):
+            at = self.bucket.at(name, {})
+            self.requests.run(self.doing, lambda: self.requests.ask("DELETE", at, judge=of_kind(None, 204)))
 
     def _put(self, body: bytes) -> StoredObject:
         properties = self.properties()
@@ -166,9 +200,10 @@ class Upload:
 
         try:
             return self._checked(
+                Kind.PARTS,
                 write,
-                again=lambda upload, stored: upload._copied_onto_itself(stored.etag, expected=0),
-                wrongly=lambda: self._copied_onto_itself(self.generation, expected=_NO_GENERATION),
+                again=lambda upload, _: upload._made_beside(),
+                wrongly=self._made_beside,
             )
         finally:
             if not is_sent:
@@ -186,6 +221,7 @@ class Upload:
 
         try:
             return self._checked(
+                Kind.COPY,
                 write,
                 again=lambda upload, stored: upload._copied_onto_itself(stored.etag, expected=0),
                 wrongly=lambda: self._copied_onto_itself(self.generation, expected=_NO_GENERATION),

@@ -22,7 +22,7 @@ from chorus_upload.errors import (
 )
 from chorus_upload.model import Twin
 from chorus_upload.storage.bodies import fill, require_end
-from chorus_upload.storage.condition_check import HASTE, ConditionCheck, Untested
+from chorus_upload.storage.condition_check import HASTE, ConditionCheck, Kind, Untested
 from chorus_upload.storage.curl import Answer
 from chorus_upload.storage.retry import Retry
 from chorus_upload.storage.s3_client import bare, microseconds, quoted
@@ -47,7 +47,8 @@ from chorus_upload.storage.traffic import Buffer
 from chorus_upload.storage.tries import Pages
 
 _MOST_PARTS = 10_000
-_LARGEST_CHECKED = 64 << 20
+_PROBE = b"\0"
+_LARGEST_COPIED = 64 << 20
 """The largest object, in bytes, that is copied onto itself to see whether the service honours conditions."""
 _NO_ETAG = "0" * 32
 """No object has it: its content would have to be found first."""
@@ -123,6 +124,7 @@ class Upload:
     def at_once(self, body: bytes) -> StoredObject:
         """Send `body` with one request. Of the checksum in the result, if there is one, the service is the author."""
         return self._checked(
+            Kind.SINGLE,
             lambda upload: upload._put(body),
             again=lambda upload, _: upload._put(body),
             wrongly=lambda: replace(self, if_match=_NO_ETAG)._put(body),
@@ -130,24 +132,25 @@ class Upload:
 
     def _checked(
         self,
+        kind: Kind,
         write: Callable[[Upload], StoredObject],
         *,
-        again: Callable[[Upload, StoredObject], object] | None,
+        again: Callable[[Upload, StoredObject], object],
         wrongly: Callable[[], object],
     ) -> StoredObject:
         """What `write` gives, once it is known that its condition means something."""
         if self.check is not None and self.create_only:
-            retry = self.requests.retry
             return self.check.create(
                 self.key,
                 lambda: write(self),
-                first=lambda: write(self._tried(retry.sooner_aside(HASTE))),
+                kind=kind,
+                first=lambda: write(self._tried(self.requests.retry.sooner_aside(HASTE))),
                 look=self.look,
-                again=None if again is None else lambda stored: again(self._tried(retry.less_patient(HASTE)), stored),
+                again=lambda stored: again(self._tried(self.requests.retry.less_patient(HASTE)), stored),
             )
         if self.check is not None and self.if_match is not None:
             return self.check.replace(
-                self.key, lambda: write(self), if_match=self.if_match, look=self.look, wrongly=wrongly
+                self.key, partial(write, self), kind=kind, if_match=self.if_match, look=self.look, wrongly=wrongly
             )
         return write(self)
 
@@ -240,34 +243,70 @@ class Upload:
         # What is beside an object has to be said before its first part is sent, when hardly anybody knows it yet.
         properties = self.properties()
         return self._checked(
+            Kind.PARTS,
             lambda upload: upload._object_of(session, parts, properties, size=size),
-            # The service takes a minute to copy a few GiB, and all other writes would wait.
-            again=Upload._copied_onto_itself if size <= _LARGEST_CHECKED else None,
+            again=Upload._made_again,
             wrongly=lambda: replace(self, if_match=_NO_ETAG)._complete(session, parts, is_last=False),
         )
 
-    def _copied_onto_itself(self, stored: StoredObject) -> None:
-        """Make the object once more, of itself: no byte of it has to be sent. Raises Untested when that cannot be."""
+    def _made_again(self, stored: StoredObject) -> None:
+        """Try to make the object once more, in a session of its own. Raises Untested when that cannot be tried.
+
+        It is made of itself, so that it stays what it is where the condition is ignored. The service takes a minute to
+        copy a few GiB, and others wait: a larger one is made of one byte, and removed if that is accepted.
+        """
         session = self._begun([])
-        source = {"Bucket": self.bucket["Bucket"], "Key": self.name}
-        what = {"UploadId": session.upload_id, "PartNumber": 1, "CopySource": source}
-        what["CopySourceIfMatch"] = quoted(stored.etag)
         try:
-            answer = self.requests.run(
-                self.doing, partial(_ask_for_copy, {**self.at, **what}), silence=_COMPLETION_SILENCE
-            )
-        except TransientError:
+            copied = None if stored.size > _LARGEST_COPIED else self._copy_of_itself(session, stored)
+            part = copied or self._part_of_one_byte(session)
+        except StorageError as error:
             self._abort(session.upload_id)
-            raise
-        except StorageError:
-            self._abort(session.upload_id)
+            if isinstance(error, TransientError):
+                raise
             raise Untested from None
-        copied = answer["CopyPartResult"]
-        part = Part(1, bare(copied["ETag"]), stored.size, sha256=copied.get("ChecksumSHA256"))
         try:
             self._complete(session, [part])
-        except SessionLost:
-            raise Untested from None
+        except (SessionLost, TransientError):
+            # The answer may have been lost, and only that.
+            self._abort(session.upload_id)
+            if copied is not None or self._is_there(stored):
+                raise Untested from None
+        if copied is None:
+            self._remove_one_byte()
+
+    def _part_of_one_byte(self, session: _Session) -> Part:
+        sha256 = sha256_of(_PROBE) if session.has_sha256 else None
+        parameters = {"partNumber": "1", "uploadId": session.upload_id}
+        answer, _ = self.sent(_PROBE, md5_of(_PROBE), parameters=parameters, sha256=sha256)
+        return Part(1, etag_in(answer), len(_PROBE), sha256=sha256)
+
+    def _is_there(self, stored: StoredObject) -> bool:
+        """Whether the object is still what was written. IntegrityError when that cannot be told."""
+        try:
+            there = self.look()
+        except StorageError as error:
+            raise IntegrityError(f"{self.doing}: nobody says whether it is there ({error.message})") from None
+        return there is not None and there.etag == stored.etag
+
+    def _remove_one_byte(self) -> None:
+        with suppress(StorageError):
+            there = self.look()
+            if there is not None and there.size == len(_PROBE):
+                self.requests.run(self.doing, lambda call: call("delete_object", **self.at, IfMatch=quoted(there.etag)))
+
+    def _copy_of_itself(self, session: _Session, stored: StoredObject) -> Part | None:
+        """A part with all of the object; None where the service does not copy it. Raises TransientError."""
+        what = {**self.at, "UploadId": session.upload_id, "PartNumber": 1}
+        what["CopySource"] = {"Bucket": self.bucket["Bucket"], "Key": self.name}
+        what["CopySourceIfMatch"] = quoted(stored.etag)
+        try:
+            answer = self.requests.run(self.doing, partial(_ask_for_copy, what), silence=_COMPLETION_SILENCE)
+        except TransientError:
+            raise
+        except StorageError:
+            return None
+        copied = answer["CopyPartResult"]
+        return Part(1, bare(copied["ETag"]), stored.size, sha256=copied.get("ChecksumSHA256"))
 
     def _object_of(self, session: _Session, parts: list[Part], properties: Properties, *, size: int) -> StoredObject:
         answer = self._complete(session, parts)

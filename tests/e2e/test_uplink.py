@@ -78,7 +78,8 @@ def test_a_large_file_goes_on_where_a_kill_ended_it(tmp_path: Path, container: C
 def test_every_request_of_a_run(tmp_path: Path, container: Container, wire: Wire) -> None:
     """One request for each small file, one for each block, and nothing else that grows with the files.
 
-    Of the first file it is asked once whether it is there, and it is sent twice: so conditions are checked.
+    Of the first small file, and of the first large one, it is asked once whether it is there, and it is made twice: so
+    conditions are checked.
     """
     cloud = dataclasses.replace(container, port=wire.port)
     site = settle(tmp_path / "home", build(tmp_path / "source", MIXED), cloud, threads=4)
@@ -96,9 +97,9 @@ def test_every_request_of_a_run(tmp_path: Path, container: Container, wire: Wire
         "blocks there?": sum(each.method == "GET" and "comp=blocklist" in each.target for each in of_files),
         "list of blocks": sum(each.method == "PUT" and "comp=blocklist" in each.target for each in of_files),
     }
-    assert counted == {"there?": 1, "put": len(MIXED) - 1, "block": 3, "blocks there?": 1, "list of blocks": 1}
+    assert counted == {"there?": 2, "put": len(MIXED) - 1, "block": 3, "blocks there?": 1, "list of blocks": 1}
     assert len(of_files) == sum(counted.values())
-    assert sum("/spring/" in each.target for each in wire.checks) == 1
+    assert sum("/spring/" in each.target for each in wire.checks) == 2
     wire.requests.clear()
     site.run("file", "verify")
     listings = [each.target for each in wire.requests if "comp=list" in each.target]

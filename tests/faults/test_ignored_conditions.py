@@ -56,6 +56,21 @@ def ignore_conditions(wire: Wire, fixture: Callable[[str], Any], service: str) -
         wire.chance = remove
 
 
+def is_completion(line: bytes) -> bool:
+    """Whether a request makes an object of its parts, or begins what ends so: there conditions belong to it."""
+    is_multipart = b"uploadId=" in line and line.startswith(b"POST")
+    return is_multipart or b"comp=blocklist" in line or b"uploadType=resumable" in line
+
+
+def ignore_them_for_parts(wire: Wire, fixture: Callable[[str], Any], service: str) -> None:
+    """As some services like S3 do, which honour conditions of objects in one request."""
+    ignore_conditions(wire, fixture, service)
+    ignored, removed = wire.forward, wire.chance
+    wire.forward = lambda head: ignored(head) if is_completion(head.partition(b"\r\n")[0]) else head
+    if removed is not None:
+        wire.chance = lambda it: removed(it) if is_completion(f"{it.method} {it.target}".encode()) else None
+
+
 def is_write(request: Request) -> bool:
     return request.method in ("PUT", "POST")
 
@@ -108,6 +123,7 @@ def test_a_large_one_is_not_sent_twice(place: Place, request: pytest.FixtureRequ
     # In Azure and Google each write has another etag, and nothing was written again.
     assert found.etag == stored.etag
     assert sum(each.size for each in place.wire.requests) < len(LARGE) + 10_000
+    assert [each.key for each in place.store.scan()] == ["a"]
     if request.node.callspec.params["place"] == "s3":
         bucket = place.store.url.rpartition("/")[2]
         assert request.getfixturevalue("seaweedfs").sessions(bucket) == []
@@ -140,6 +156,7 @@ def test_nothing_more_is_written_where_it_is_accepted(ignoring: Place, content: 
     with pytest.raises(ConditionsIgnored, match="the place ignores conditions: it took a a second time") as caught:
         ignoring.store.put("a", io.BytesIO(content), size=len(content), create_only=True)
     assert "Do not use this place" in (caught.value.hint or "")
+    # A session at Google is tried with another name.
     assert content_of(ignoring, "a") == content
     with pytest.raises(ConditionsIgnored):
         ignoring.store.put("b", SMALL, size=len(SMALL), create_only=True)
@@ -175,19 +192,60 @@ def test_nor_is_it_replaced(ignoring: Place, content: bytes, figures: Figures) -
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_a_huge_object_is_not_copied_onto_itself(
-    ignoring: Place, check: ConditionCheck, monkeypatch: pytest.MonkeyPatch, figures: Figures
+    place: Place, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, figures: Figures
 ) -> None:
-    """Everybody else would wait for that, and it for them: the next smaller one is tried."""
-    monkeypatch.setattr(s3_upload, "_LARGEST_CHECKED", len(LARGE) - 1)
-    with check._lock:
-        ignoring.store.put("huge", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
-    ignoring.store.put("theirs", b"theirs", size=6)
-    with pytest.raises(ObjectExists):
-        ignoring.store.put("theirs", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
-    assert content_of(ignoring, "theirs") == b"theirs"
-    assert not [each for each in ignoring.wire.requests if "x-amz-copy-source" in each.headers]
-    with pytest.raises(ConditionsIgnored, match="it took a a second time"):
-        ignoring.store.put("a", SMALL, size=len(SMALL), create_only=True)
+    """Others would wait for that. It is tried with one byte, and nothing wrong stays where that is accepted."""
+    monkeypatch.setattr(s3_upload, "_LARGEST_COPIED", len(LARGE) - 1)
+    place.store.put("huge", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+    assert content_of(place, "huge") == LARGE
+    assert not [each for each in place.wire.requests if "x-amz-copy-source" in each.headers]
+    bucket = place.store.url.rpartition("/")[2]
+    assert request.getfixturevalue("seaweedfs").sessions(bucket) == []
+    with opened_place("s3", request.getfixturevalue, retry=PATIENT, check=ConditionCheck("the place")) as other:
+        ignore_them_for_parts(other.wire, request.getfixturevalue, "s3")
+        with pytest.raises(ConditionsIgnored, match="it took a a second time"):
+            other.store.put("a", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+        assert list(other.store.scan()) == []
+        # Nor does a wrong one pass for the right one when the answer to that is lost.
+        with opened_place("s3", request.getfixturevalue, retry=PATIENT, check=ConditionCheck("the place")) as lossy:
+            ignore_them_for_parts(lossy.wire, request.getfixturevalue, "s3")
+            removed, completions = lossy.wire.chance, []
+
+            def lose(it: Request) -> Fault | None:
+                removed(it) if removed is not None else None
+                completions.extend([it] if it.method == "POST" and "uploadId=" in it.target else [])
+                return DropAnswer() if len(completions) == 2 and it is completions[1] else None
+
+            lossy.wire.chance = lose
+            with pytest.raises(ConditionsIgnored, match="it took a a second time"):
+                lossy.store.put("a", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+            assert list(lossy.store.scan()) == []
+    figures.count("places that ignore conditions")
+
+
+def test_one_that_ignores_them_for_parts_only(place: Place, request: pytest.FixtureRequest, figures: Figures) -> None:
+    """A small file has gone well before, and one that somebody else writes meanwhile is not overwritten."""
+    ignore_them_for_parts(place.wire, request.getfixturevalue, request.node.callspec.params["place"])
+    place.store.put("small", SMALL, size=len(SMALL), create_only=True)
+    with pytest.raises(ConditionsIgnored, match="a second time"):
+        place.store.put("a", io.BytesIO(LARGE), size=len(LARGE), create_only=True)
+    assert content_of(place, "a") == LARGE
+    # Nothing more is written, in whatever way.
+    for content in (SMALL, LARGE):
+        with pytest.raises(ConditionsIgnored):
+            place.store.put("b", io.BytesIO(content), size=len(content), create_only=True)
+    assert sorted(each.key for each in place.store.scan()) == ["a", "small"]
+    figures.count("places that ignore conditions")
+
+
+@pytest.mark.parametrize("place", ["azure", "google"], indirect=True)
+def test_and_replaces_no_large_one(place: Place, request: pytest.FixtureRequest, figures: Figures) -> None:
+    ignore_them_for_parts(place.wire, request.getfixturevalue, request.node.callspec.params["place"])
+    etag = place.store.put("small", SMALL, size=len(SMALL), create_only=True).etag
+    place.store.put("small", SMALL + b"!", size=len(SMALL) + 1, if_match=etag)
+    theirs = place.store.put("a", io.BytesIO(LARGE), size=len(LARGE))
+    with pytest.raises(ConditionsIgnored, match="told to replace another object"):
+        place.store.put("a", io.BytesIO(LARGE[::-1]), size=len(LARGE), if_match=theirs.etag)
     figures.count("places that ignore conditions")
 
 
