@@ -19,6 +19,7 @@ import pytest
 from chorus_upload.cli.app import main
 from chorus_upload.cli.arguments import parse_file_list
 from chorus_upload.scripting.work import RESULTS_TITLE
+from tests.e2e.site import quick_program
 
 CONFIGURATION = """\
 [journal]
@@ -56,26 +57,46 @@ class Site:
         target.write_text(content, encoding="utf-8")
 
 
-@pytest.fixture
-def site(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.chdir(tmp_path)
+def configured(root: Path) -> Path:
+    """The directory, with a configuration and all the places that it names, empty."""
     for name in ("cloud", "central", "site"):
-        (tmp_path / name).mkdir()
-    configuration = tmp_path / "config.toml"
-    configuration.write_text(CONFIGURATION.format(root=tmp_path.as_posix()), encoding="utf-8")
+        (root / name).mkdir(parents=True)
+    configuration = root / "config.toml"
+    configuration.write_text(CONFIGURATION.format(root=root.as_posix()), encoding="utf-8")
     configuration.chmod(0o600)
+    return root
+
+
+def typed_at(root: Path, capfd: pytest.CaptureFixture[str]) -> Site:
+    """The site in this directory, where one stands already."""
 
     def type_(*arguments: str) -> Shown:
         code = main(arguments)
         shown = capfd.readouterr()
         return Shown(code, shown.out, shown.err)
 
-    made = Site(tmp_path, type_)
-    made.write("OMOP/person.csv", "person_id\n1001\n")
-    made.write("1001/Images/scan.dcm", "scan")
-    made.write("1001/Images/[red]odd name.dcm", "odd")
-    made.write("1002/Waveforms/eeg.edf", "eeg")
-    return made
+    return Site(root, type_)
+
+
+def with_files(root: Path) -> Path:
+    """The same directory, with a few files in the source."""
+    site = unheard(root)
+    site.write("OMOP/person.csv", "person_id\n1001\n")
+    site.write("1001/Images/scan.dcm", "scan")
+    site.write("1001/Images/[red]odd name.dcm", "odd")
+    site.write("1002/Waveforms/eeg.edf", "eeg")
+    return root
+
+
+def unheard(root: Path) -> Site:
+    """A site in the working directory, to which something happens before a test listens."""
+    return Site(root, lambda *arguments: Shown(main(arguments), "", ""))
+
+
+@pytest.fixture
+def site(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.chdir(with_files(configured(tmp_path)))
+    return typed_at(tmp_path, capfd)
 
 
 def test_a_first_submission(site: Site) -> None:
@@ -495,7 +516,7 @@ def test_a_full_device_ends_no_work(site: Site, told: str, full: str) -> None:
     """A log on a full disk: what cannot be said is dropped, and all else is done."""
     codes = [
         subprocess.run(
-            ["bash", "-c", f"{sys.executable} -m chorus_upload {told} {command} {full}"],
+            ["bash", "-c", f"{quick_program().command} {told} {command} {full}"],
             capture_output=True,
             check=False,
         ).returncode

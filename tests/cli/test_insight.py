@@ -7,50 +7,46 @@ import io
 import json
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import chdir, closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chorus_upload.cli.app import main
 from chorus_upload.cli.render.lives import life_report
 from chorus_upload.cli.render.lives import told as called
 from chorus_upload.cli.render.records import csv_line
 from chorus_upload.model import Change, Retirement
 from chorus_upload.operations.insight import FileLife, FileState
-from tests.cli.test_commands import CONFIGURATION, Shown, Site
+from tests.cli.conftest import Prepared
+from tests.cli.test_commands import Shown, Site, configured, typed_at, unheard
 from tests.trees import touch
 
 
-@pytest.fixture
-def site(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A site that took down its files three times, and has sent what it had in the second."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("cloud", "central", "site"):
-        (tmp_path / name).mkdir()
-    configuration = tmp_path / "config.toml"
-    configuration.write_text(CONFIGURATION.format(root=tmp_path.as_posix()), encoding="utf-8")
-    configuration.chmod(0o600)
-
-    def type_(*arguments: str) -> Shown:
-        code = main(arguments)
-        shown = capfd.readouterr()
-        return Shown(code, shown.out, shown.err)
-
-    made = Site(tmp_path, type_)
+    root = configured(tmp_path_factory.mktemp("prepared") / "it")
+    made = unheard(root)
     files = {"OMOP/person.csv": "1", "1001/Images/a.dcm": "a", "1001/Images/b.dcm": "bb", "1002/Waveforms/w.edf": "w"}
     for path, content in files.items():
         write(made, path, content)
-    assert made.type("journal", "update", "--version", "v1").code == 0
-    write(made, "OMOP/person.csv", "12")
-    (tmp_path / "site/1001/Images/b.dcm").rename(tmp_path / "site/1001/Images/[red]c.dcm")
-    assert made.type("journal", "update", "--version", "v2", "--confirm-deletions").code == 0
-    assert made.type("file", "upload").code == 0
-    (tmp_path / "site/1002/Waveforms/w.edf").unlink()
-    write(made, "1002/Images/n.dcm", "nnn")
-    assert made.type("journal", "update", "--version", "v3", "--confirm-deletions").code == 0
-    return made
+    with chdir(root):
+        assert made.type("journal", "update", "--version", "v1").code == 0
+        write(made, "OMOP/person.csv", "12")
+        (root / "site/1001/Images/b.dcm").rename(root / "site/1001/Images/[red]c.dcm")
+        assert made.type("journal", "update", "--version", "v2", "--confirm-deletions").code == 0
+        assert made.type("file", "upload").code == 0
+        (root / "site/1002/Waveforms/w.edf").unlink()
+        write(made, "1002/Images/n.dcm", "nnn")
+        assert made.type("journal", "update", "--version", "v3", "--confirm-deletions").code == 0
+    return Prepared.from_now_on(root)
+
+
+@pytest.fixture
+def site(prepared: Prepared, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.chdir(prepared.restore())
+    return typed_at(prepared.root, capfd)
 
 
 def write(site: Site, path: str, content: str) -> None:

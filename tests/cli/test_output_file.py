@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import Site, site
+from tests.cli.conftest import Prepared
+from tests.cli.test_commands import Site, configured, site, typed_at, unheard, with_files
 
 __all__ = ["site"]
 
@@ -21,14 +23,23 @@ OUTPUTS = {
 }
 
 
-@pytest.fixture
-def delivered(site: Site) -> Site:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A site with a delivered version, and one that is still to be sent."""
-    site.type("journal", "update", "--version", "v1")
-    assert site.type("file", "upload").code == 0
-    site.write("OMOP/note.csv", "note_id\n")
-    site.type("journal", "update", "--version", "v2")
-    return site
+    root = with_files(configured(tmp_path_factory.mktemp("prepared") / "it"))
+    made = unheard(root)
+    with chdir(root):
+        assert made.type("journal", "update", "--version", "v1").code == 0
+        assert made.type("file", "upload").code == 0
+        made.write("OMOP/note.csv", "note_id\n")
+        assert made.type("journal", "update", "--version", "v2").code == 0
+    return Prepared.from_now_on(root)
+
+
+@pytest.fixture
+def delivered(prepared: Prepared, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.chdir(prepared.restore())
+    return typed_at(prepared.root, capfd)
 
 
 @pytest.mark.parametrize("command", OUTPUTS)
