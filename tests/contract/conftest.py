@@ -56,7 +56,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
             prefix="some/prefix",
             credential=AccountKey(azurite.account, azurite.key),
             retry=IMPATIENT,
-            page_size=500,
+            page_size=100,
         )
 
     return Place("azure", lambda: open_azure(container), lambda: open_azure("missing"))
@@ -67,7 +67,7 @@ def s3_place(service: SeaweedFS, bucket: str) -> Place:
 
     def open_s3(bucket: str) -> Store:
         return S3Store(
-            bucket, access=access, prefix="some/prefix", endpoint_url=service.url, retry=IMPATIENT, page_size=500
+            bucket, access=access, prefix="some/prefix", endpoint_url=service.url, retry=IMPATIENT, page_size=100
         )
 
     return Place("s3", lambda: open_s3(bucket), lambda: open_s3("missing"))
@@ -76,7 +76,7 @@ def s3_place(service: SeaweedFS, bucket: str) -> Place:
 def gs_place(service: Service, bucket: str) -> Place:
     def open_gs(bucket: str) -> Store:
         return GsStore(
-            bucket, access=Anonymous(), prefix="some/prefix", endpoint=service.url, retry=IMPATIENT, page_size=500
+            bucket, access=Anonymous(), prefix="some/prefix", endpoint=service.url, retry=IMPATIENT, page_size=100
         )
 
     return Place("gs", lambda: open_gs(bucket), lambda: open_gs("missing"))
