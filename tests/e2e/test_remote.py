@@ -30,6 +30,12 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return site
 
 
+WHAT_IS_TYPED = pytest.mark.parametrize(
+    "site", ["disk", pytest.param("container", marks=pytest.mark.thorough)], indirect=True
+)
+"""For what is decided by the words, wherever the central store is."""
+
+
 def central(site: Site) -> dict[str, bytes]:
     return {key.removeprefix("data/"): body for key, body in site.cloud.objects().items() if key.startswith("data/")}
 
@@ -86,6 +92,7 @@ def test_upload(tmp_path: Path, site: Site) -> None:
     assert central(site) == before | new | {"from us/here/c.txt": b"4"}
 
 
+@WHAT_IS_TYPED
 def test_what_is_not_uploaded(tmp_path: Path, site: Site) -> None:
     build(site.home, {"a/x.txt": "1", "b/x.txt": "2"})
     before = site.cloud.objects()
@@ -102,6 +109,7 @@ def test_what_is_not_uploaded(tmp_path: Path, site: Site) -> None:
     assert site.cloud.objects().keys() - before == {"data/copy/home/a/x.txt", "data/copy/home/b/x.txt"}
 
 
+@WHAT_IS_TYPED
 def test_the_last_argument_of_an_upload_is_where_to(site: Site) -> None:
     """Sites type it so. A directory of theirs that is called as the one in the store was sent, with what is in it."""
     build(site.home, {"notes.md": "notes", "docs/secret.txt": "do not send", "a.csv": "1", "b.csv": "2", ".c.csv": "3"})
@@ -145,6 +153,7 @@ def test_a_place_that_was_forgotten(site: Site) -> None:
     assert site.cloud.objects() == before
 
 
+@WHAT_IS_TYPED
 def test_a_pattern_leaves_out_what_is_never_sent(site: Site) -> None:
     build(site.home, {"a.txt": "1", "notes/b.txt": "2"})
     before = central(site)
@@ -154,6 +163,7 @@ def test_a_pattern_leaves_out_what_is_never_sent(site: Site) -> None:
     assert central(site) == before | {"copy/a.txt": b"1"}
 
 
+@WHAT_IS_TYPED
 def test_the_last_argument_of_a_download_is_where_to(tmp_path: Path, site: Site) -> None:
     """What sites type fetched the whole store."""
     site.run("journal", "update", "--version", "20250630080000")
@@ -181,6 +191,7 @@ def test_the_last_argument_of_a_download_is_where_to(tmp_path: Path, site: Site)
     }
 
 
+@WHAT_IS_TYPED
 def test_nothing_is_read_from_the_root_by_an_empty_argument(tmp_path: Path, site: Site) -> None:
     to = tmp_path / "to"
     before = site.cloud.objects()
@@ -195,6 +206,7 @@ def test_nothing_is_read_from_the_root_by_an_empty_argument(tmp_path: Path, site
     assert site.cloud.objects() == before
 
 
+@WHAT_IS_TYPED
 def test_a_download_whose_names_or_place_cannot_be_meant(tmp_path: Path, site: Site) -> None:
     site.cloud.put("data/summer/OMOP/person.csv", b"other")
     to = str(tmp_path / "to")

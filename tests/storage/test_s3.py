@@ -834,6 +834,7 @@ class TestASite:
         site.run("journal", "update", "--version", "v2")
         assert site.pending() == {"OMOP/person.csv"}
 
+    @pytest.mark.thorough  # as in tests/e2e/test_racing.py
     def test_three_race_for_its_journal(self, tmp_path: Path, seaweedfs: SeaweedFS, s3_bucket: str) -> None:
         source = build(tmp_path / "source", {"OMOP/person.csv": "person_id\n1\n"})
         sites = [settle(tmp_path / f"home-{each}", source, Bucket(seaweedfs, s3_bucket)) for each in range(3)]
