@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -12,6 +13,9 @@ from chorus_upload.cli.render.stream import Stream
 from chorus_upload.errors import ConfigError
 
 PROGRAM = "chorus-upload"
+
+_OTHER_WORDS = {"push": "upload", "send": "upload", "pull": "download", "fetch": "download", "scan": "update"}
+"""What other programs call such commands."""
 
 
 def normal_spelling(token: str) -> str:
@@ -39,22 +43,36 @@ def examples(*pairs: tuple[str, str]) -> str:
 
 
 class Group(TyperGroup):
-    """A group that names the right command to who typed one of another group."""
+    """A group that names the right command to who typed one of another group, or one that is nearly so called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer does not export these types
         try:
             return super().resolve_command(ctx, args)
         except typer.TyperException as error:
-            # Another spelling is proposed already.
-            if elsewhere := _elsewhere(ctx.find_root().command, normal_spelling(args[0])):
-                error.message = f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, elsewhere))}?"
+            name = normal_spelling(args[0])
+            known = _by_spelling(ctx.find_root().command)
+            meant = known.get(_OTHER_WORDS.get(name, name), [])
+            # Another spelling may be proposed already.
+            if not meant and "Did you mean" not in error.message:
+                meant = [
+                    command
+                    for spelling in get_close_matches(name, known, n=1, cutoff=0.7)
+                    for command in known[spelling]
+                ]
+            if meant:
+                error.message = f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, meant))}?"
             raise
 
 
-def _elsewhere(program: TyperGroup, name: str) -> list[str]:
-    """Return the commands of that name, at the top and in all groups, as they are to be typed."""
+def _by_spelling(program: TyperGroup) -> dict[str, list[str]]:
+    """Return the commands as they are to be typed, by their names alone and together with that of their group."""
     groups = {f"{each} ": group for each, group in program.commands.items() if isinstance(group, TyperGroup)}
-    return [f"{PROGRAM} {above}{name}" for above, group in {"": program, **groups}.items() if name in group.commands]
+    found: dict[str, list[str]] = {}
+    for above, group in {"": program, **groups}.items():
+        for name in group.commands:
+            for spelling in {name, f"{above}{name}".replace(" ", "-")}:
+                found.setdefault(spelling, []).append(f"{PROGRAM} {above}{name}")
+    return found
 
 
 def make_group(help_text: str, *, epilog: str, name: str | None = None, completion: bool = False) -> typer.Typer:

@@ -191,5 +191,8 @@ def _check_overlaps(settings: Settings) -> Iterator[Finding]:
         central = settings.central.location
         if site.location.is_local and central.is_local:
             inner, outer = central.local_path.resolve(), site.location.local_path.resolve()
-            if inner.is_relative_to(outer):
+            if inner == outer or (inner.exists() and outer.exists() and inner.samefile(outer)):
+                text = f"this source is the central store ({inner}): name two different directories"
+                yield Finding(Level.ERROR, subject, text)
+            elif inner.is_relative_to(outer):
                 yield Finding(Level.WARNING, subject, f"the central path {inner} is inside this source")

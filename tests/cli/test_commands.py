@@ -639,7 +639,8 @@ def test_an_empty_source_is_told_at_the_first_update(site: Site) -> None:
 
     updated = site.type("journal", "update", "--version", "v1")
     assert updated.code == 3
-    assert "the source holds no file: is it mounted, and is its path right?" in updated.err
+    source = (site.root / "site").resolve()
+    assert f"empty-source: {source}: the source holds no file: is it mounted, and is its path right?" in updated.err
     assert "No file of any modality was found." in updated.out + updated.err
     assert "Nothing has changed" not in updated.out + updated.err
     assert site.type("journal", "update", "--version", "v2", "--confirm-deletions").code == 0

@@ -54,6 +54,11 @@ def test_completion_is_installed_for_the_shell_that_runs(tmp_path: Path) -> None
         ("journal upload", "'chorus-upload file upload' or 'chorus-upload remote upload'"),
         ("file history", "'chorus-upload history'"),
         ("jurnal", "'journal'"),
+        ("uplod", "'chorus-upload file upload' or 'chorus-upload remote upload'"),
+        ("fileupload", "'chorus-upload file upload'"),
+        ("verfy", "'chorus-upload file verify'"),
+        ("file chekin", "'chorus-upload journal checkin'"),
+        ("push", "'chorus-upload file upload' or 'chorus-upload remote upload'"),
     ],
 )
 def test_the_group_that_was_left_out_is_named(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -256,3 +256,19 @@ pattern = '{patient_id:w}\W\{filepath}'
     )
     assert any("backslash" in text for _, text in _of(findings, "[site_path.Waveforms]"))
     assert any("inside this source" in text for _, text in _of(findings, "[site_path.OMOP]"))
+
+
+def test_a_source_that_is_the_central_store(tmp_path: Path, load_text: Load) -> None:
+    """No update would begin; a central store inside a source is left out of it, and only worth a word."""
+    (tmp_path / "link").symlink_to(tmp_path / "data", target_is_directory=True)
+    for path in ("/data", f"{tmp_path.as_posix()}/link"):
+        settings = load_text(_site(tmp_path, central=f'path = "{path}"'))
+        told = [(level, text) for level, text in _of(check(settings), "[site_path.OMOP]") if "central" in text]
+        assert told == [
+            (Level.ERROR, f"this source is the central store ({tmp_path / 'data'}): name two different directories")
+        ]
+
+    (tmp_path / "data" / "deep").mkdir()
+    settings = load_text(_site(tmp_path, central='path = "/data/deep"'))
+    told = [(level, text) for level, text in _of(check(settings), "[site_path.OMOP]") if "central" in text]
+    assert told == [(Level.WARNING, f"the central path {tmp_path / 'data/deep'} is inside this source")]

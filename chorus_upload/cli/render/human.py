@@ -235,7 +235,7 @@ class HumanSink:
         elif isinstance(event, FileFailed | FileNotDownloaded):
             self._name(str(event.kind), event.path, event.detail)
         else:
-            self._name(str(event.problem.kind), event.problem.path, event.problem.detail)
+            self._name(str(event.problem.kind), event.problem.path or event.root, event.problem.detail)
 
     def _name(self, kind: str, path: str, detail: str) -> None:
         """Warn of a single file; of the first ones only where there may be too many."""
