@@ -24,13 +24,18 @@ class VerifyResult(StrEnum):
     def is_good(self) -> bool:
         return self is VerifyResult.MATCHED
 
+    @property
+    def is_other(self) -> bool:
+        """Whether something else is there than what was delivered."""
+        return self in (VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS)
+
 
 @dataclass(frozen=True, slots=True)
 class FileVerified:
     """What was found for one key. `evidence` is what a match rests on; size and checksums are the journal's.
 
     `etag` is the listing's, and so is the size of an object that is not in the journal. `submission` and `delivered_us`
-    are of the delivery.
+    are of the delivery, and `retired_by` is the version in which the file became another one or ceased to be.
     """
 
     key: str
@@ -46,6 +51,7 @@ class FileVerified:
     etag: str | None = None
     submission: str | None = None
     delivered_us: int | None = None
+    retired_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class VerifyFinished:
 
     `versions` were checked, `unchecked` others of which something was delivered. `modalities` and `patients` are those
     that were asked for, None for all. `pending` is what of these is still to be sent, of `pending_versions`.
+    `superseded` is how many of those that are there and differ were so in an earlier version only: no upload sends that
+    content again.
     """
 
     versions: tuple[str, ...]
@@ -81,6 +89,7 @@ class VerifyFinished:
     modalities: tuple[str, ...] | None = None
     patients: tuple[str, ...] | None = None
     pending_versions: tuple[str, ...] = ()
+    superseded: int = 0
 
     @property
     def checked(self) -> int:

@@ -147,6 +147,7 @@ def verify(
         seconds=time.monotonic() - begun,
         evidence={evidence: check.evidence[evidence] for evidence in Evidence if check.evidence[evidence]},
         read_back=check.read,
+        superseded=check.superseded,
         sample=request.sample.text if request.sample else None,
         seed=request.sample.seed if request.sample else None,
     )
@@ -175,6 +176,7 @@ class _Check:
         self.results: Counter[VerifyResult] = Counter()
         self.evidence: Counter[Evidence] = Counter()
         self.read = Tally()
+        self.superseded = 0
 
     def take_listing(self, store: Store, listing: Listing, folders: Sequence[str]) -> None:
         """Have the store's objects in these folders in the listing."""
@@ -284,6 +286,7 @@ class _Check:
 
     def _tell(self, found: FileVerified) -> None:
         self.results[found.result] += 1
+        self.superseded += found.result.is_other and found.retired_by is not None
         if found.evidence is not None:
             self.evidence[found.evidence] += 1
         self._emit(found)

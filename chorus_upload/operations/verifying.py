@@ -171,6 +171,8 @@ def _difference(compared: Compared) -> str:
 
 
 def _verified(compared: Compared, result: VerifyResult, detail: str, evidence: Evidence | None = None) -> FileVerified:
+    if result.is_other and compared.retired_by:
+        detail += f"; in {compared.retired_by} the file was another one, or gone: this content is not sent again"
     return FileVerified(
         key=compared.key,
         result=result,
@@ -185,4 +187,5 @@ def _verified(compared: Compared, result: VerifyResult, detail: str, evidence: E
         etag=compared.listed_etag,
         submission=compared.submission,
         delivered_us=compared.delivered_us,
+        retired_by=compared.retired_by,
     )

@@ -227,6 +227,34 @@ def test_what_a_match_rests_on_is_shown_on_request() -> None:
     ]
 
 
+def test_what_an_earlier_version_had_is_not_said_to_be_sent_again() -> None:
+    screen = Screen()
+
+    screen.sink.emit(replace(VERIFY, results={VerifyResult.CHECKSUM_DIFFERS: 1}, superseded=1, pending=Tally()))
+
+    said = " ".join(screen.out.split())
+    assert "Ask first who wrote to the store." in said
+    assert "Only a copy of the store brings it back." in said
+    assert "mark-as-deleted" not in screen.out + screen.err
+
+
+def test_a_verification_of_some_files_says_so_of_what_it_says() -> None:
+    screen, empty = Screen(), Screen()
+    some = replace(GOOD, modalities=("Images", "Waveforms"), patients=("7",))
+
+    screen.sink.emit(some)
+    empty.sink.emit(replace(some, versions=(), results={}, patients=None))
+
+    assert screen.out.endswith(
+        "Only files of Images, Waveforms and of patient 7 were looked at.\n"
+        "Everything of Images, Waveforms and of patient 7 that the journal calls delivered of version 1 is in the"
+        " central store: 2 files.\n"
+        "No file of Images, Waveforms and of patient 7 of another version has been delivered.\n"
+        "Took 0.1 s.\n"
+    )
+    assert "no delivery of files of Images, Waveforms to this central store" in empty.err
+
+
 GOOD = VerifyFinished(("1",), "/central", {VerifyResult.MATCHED: 2}, Tally(), 0.1)
 
 

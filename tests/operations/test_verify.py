@@ -325,6 +325,9 @@ def test_what_a_later_version_changed_is_read_back(lively: Site) -> None:
 
     assert verified.finished.results == {MATCHED: 6, VerifyResult.CHECKSUM_DIFFERS: 1}
     assert verified.finished.read_back.files == 7
+    assert verified.finished.superseded == 1
+    (other,) = (each for each in verified.told if each.result is VerifyResult.CHECKSUM_DIFFERS)
+    assert "this content is not sent again" in other.detail
 
 
 def test_a_key_that_a_later_delivery_of_the_version_took_is_looked_at_once(uploaded: Site) -> None:

@@ -198,9 +198,13 @@ def _about_verification(result: VerifyFinished) -> Iterator[str]:
             " anything is done. Nothing sends it again by itself."
         )
     if _differing(result):
+        yield "Ask first who wrote to the store."
+    if _differing(result) > result.superseded:
+        yield "To send a file again that is not as it was: `file mark-as-deleted`, `journal update`, `file upload`."
+    if result.superseded:
         yield (
-            "Ask first who wrote to the store. To send a file again that is not as it was: `file mark-as-deleted`,"
-            " `journal update`, `file upload`."
+            f"What {files(result.superseded)} had in an earlier version is not sent again by anything: the source has"
+            " it no more. Only a copy of the store brings it back."
         )
     if result.results.get(VerifyResult.UNREADABLE):
         yield "What could not be read is neither confirmed nor refuted: check again later."
@@ -212,18 +216,29 @@ def _extent(result: VerifyFinished) -> Iterator[str]:
     """Name what was checked, and what was not."""
     if result.pending.files:
         yield f"Still to upload: {_tally(result.pending)}, of {_versions(result.pending_versions)}."
-    if result.modalities is not None or result.patients is not None:
-        of = [", ".join(result.modalities or ()), f"patient {', '.join(result.patients)}" if result.patients else ""]
-        yield f"Only files of {' and of '.join(each for each in of if each)} were looked at."
+    scope = _scope(result)
+    if scope:
+        yield f"Only files{scope} were looked at."
     if result.is_good:
         yield (
-            f"Everything that the journal calls delivered of {_versions(result.versions)} is in the central store:"
-            f" {files(result.checked)}."
+            f"Everything{scope} that the journal calls delivered of {_versions(result.versions)} is in the central"
+            f" store: {files(result.checked)}."
         )
     if result.unchecked:
-        yield f"Not checked: {_versions(result.unchecked)}. With --all-versions everything is."
+        everything = "they are" if scope else "everything is"
+        yield f"Not checked: {_versions(result.unchecked)}. With --all-versions {everything}."
     elif result.versions:
-        yield "No other version has been delivered."
+        yield (
+            f"No file{scope} of another version has been delivered."
+            if scope
+            else "No other version has been delivered."
+        )
+
+
+def _scope(result: VerifyFinished) -> str:
+    """Return of what files were looked at, as it follows a word; empty where all were."""
+    of = [", ".join(result.modalities or ()), f"patient {', '.join(result.patients)}" if result.patients else ""]
+    return "".join(f" of {each}" if number == 0 else f" and of {each}" for number, each in enumerate(filter(None, of)))
 
 
 def _warnings_of_verification(result: VerifyFinished) -> Iterator[str]:
@@ -231,18 +246,20 @@ def _warnings_of_verification(result: VerifyFinished) -> Iterator[str]:
         yield f"{files(result.bad)} {'needs' if result.bad == 1 else 'need'} attention, named above."
     if not result.checked:
         of = f" of {_versions(result.versions)}" if result.versions else ""
-        yield f"Nothing was checked: the journal has no delivery{of} to this central store."
+        scope = _scope(result)
+        files_of = f" of files{scope}" if scope else ""
+        yield f"Nothing was checked: the journal has no delivery{files_of}{of} to this central store."
 
 
 def _after_verification(result: VerifyFinished) -> str:
-    if _differing(result):
+    if _differing(result) > result.superseded:
         return "file mark-as-deleted --file PATH"
     return "file upload" if result.pending.files else ""
 
 
 def _differing(result: VerifyFinished) -> int:
     """Return the number of objects that are there and are not what was delivered."""
-    return sum(result.results.get(kind, 0) for kind in (VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS))
+    return sum(number for kind, number in result.results.items() if kind.is_other)
 
 
 def _versions(labels: tuple[str, ...]) -> str:
