@@ -334,15 +334,15 @@ class CommandRecord:
 
 @dataclass(frozen=True, slots=True)
 class PlaceSilent:
-    """A place has not responded for `seconds`, because of `reason`, and is tried until then.
+    """A place has not responded for `seconds`, because of `reason`. New tries begin until `until_us`.
 
-    `look_at` names the keys of the configuration that say where it is.
+    That is None as long as no request has failed. `look_at` names the keys of the configuration that say where it is.
     """
 
     place: str
     seconds: float
     reason: str
-    until_us: int
+    until_us: int | None
     look_at: str
 
 

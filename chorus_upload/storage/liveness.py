@@ -28,11 +28,15 @@ Tell = Callable[[PlaceSilent | RequestsFail | PlaceResponds | CredentialsAwaited
 
 @dataclass(frozen=True, slots=True)
 class _Failing:
-    """A request that has failed since `begun` (monotonic seconds), and is tried for `patience` seconds."""
+    """A request that has failed since `begun` (monotonic seconds), and is tried again for `patience` seconds.
+
+    If the place responds to others, for `aside` seconds.
+    """
 
     begun: float
     reason: str
     patience: float
+    aside: float
 
 
 class Liveness:
@@ -66,7 +70,6 @@ class Liveness:
         self._sign = self._responded = self._asked = float("-inf")
         self._reason = ""
         self._silent_since = 0.0
-        self._patience = 0.0
         self._is_told = False
         self._tell_at = 0.0
         self._failing: dict[object, _Failing] = {}
@@ -90,20 +93,19 @@ class Liveness:
         return getattr(self._own, "asking", False)
 
     @contextmanager
-    def pending(self, patience: float) -> Iterator[None]:
-        """Expect something of the place in this block; what fails is tried again for so many seconds."""
+    def pending(self) -> Iterator[None]:
+        """Expect something of the place in this block."""
         with self._lock:
             if not self._pending:
                 self._sign = max(self._sign, self._clock())
             self._pending += 1
-            self._patience = max(patience, self._patience)
         try:
             yield
         finally:
             with self._lock:
                 self._pending -= 1
                 if not self._pending:
-                    self._is_told, self._patience, self._reason = False, 0.0, ""
+                    self._is_told, self._reason = False, ""
 
     def moved(self) -> None:
         """Note that bytes moved: nothing has failed, it only takes its time."""
@@ -138,10 +140,11 @@ class Liveness:
 
         It is tried for `aside` seconds if the place responds to others. Until `settled(request)` it counts as failing.
         """
-        self._reason, self._patience = error.message, patience
+        self._reason = error.message
         with self._lock:
             begun = self._failing[request].begun if request in self._failing else self._clock()
-            self._failing[request] = _Failing(begun, error.message, patience if aside is None else min(patience, aside))
+            sooner = patience if aside is None else min(patience, aside)
+            self._failing[request] = _Failing(begun, error.message, patience, sooner)
         if isinstance(error, HostUnresolved):
             self._look(self._clock(), at_once=True)
 
@@ -207,9 +210,11 @@ class Liveness:
         elif now < self._tell_at:
             return None
         self._tell_at = now + max(silent, TOLD_AFTER_SECONDS)
-        until = self._now() + max(0.0, self._patience - silent)
+        ends = [self._now() + each.begun + each.patience - now for each in self._failing.values()]
+        # The seconds are counted from the first failure, and nobody knows when a request that hangs will fail.
+        until_us = int(max(ends) * 1e6) if ends else None
         reason = self._reason or "there is no response"
-        return PlaceSilent(self.name, max(0.0, silent), reason, int(until * 1e6), self._look_at)
+        return PlaceSilent(self.name, max(0.0, silent), reason, until_us, self._look_at)
 
     def _failures(self, now: float) -> RequestsFail | None:
         """What is to be told of requests that fail although the place is not silent; under the lock."""
@@ -220,7 +225,7 @@ class Liveness:
         if seconds < TOLD_AFTER_SECONDS or now < self._tell_failures_at:
             return None
         self._tell_failures_at = now + seconds
-        until = self._now() + max(0.0, first.patience - seconds)
+        until = self._now() + max(0.0, first.aside - seconds)
         return RequestsFail(self.name, len(self._failing), seconds, first.reason, int(until * 1e6))
 
 

@@ -37,7 +37,8 @@ class Retry:
 
     The n-th wait is drawn evenly from 0 to `first * 2**n`, at most `longest` ("full jitter": of many clients
     that were cut off together no two come back together), and is never shorter than what the service asked for.
-    When the next wait would end more than `patience` seconds after the first failure, the last error stands. With
+    Nothing is tried later than `patience` seconds after the first failure: the last wait ends there, and the error of
+    that try stands, or of the one before when the service asked for more. With
     `aside` it stands after so many seconds if the place responds to other requests meanwhile: for whoever has other
     objects to go on with. `liveness` is that of the place, and is told of
     everything.
@@ -57,7 +58,7 @@ class Retry:
 
     def call(self, action: Callable[[], T]) -> T:
         """The result of `action`, which may be called many times; only a TransientError is repeated."""
-        with self.liveness.pending(self.patience):
+        with self.liveness.pending():
             while True:
                 generation = 0 if self.credentials is None else self.credentials.generation
                 try:
@@ -125,14 +126,15 @@ class Retry:
             self.liveness.failed(failure, request=request, patience=patience, aside=self.aside)
             wait = self._wait(attempts, failure.retry_after)
             spent = self.clock() - failing_since
-            if self.liveness.is_asking or spent + wait > patience or self._is_set_aside(failure, attempts, spent):
+            is_over = spent >= patience or spent + (failure.retry_after or 0.0) > patience
+            if self.liveness.is_asking or is_over or self._is_set_aside(failure, attempts, spent):
                 raise type(failure)(
                     f"{failure.message} (gave up after {attempts} attempts in {spent:.0f} s)",
                     hint=failure.hint,
                     retry_after=failure.retry_after,
                     foreign_status=failure.foreign_status,
                 )
-            self.sleep(wait)
+            self.sleep(min(wait, patience - spent))
 
     def _patience(self, failure: TransientError) -> float:
         if isinstance(failure, HostUnknown) and not self.liveness.has_responded:

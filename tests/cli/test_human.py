@@ -92,12 +92,20 @@ def test_a_place_that_keeps_silent(*, quiet: bool) -> None:
     silent, *responds = screen.err.splitlines()
     assert silent.startswith(
         "warning: acct.blob.core.windows.net (az://c/data) has not responded for 7.0 s: listing …: Could not resolve"
-        f" host. It is tried until {local_time(SILENT.until_us)}; look at azure_account_name, azure_account_url,"
-        " endpoint_ip and proxy in the configuration"
+        f" host. New tries begin until {local_time(SILENT.until_us or 0)}; look at azure_account_name,"
+        " azure_account_url, endpoint_ip and proxy in the configuration"
     )
     assert "retry_seconds" in silent
     assert responds == ([] if quiet else ["acct.blob.core.windows.net (az://c/data) responds again after 43 s"])
     assert screen.out == ""
+
+
+def test_a_place_of_which_no_request_has_failed_yet() -> None:
+    screen = Screen()
+
+    screen.sink.emit(replace(SILENT, until_us=None))
+
+    assert "It is tried again when the request fails; look at azure_account_name" in screen.err
 
 
 def test_an_update() -> None:

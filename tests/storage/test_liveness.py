@@ -84,7 +84,7 @@ def test_a_request_that_hangs_is_told_of_after_five_seconds() -> None:
     assert isinstance(longer, PlaceSilent)
     assert (silent.place, silent.seconds, silent.look_at) == ("acct.example (az://c)", 5.0, "azure_account_name")
     assert "no response" in silent.reason
-    assert silent.until_us == int((NOW + 900) * 1e6)
+    assert silent.until_us is None
     assert longer.seconds == 10.0
     assert responds == PlaceResponds("acct.example (az://c)", 12.0)
 
@@ -99,6 +99,26 @@ def test_what_fails_for_long_is_told_with_its_reason_and_not_too_often() -> None
     assert [round(each.seconds) for each in silences] == [5, 10, 20, 40, 80, 160]
     assert {each.reason for each in silences} == {"connection refused"}
     assert {each.until_us for each in silences} == {int((NOW + 300) * 1e6)}
+
+
+def test_the_time_until_which_it_is_tried_again_is_kept() -> None:
+    """Each try hangs, as with a host that accepts and never answers: nothing is tried later than was said."""
+    place = Watched()
+    begun: list[float] = []
+
+    def hang() -> None:
+        begun.append(NOW + place.seconds - 1_000)
+        place.sleep(8)
+        raise TransientError("timed out")
+
+    with pytest.raises(TransientError, match="gave up"):
+        place.retry(patience=14).call(hang)
+
+    told = [each.until_us for each in place.silences()]
+    assert told[0] is None
+    assert set(told[1:]) == {int((NOW + 22) * 1e6)}
+    assert len(begun) > 2
+    assert max(begun) <= NOW + 22
 
 
 def test_while_bytes_move_nothing_is_wrong() -> None:
@@ -234,7 +254,7 @@ def test_many_threads_tell_of_one_place_once() -> None:
     together = threading.Barrier(4)
 
     def hang() -> None:
-        with place.liveness.pending(900):
+        with place.liveness.pending():
             together.wait(10)
             together.wait(10)
 

@@ -207,10 +207,13 @@ class HumanSink:
                 else None,
             )
             return
+        again = "It is tried again when the request fails"
+        if event.until_us is not None:
+            again = f"New tries begin until {local_time(event.until_us)}"
         since = f"for {duration(event.seconds)}" if event.seconds >= 1 else "yet"
         self._progress.wait(
             event.place,
-            f"{place} has not responded {since}: {reason}. It is tried until {local_time(event.until_us)}; look at"
+            f"{place} has not responded {since}: {reason}. {again}; look at"
             f" {event.look_at} in the configuration (retry_seconds says for how long it is tried)",
         )
 
