@@ -67,7 +67,7 @@ class Invocation:
     def configure(self, options: GlobalOptions) -> None:
         """Take over the global options."""
         self.options = options
-        set_up_logging(self._log, verbose=options.verbose, redact=self.redact)
+        set_up_logging(self._log, self._warn, verbose=options.verbose, redact=self.redact)
 
     @cached_property
     def sink(self) -> Sink:
@@ -79,6 +79,9 @@ class Invocation:
 
     def _log(self, line: str) -> None:
         self.sink.log(line)
+
+    def _warn(self, text: str) -> None:
+        self.emit(Notice(text, Level.WARNING))
 
     def close(self) -> None:
         """Leave the terminal as it was, and log no more."""

@@ -106,14 +106,19 @@ def test_log_lines_hold_no_secret_and_come_only_when_asked_for() -> None:
     sink = plain_sink(out=Stream(io.StringIO()), err=Stream(err))
     logger = logging.getLogger("chorus_upload.anything")
 
-    set_up_logging(sink.log, verbose=False, redact=Redactor())
+    warned: list[str] = []
+    set_up_logging(sink.log, warned.append, verbose=False, redact=Redactor())
     logger.debug("not shown")
-    set_up_logging(sink.log, verbose=True, redact=Redactor())
+    logger.warning("sent instead: ?%s", TOKEN)
+    set_up_logging(sink.log, warned.append, verbose=True, redact=Redactor())
     logger.debug("GET ?%s", TOKEN)
     logging.getLogger("azure.core").warning("not ours")
 
     assert err.shown.count("\n") == 1
     assert "DEBUG chorus_upload.anything: GET ?sv=" in err.shown
+    (warning,) = warned
+    assert warning.startswith("sent instead: ?sv=")
+    assert SIGNATURE not in warning
     assert SIGNATURE not in err.shown
 
 

@@ -239,6 +239,10 @@ def test_behind_one_that_only_removes_checksums_all_files_arrive(
     assert files_of(container.objects()) == expected
     assert manifest_of(container.objects(), "spring") == manifest_for(expected, "spring", evidence="readback")
     assert " ".join(upload.err.split()).count("removes the service's checksums") == 1
+    assert "warning: something between here and" in upload.err
+    assert "chorus_upload.storage" not in upload.err
+    notices = [each["text"] for each in site.run("--json", "file", "verify").events("notice")]
+    assert len([each for each in notices if "removes the service's checksums" in each]) == 1
 
 
 @pytest.mark.parametrize("hides", [True, pytest.param(False, marks=pytest.mark.thorough)])
