@@ -60,6 +60,35 @@ class Condition:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+class Running:
+    """A run that has not ended, as `subprocess.Popen` has it."""
+
+    def __init__(self, server: socket.socket, process: int) -> None:
+        self._server = server
+        self._process = process
+        self._exit_code: int | None = None
+
+    @property
+    def pid(self) -> int:
+        lines = Path(f"/proc/self/fdinfo/{self._process}").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
+    def send_signal(self, number: int) -> None:
+        # It may have ended at this very moment.
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises TimeoutError."""
+        if self._exit_code is None:
+            self._server.settimeout(timeout)
+            self._exit_code = int(typed.end(self._server)["exit_code"])
+        return self._exit_code
+
+
 class Program:
     """Runs the program as often as one likes, by way of a process that has imported it and has a socket there."""
 
@@ -113,6 +142,20 @@ class Program:
             for file in (out, err):
                 file.seek(0)
             return Ended(**ended, out=out.read().decode(), err=err.read().decode())
+
+    @contextmanager
+    def running(self, *arguments: str, home: Path) -> Iterator[Running]:
+        """One run in the directory `home` that nobody listens to, killed at the end of this block."""
+        order = {"home": str(home), "arguments": arguments, "environment": {}}
+        with Path(os.devnull).open("r+") as nothing, socket.socket(socket.AF_UNIX) as server:
+            process = typed.begin(server, str(self._address), order, (nothing, nothing, nothing))
+            run = Running(server, process)
+            try:
+                yield run
+            finally:
+                run.kill()
+                run.wait(60)
+                os.close(process)
 
 
 @contextmanager

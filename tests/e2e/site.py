@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.clouds import Cloud
-from tests.e2e.mortal_program import Program, running_program
+from tests.e2e.mortal_program import Program, Running, running_program
 
 MODULE = (sys.executable, "-m", "chorus_upload")
 SCRIPT = (str(Path(sys.executable).with_name("chorus-upload")),)
@@ -121,7 +121,7 @@ class Site:
         A process that has imported the program forks for it, unless it is to be started in a certain way.
         """
         words = [*(program or self.program), *arguments]
-        if tuple(words[:3]) == MODULE and not self.environment:
+        if self._is_quick(words):
             ended = quick_program().run(*words[3:], home=self.home)
             ran = Ran(ended.exit_code, ended.out, ended.err)
         else:
@@ -142,8 +142,12 @@ class Site:
         return ran
 
     @contextmanager
-    def running(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[bytes] | Running]:
         """Type a command and do something else meanwhile. At the end it is killed without a warning."""
+        if self._is_quick(self.program):
+            with quick_program().running(*self.program[3:], *arguments, home=self.home) as run:
+                yield run
+            return
         with subprocess.Popen(
             [*self.program, *arguments],
             cwd=self.home,
@@ -176,6 +180,10 @@ class Site:
         """The same site, when opening anything in the source takes so long; `notes` gets a line for each."""
         environment = {"SOURCE": str(self.source), "NOTES": str(notes), "SECONDS": str(seconds)}
         return replace(self, program=(sys.executable, "-c", _SLOW_SHARE), environment=environment)
+
+    def _is_quick(self, words: Sequence[str]) -> bool:
+        """Whether nothing is said of how the program is to be started."""
+        return tuple(words[:3]) == MODULE and not self.environment
 
     def _environment(self) -> dict[str, str]:
         # A warning of ours, or a file or a connection that is left open, is a fault of the program.
