@@ -48,7 +48,7 @@ def settled(tmp_path: Path, cloud: Disk | Container, path: str, *, more: str = "
 @pytest.mark.parametrize(
     ("kind", "where"),
     [
-        ("tar", "disk"),
+        pytest.param("tar", "disk", marks=pytest.mark.thorough),
         ("tar.gz", "container"),
         pytest.param("tar.zst", "disk", marks=pytest.mark.thorough),
         ("zip", "disk"),

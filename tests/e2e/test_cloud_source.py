@@ -243,7 +243,9 @@ runpy.run_module("chorus_upload", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("cloud", ["container", "google"], indirect=True)  # on a disk it would be the central store's
+@pytest.mark.parametrize(  # on a disk it would be the central store's
+    "cloud", ["container", pytest.param("google", marks=pytest.mark.thorough)], indirect=True
+)
 def test_nothing_is_put_on_a_disk_on_the_way(tmp_path: Path, site: Site, wire: Wire, cloud: Cloud) -> None:
     """Every file that the program opens to write, seen from within."""
     site.run("journal", "update", "--version", "spring")

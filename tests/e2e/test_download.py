@@ -32,7 +32,7 @@ SPRING: dict[str, Content] = {
 LARGE = "1002/Waveforms/large.h5"
 
 
-@pytest.fixture(params=["disk", "container"])
+@pytest.fixture(params=[pytest.param("disk", marks=pytest.mark.thorough), "container"])
 def lively(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Site, dict[str, dict[str, bytes]]]:
     """A site with three versions, and what its source held at each."""
     cloud: Disk | Container = (
@@ -289,7 +289,7 @@ def ranges(wire: Wire) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.thorough), signal.SIGKILL])
 def test_a_large_file_goes_on_where_it_was(tmp_path: Path, wired: Site, wire: Wire, number: int) -> None:
     to = tmp_path / "to"
     # The third range takes longer than anybody waits.

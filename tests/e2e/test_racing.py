@@ -12,7 +12,7 @@ from tests.e2e.racing import race
 from tests.e2e.site import Site
 from tests.trees import build
 
-ROUNDS = 5
+ROUNDS = 3
 RACERS = 3
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.clouds import Container, Disk
 from tests.e2e.conftest import new_disk, settle
-from tests.e2e.site import MODULE, Site
+from tests.e2e.site import MODULE, Site, quick_program
 from tests.trees import Bytes, Link, build, bytes_of, contents
 
 TREE = {"OMOP/person.csv": Bytes(3_000), "1001/Images/a b/scan äö.dcm": Bytes(5_000)}
@@ -314,7 +314,11 @@ def test_somebody_at_a_terminal_is_asked(tmp_path: Path, answer: str, is_gone: b
     try:
         os.write(outer, f"{answer}\n".encode())
         done = subprocess.run(
-            [*MODULE, "remote", "delete", "-r", "notes"], cwd=site.home, stdin=inner, capture_output=True, check=False
+            [quick_program().command, "remote", "delete", "-r", "notes"],
+            cwd=site.home,
+            stdin=inner,
+            capture_output=True,
+            check=False,
         )
     finally:
         os.close(outer)

@@ -188,7 +188,11 @@ def test_what_the_older_tool_delivered_can_be_verified(tmp_path: Path, container
     assert set(found.values()) == {("matched", "imported")}
 
 
-@every_kind
+@pytest.mark.parametrize(
+    "kind",
+    [V2, *(pytest.param(each, marks=pytest.mark.thorough) for each in (V1, V2_APPEND))],  # as on a disk
+    ids=lambda kind: kind.name,
+)
 def test_in_a_cloud(kind: Kind, tmp_path: Path, container: Container) -> None:
     site = settle_old(tmp_path, container, kind)
 
