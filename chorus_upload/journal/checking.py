@@ -56,6 +56,8 @@ _PATH = "iif(k.path = '', f.name, k.path || '/' || f.name)"
 _HAS_OWN_FOLDER = """(instr(d.key, '/') > 1
         AND instr(k.path || '/' || f.name, substr(d.key, 1, instr(d.key, '/') - 1)) > 0)"""
 
+_NOW_US = "CAST(strftime('%s', 'now') AS INTEGER) * 1000000"
+
 _RULES = (
     _Rule(
         "active-twice",
@@ -195,7 +197,23 @@ _RULES = (
         "{} was delivered at {} UTC, which is still to come: was that machine's clock wrong, or is this one's?",
         f"""
         SELECT key, coalesce(datetime(delivered_us / 1000000, 'unixepoch'), delivered_us || ' us') FROM delivery
-        WHERE delivered_us > CAST(strftime('%s', 'now') AS INTEGER) * 1000000 + {FUTURE_US}
+        WHERE delivered_us > {_NOW_US} + {FUTURE_US}
+        """,
+    ),
+    _Rule(
+        "etag-value",
+        "{} cannot be an etag: that of {} has a control character",
+        """
+        SELECT replace(replace(etag, char(10), '\\n'), char(13), '\\r'), key FROM delivery
+        WHERE instr(etag, char(10)) OR instr(etag, char(13)) OR instr(etag, char(0))
+        """,
+    ),
+    _Rule(
+        "patient-not-in-path",
+        "{} is of the patient {}, whom its path does not name",
+        f"""
+        SELECT {_PATH}, f.patient FROM file f JOIN directory k ON k.id = f.directory_id
+        WHERE f.patient IS NOT NULL AND NOT instr(k.path || '/' || f.name, f.patient)
         """,
     ),
     _Rule(
@@ -254,6 +272,25 @@ _REMARKS = (
             SELECT label, begun_us, lag(label) OVER recorded AS before, lag(begun_us) OVER recorded AS before_us
             FROM version WINDOW recorded AS (ORDER BY id))
         WHERE begun_us < before_us
+        """,
+    ),
+    _Rule(
+        "version-times",
+        "version {} was {}: was that machine's clock wrong, or is this one's?",
+        f"""
+        SELECT label, iif(completed_us + {FUTURE_US} < begun_us, 'finished before it was begun', 'begun in the future')
+        FROM version
+        WHERE max(begun_us, coalesce(completed_us, 0)) > {_NOW_US} + {FUTURE_US}
+            OR completed_us + {FUTURE_US} < begun_us
+        ORDER BY id
+        """,
+    ),
+    _Rule(
+        "keys-alike",
+        "{} and {} in {} differ only in case: where case does not count they are one",
+        """
+        SELECT min(d.key), max(d.key), t.url FROM delivery d JOIN destination t ON t.id = d.destination_id
+        GROUP BY d.destination_id, lower(d.key) HAVING count(DISTINCT d.key) > 1
         """,
     ),
     _Rule(

@@ -384,6 +384,12 @@ def broken_by(path: Path, damage: str) -> list[Finding]:
             "delivered-in-future",
             "20240101000000/OMOP/person.csv was delivered at 3000-01-01 00:00:00 UTC, which is still to come",
         ),
+        ("UPDATE delivery SET etag = 'a' || char(10)", "etag-value", "a\\n cannot be an etag"),
+        (
+            "UPDATE file SET patient = '../x' WHERE id = 2",
+            "patient-not-in-path",
+            "1001/Images/1/a.dcm is of the patient ../x, whom its path does not name",
+        ),
         ("UPDATE file SET name = '..' WHERE id = 1", "file-name", ".. in the directory 'OMOP' cannot be"),
         ("UPDATE file SET name = 'a' || char(0) || 'b' WHERE id = 1", "file-name", "a\\0b in the directory 'OMOP'"),
         ("UPDATE directory SET path = 'a' || char(0) WHERE id = 1", "directory-name", "a\\0 cannot be"),
@@ -412,6 +418,22 @@ def test_what_is_broken_is_named(tmp_path: Path, damage: str, rule: str, words: 
             " INSERT INTO submission VALUES (2, 'x', 1, 2, NULL, 'h', 'u', '1')",
             "submission-open",
             "submission 20240101010000 to az://central/site-a@account was not finished: a later one was begun instead",
+        ),
+        (
+            "UPDATE version SET begun_us = 4102444800000000 WHERE id = 2",
+            "version-times",
+            "version 20240201000000 was finished before it was begun",
+        ),
+        (
+            "UPDATE version SET begun_us = 4102444800000000, completed_us = NULL WHERE id = 2",
+            "version-times",
+            "version 20240201000000 was begun in the future",
+        ),
+        (
+            "UPDATE file SET md5 = zeroblob(16) WHERE id = 2; INSERT INTO delivery SELECT 2, destination_id,"
+            " submission_id, upper(key), zeroblob(16), evidence, etag, delivered_us, seconds FROM delivery",
+            "keys-alike",
+            "20240101000000/OMOP/PERSON.CSV and 20240101000000/OMOP/person.csv in az://central/site-a@account",
         ),
         (
             "UPDATE version SET begun_us = 1 WHERE id = 2",
