@@ -304,6 +304,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     return 10
 
 
+@pytest.mark.thorough  # the next goes on where it was, too
 def test_killed_half_way_and_run_again(
     windows: Windows, tmp_path: Path, container: Container, small_batches: int
 ) -> None:
@@ -344,7 +345,11 @@ def test_the_others_end_in_good_order_when_the_front_is_gone(
         _, err = process.communicate(timeout=300)  # what the keeper says, to its end
     assert b"stopped; run it again to go on" in err
     assert small_batches <= len(script.results) < len(MANY)
+    noted = len(script.results)
     assert container.objects().keys() == {f"{PREFIX}/{key}" for key in script.results}
+
+    assert f"{noted} of them have arrived already" in script.run().err
+    assert container.objects() == arrived(MANY)
 
 
 @pytest.mark.thorough
@@ -696,7 +701,7 @@ def test_nothing_gets_through(windows: Windows, tmp_path: Path, container: Conta
     ] * 3
 
 
-@pytest.mark.parametrize("tool", [Tool.AZ, Tool.AZCOPY])
+@pytest.mark.parametrize("tool", [Tool.AZ, pytest.param(Tool.AZCOPY, marks=pytest.mark.thorough)])
 def test_a_login_needs_no_token(windows: Windows, tmp_path: Path, container: Container, tool: Tool) -> None:
     versions = {"az": "2.91.0\n", "azcopy": "azcopy version 10.32.2\n"}
 
