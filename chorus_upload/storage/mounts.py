@@ -32,7 +32,9 @@ def mounts() -> list[Mount]:
 
 def shown_at(path: Path, mounts: Iterable[Mount]) -> tuple[str, Path] | None:
     """Return which directory of which device is seen at a path without links; the same for two that are one."""
-    at = max((each for each in mounts if path.is_relative_to(each.point)), key=_depth, default=None)
+    above = [each for each in mounts if path.is_relative_to(each.point)]
+    # Of two at one point, the one that was mounted last is seen.
+    at = max(reversed(above), key=_depth, default=None)
     return None if at is None else (at.device, at.shown / path.relative_to(at.point))
 
 

@@ -16,6 +16,9 @@ TABLE = r"""
 30 27 0:40 / /mnt/part rw - nfs4 server:/export/V1 rw
 31 27 0:41 / /mnt/share rw - cifs //server/share/V1 rw
 32 27 0:42 /V1/OMOP /mnt/folder rw - cifs //server/share rw
+33 27 0:43 / /dev/shm rw - tmpfs tmpfs rw
+34 33 0:44 / /dev/shm rw - tmpfs tmpfs rw
+35 27 0:44 /V1 /mnt/memory rw - tmpfs tmpfs rw
 nonsense
 """
 
@@ -26,6 +29,7 @@ nonsense
         ("/home/a b/OMOP", "/srv/central/V1/OMOP"),
         ("/mnt/part/OMOP", "/mnt/all/V1/OMOP"),
         ("/mnt/share/OMOP", "/mnt/folder"),
+        ("/mnt/memory/OMOP", "/dev/shm/V1/OMOP"),  # noqa: S108 - of two mounts at one point, the last one is seen
     ],
 )
 def test_two_places_that_show_one_directory(
