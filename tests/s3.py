@@ -157,8 +157,11 @@ def _options(directory: Path, ports: list[int]) -> list[str]:
     places += ["filer.port", "filer.port.grpc"]
     listening = [f"-{name}={port}" for name, port in zip(places, ports, strict=True)]
     return [
+        # Nothing stays of it where all programs put what they do not keep.
+        f"-logdir={directory}",
         *("server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={directory}", *listening),
         *(f"-s3.config={directory / 'identities.json'}", "-s3.autoCreateBucket=false"),
+        *(f"-filer.localSocket={directory / 'filer.sock'}", f"-s3.localSocket={directory / 's3.sock'}"),
         # Other services beside it, at ports of their own, and reports to its makers.
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
         # Larger pieces than usual: of a copy that it keeps in several, it gives no MD5.
