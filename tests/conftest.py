@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,16 @@ from tests.randomness import load_profile
 from tests.s3 import SeaweedFS, running_seaweedfs
 
 load_profile()
+
+# Who runs the tests in the background of a script, or without a terminal, may have these ignored, and then whatever the
+# tests start ignores them, too.
+for _number, _handler in {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}.items():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_collection_finish() -> None:
