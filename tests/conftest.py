@@ -19,13 +19,9 @@ load_profile()
 
 # Who runs the tests in the background of a script, or without a terminal, may have these ignored, and then whatever the
 # tests start ignores them, too.
-for _number, _handler in {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGQUIT: signal.SIG_DFL,
-    signal.SIGHUP: signal.SIG_DFL,
-}.items():
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, _handler)
+        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:
