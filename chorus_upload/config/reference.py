@@ -97,12 +97,13 @@ In a source that is a directory of this machine (with SFTP the first three hold,
   `follow_links` is not `true`).
 
 Files that match no pattern are counted by every update, which names the first; `--list-outside` names all. A recorded
-file that is now under such a name stays in the journal (`moved-outside`): one of the same size, of the
-same time (it was moved) or name (it was copied), and, where it can be read here, of the same content. So does whatever is missing from a source of which, since the last update, more than
-`outside_limit` has come to match no pattern (`outside-patterns`). Both end with 3, until `--confirm-outside` (or
-`--confirm-deletions`) retires what is missing. What matched none before is normal: a tree that is shared with others is
-told of once, at its first update. For `outside_limit` a file also counts as matched where the pattern of a modality
-that has a source of its own takes it, if that pattern names a directory, as `{patient_id:w}/Images/{filepath}` does.
+file that is now under such a name stays in the journal (`moved-outside`): one of the same size, of the same time (it
+was moved) or name (it was copied), and, where it can be read here, of the same content. So does whatever is missing
+from a source of which, since the last update, more than `outside_limit` has come to match no pattern
+(`outside-patterns`). Both end with 3, until `--confirm-outside` (or `--confirm-deletions`) retires what is missing.
+What matched none before is normal: a tree that is shared with others is told of once, at its first update. For
+`outside_limit` a file also counts as matched where the pattern of a modality that has a source of its own takes it, if
+that pattern names a directory, as `{patient_id:w}/Images/{filepath}` does.
 """
 
 _CREDENTIALS = """\
