@@ -338,7 +338,7 @@ ENTER = """
 KEEP = """
     UPDATE main.file SET mtime_us = j.mtime_us, fingerprint = coalesce(j.fingerprint, main.file.fingerprint),
         md5 = coalesce(j.md5, main.file.md5),
-        unsettled = j.fingerprint IS NOT NULL AND j.mtime_us >= :settled
+        unsettled = coalesce(j.fingerprint, main.file.fingerprint) IS NOT NULL AND j.mtime_us >= :settled
     FROM judged j WHERE j.change = 'same' AND main.file.id = j.file_id
 """
 # Of the rows that hold these contents now, entered just now or known before.

@@ -51,7 +51,13 @@ def modality_of(path: str) -> str:
 
 
 def update(
-    journal: Journal, tree: Tree, label: str, *, complete: bool = True, hidden: frozenset[str] = frozenset()
+    journal: Journal,
+    tree: Tree,
+    label: str,
+    *,
+    complete: bool = True,
+    hidden: frozenset[str] = frozenset(),
+    reading: Callable[[Tree, Candidate], Reading] | None = None,
 ) -> Counter[str]:
     """What `operations.update` does, with a pretended source; `hidden` are directories that cannot be read."""
     ids = scans.modality_ids(journal, ["OMOP", "Images"])
@@ -71,11 +77,18 @@ def update(
         version_id = versions.reopen(journal, label, mode=JournalingMode.FULL, who=ME)
         seen.begin(version_id)
         for page in seen.candidates():
-            for applied in seen.apply([(candidate, read(tree, candidate)) for candidate in page]):
+            for applied in seen.apply([(candidate, (reading or read)(tree, candidate)) for candidate in page]):
                 counts[applied.change] += applied.read.files
         counts["retired"] = sum((tally for tally in seen.retire_gone().values()), Tally()).files
     versions.complete(journal, version_id)
     return +counts
+
+
+def told(tree: Tree, candidate: Candidate) -> Reading:
+    """What a service says of an object that nobody reads."""
+    file = tree[candidate.path]
+    md5 = hashlib.md5(file.content, usedforsecurity=False).digest()
+    return Reading(len(file.content), file.mtime_us, md5=md5)
 
 
 def read(tree: Tree, candidate: Candidate) -> Reading:
@@ -184,6 +197,18 @@ def test_a_file_with_only_an_md5_is_compared_by_it_and_then_has_a_fingerprint(tm
 
         assert counts == Counter(touched=2)
         assert all(row[2] == xxhash.xxh3_128_digest(b"one") for row in active(journal).values())
+
+
+def test_an_object_that_changed_again_within_the_second_in_which_it_was_delivered(tmp_path: Path) -> None:
+    """Services tell times in seconds. The update in between compared what the service says, and settles nothing."""
+    with Journal.create(tmp_path / "journal.db") as journal:
+        update(journal, {"OMOP/x": File(b"one", NOW)}, "1")
+        with journal.transaction() as connection:
+            md5 = hashlib.md5(b"one", usedforsecurity=False).digest()
+            connection.execute(text("UPDATE file SET unsettled = 1, md5 = :md5"), {"md5": md5})
+        update(journal, {"OMOP/x": File(b"one", NOW)}, "2", reading=told)
+
+        assert update(journal, {"OMOP/x": File(b"two", NOW)}, "3", reading=told) == Counter(modified=1)
 
 
 def test_a_file_with_only_an_md5_that_was_renamed_is_found_by_it(tmp_path: Path) -> None:
