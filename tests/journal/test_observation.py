@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from chorus_upload.journal.journal import Journal
 from chorus_upload.journal.observation import Observation
 from chorus_upload.journal.who import Who
 from chorus_upload.model import JournalingMode, Reading
+from chorus_upload.transfer.reader import md5_of
 from tests.randomness import examples
 
 NOW = 1_700_000_000_000_000
@@ -57,9 +57,12 @@ def update(
     *,
     complete: bool = True,
     hidden: frozenset[str] = frozenset(),
-    reading: Callable[[Tree, Candidate], Reading] | None = None,
+    is_cloud: bool = False,
 ) -> Counter[str]:
-    """What `operations.update` does, with a pretended source; `hidden` are directories that cannot be read."""
+    """What `operations.update` does, with a pretended source; `hidden` are directories that cannot be read.
+
+    In a cloud nothing is read: what it says of an object is compared.
+    """
     ids = scans.modality_ids(journal, ["OMOP", "Images"])
     counts: Counter[str] = Counter()
     with Observation(journal, ids, begun_us=NOW) as seen:
@@ -69,7 +72,8 @@ def update(
                 continue
             modality = modality_of(path)
             number = seen.directory(modality, directory, patient=None, version=None, central=f"{directory}/")
-            seen.files(modality, number, [(name, len(file.content), file.mtime_us)])
+            claims = {name: md5_of(file.content)} if is_cloud else {}
+            seen.files(modality, number, [(name, len(file.content), file.mtime_us)], claims=claims)
         for modality in ids:
             for place in hidden:
                 seen.unreadable(modality, place)
@@ -77,23 +81,23 @@ def update(
         version_id = versions.reopen(journal, label, mode=JournalingMode.FULL, who=ME)
         seen.begin(version_id)
         for page in seen.candidates():
-            for applied in seen.apply([(candidate, (reading or read)(tree, candidate)) for candidate in page]):
+            for applied in seen.apply(
+                [(candidate, (looked_at if is_cloud else read)(tree, candidate)) for candidate in page]
+            ):
                 counts[applied.change] += applied.read.files
         counts["retired"] = sum((tally for tally in seen.retire_gone().values()), Tally()).files
     versions.complete(journal, version_id)
     return +counts
 
 
-def told(tree: Tree, candidate: Candidate) -> Reading:
-    """What a service says of an object that nobody reads."""
+def looked_at(tree: Tree, candidate: Candidate) -> Reading:
     file = tree[candidate.path]
-    md5 = hashlib.md5(file.content, usedforsecurity=False).digest()
-    return Reading(len(file.content), file.mtime_us, md5=md5)
+    return Reading(len(file.content), file.mtime_us)
 
 
 def read(tree: Tree, candidate: Candidate) -> Reading:
     file = tree[candidate.path]
-    md5 = hashlib.md5(file.content, usedforsecurity=False).digest() if candidate.needs_md5 else None
+    md5 = md5_of(file.content) if candidate.needs_md5 else None
     return Reading(len(file.content), file.mtime_us, xxhash.xxh3_128_digest(file.content), md5)
 
 
@@ -190,7 +194,7 @@ def test_a_file_with_only_an_md5_is_compared_by_it_and_then_has_a_fingerprint(tm
         update(journal, tree, "1")
         forget = "UPDATE file SET fingerprint = NULL, md5 = :md5 WHERE size = 3"
         with journal.transaction() as connection:
-            md5 = hashlib.md5(b"one", usedforsecurity=False).digest()
+            md5 = md5_of(b"one")
             connection.execute(text(forget), {"md5": md5})
 
         counts = update(journal, {path: File(b"one", NOW - 10**8) for path in tree}, "2")
@@ -204,18 +208,17 @@ def test_an_object_that_changed_again_within_the_second_in_which_it_was_delivere
     with Journal.create(tmp_path / "journal.db") as journal:
         update(journal, {"OMOP/x": File(b"one", NOW)}, "1")
         with journal.transaction() as connection:
-            md5 = hashlib.md5(b"one", usedforsecurity=False).digest()
-            connection.execute(text("UPDATE file SET unsettled = 1, md5 = :md5"), {"md5": md5})
-        update(journal, {"OMOP/x": File(b"one", NOW)}, "2", reading=told)
+            connection.execute(text("UPDATE file SET unsettled = 1, md5 = :md5"), {"md5": md5_of(b"one")})
+        update(journal, {"OMOP/x": File(b"one", NOW)}, "2", is_cloud=True)
 
-        assert update(journal, {"OMOP/x": File(b"two", NOW)}, "3", reading=told) == Counter(modified=1)
+        assert update(journal, {"OMOP/x": File(b"two", NOW)}, "3", is_cloud=True) == Counter(modified=1)
 
 
 def test_a_file_with_only_an_md5_that_was_renamed_is_found_by_it(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "journal.db") as journal:
         update(journal, {"1/Images/a": File(b"one", LONG_AGO)}, "1")
         with journal.transaction() as connection:
-            md5 = hashlib.md5(b"one", usedforsecurity=False).digest()
+            md5 = md5_of(b"one")
             connection.execute(text("UPDATE file SET fingerprint = NULL, md5 = :md5"), {"md5": md5})
 
         assert update(journal, {"1/Images/b": File(b"one", LONG_AGO)}, "2") == Counter(renamed=1)
