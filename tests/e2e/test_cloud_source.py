@@ -12,7 +12,7 @@ from azure.storage.blob import ContentSettings
 
 from tests.e2e.clouds import Cloud, Container, ask, files_of
 from tests.e2e.conftest import new_disk
-from tests.e2e.site import Site
+from tests.e2e.site import Site, wait_until
 from tests.emulators import Azurite
 from tests.gs import Bucket
 from tests.trees import Bytes, bytes_of
@@ -41,6 +41,13 @@ class Origin:
             blob.upload_blob(data, overwrite=True)
             if not with_md5:
                 blob.set_http_headers(ContentSettings(content_type="text/plain"))
+
+    def put_again(self, path: str, body: Bytes) -> None:
+        """As `put`, at another time than before, of which services tell seconds only."""
+        data = bytes_of(path, body)
+        with self.azurite.service() as service, service.get_blob_client(self.name, f"given/out/{path}") as blob:
+            before = blob.get_blob_properties().last_modified
+            wait_until(lambda: blob.upload_blob(data, overwrite=True)["last_modified"] > before)
 
     def delete(self, path: str) -> None:
         with self.azurite.service() as service:
@@ -125,7 +132,7 @@ def test_two_submissions(site: Site, origin: Origin, wire: Wire, cloud: Cloud) -
 
     origin.put("OMOP/person.csv", Bytes(3_000, edition=2))
     # Written again with the same content: a new time, and nothing to send.
-    origin.put("1002/Images/scan.dcm", SPRING["1002/Images/scan.dcm"])
+    origin.put_again("1002/Images/scan.dcm", SPRING["1002/Images/scan.dcm"])
     origin.put("1003/Images/new.dcm", Bytes(10))
     origin.delete("OMOP/empty.csv")
     update = site.run("--json", "journal", "update", "--confirm-deletions", "--version", "autumn").event(

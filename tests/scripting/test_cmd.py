@@ -332,6 +332,7 @@ def test_killed_half_way_and_run_again(
     assert not list(script.path.parent.glob("*.results.*"))
 
 
+@pytest.mark.thorough
 def test_the_others_end_in_good_order_when_the_front_is_gone(
     windows: Windows, tmp_path: Path, container: Container, small_batches: int
 ) -> None:
