@@ -207,7 +207,7 @@ class TransientError(StorageError):
 
 
 class NotAsStored(TransientError):
-    """What arrived has another checksum than the service says of it, again and again."""
+    """An object arrives with another checksum than the service says of it, again and again."""
 
     @classmethod
     def of(cls, what: str, *, found: bytes, said: bytes | None) -> Self:

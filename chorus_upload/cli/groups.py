@@ -15,7 +15,7 @@ from chorus_upload.errors import ConfigError
 PROGRAM = "chorus-upload"
 
 _OTHER_WORDS = {"push": "upload", "send": "upload", "pull": "download", "fetch": "download", "scan": "update"}
-"""What other programs call such commands."""
+"""Names that other programs have for such commands."""
 
 
 def normal_spelling(token: str) -> str:

@@ -26,7 +26,7 @@ _SCRIPT = b"Uploads files to Azure Blob Storage with Microsoft's own tools"
 _OLDER_SCRIPT = re.compile(
     rb"(#!/bin/bash\r?\n#|@echo off\r?\nsetlocal\r?\n@REM) script to upload files to azure for upload date \w+\r?\n"
 )
-"""How the older tool began its scripts, in each of its releases that wrote any."""
+"""The first lines of the older tool's scripts, in each of its releases that wrote any."""
 _NAME_ANOTHER = "Name another file."
 
 

@@ -26,7 +26,7 @@ class VerifyResult(StrEnum):
 
     @property
     def is_other(self) -> bool:
-        """Whether something else is there than what was delivered."""
+        """True when there is something else than what was delivered."""
         return self in (VerifyResult.SIZE_DIFFERS, VerifyResult.CHECKSUM_DIFFERS)
 
 

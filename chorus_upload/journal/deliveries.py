@@ -180,7 +180,7 @@ def pending_tally(journal: Journal, *, url: str, selection: Selection) -> Tally:
 
 
 def pending_beside(journal: Journal, *, url: str, modalities: Collection[str]) -> dict[str, Tally]:
-    """What the destination has not got of other modalities than these, by modality."""
+    """Return what is pending for the destination of other modalities than these, by modality."""
     with journal.transaction() as connection:
         known = connection.scalars(select(modality.c.name).order_by(modality.c.name)).all()
     found = {

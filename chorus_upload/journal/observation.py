@@ -248,7 +248,7 @@ class Observation:
             )
 
     def moved_outside(self) -> list[MovedOutside]:
-        """What of GONE is now under names that no pattern matches, by modality and directory.
+        """Return the GONE files that are now under names of no pattern, counted by modality and directory.
 
         As far as those were read the content says so, else size and time; the name, where no content is known.
         """

@@ -1,4 +1,4 @@
-"""How many files of each source match no pattern, as the last update took it for intended."""
+"""The number of files of each source that match no pattern, as the last update took it for intended."""
 
 from __future__ import annotations
 

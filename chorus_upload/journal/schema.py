@@ -105,7 +105,7 @@ outside_count = Table(
     Column("root", Text, primary_key=True),
     Column("files", Integer, nullable=False),
 )
-"""How many files of a source match no pattern, where nothing spoke against that."""
+"""The number of files of a source that match no pattern, where nothing spoke against that."""
 
 file = Table(
     "file",

@@ -17,7 +17,7 @@ def check_settings(settings: Settings) -> list[Finding]:
 
 
 def not_mounted(settings: Settings) -> list[Finding]:
-    """Whether the central directory is another one than the journal knows, or cannot be recognised."""
+    """Return an error when the central directory is another one than the journal knows, or cannot be recognised."""
     try:
         require_marked(settings, emit=lambda _: None)
     except ChorusError as error:

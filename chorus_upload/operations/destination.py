@@ -7,12 +7,13 @@ either is another than before, nobody but a person can tell whether it is the sa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
 from chorus_upload.config.services import earlier_names
 from chorus_upload.config.settings import Location, Settings
-from chorus_upload.errors import DestinationChanged
+from chorus_upload.errors import DestinationChanged, JournalError
 from chorus_upload.events import Emit, Level, Notice
 from chorus_upload.journal import destinations
 from chorus_upload.journal.destinations import Destination
@@ -171,8 +172,8 @@ def _keep_aside(journal: Journal, known: Destination) -> None:
 def require_marked(settings: Settings, *, emit: Emit) -> None:
     """Raise DestinationChanged where the central directory lacks the mark by which the journal knows it.
 
-    For commands that need no journal. They look at the local one, or at the cloud's where that is a file too; a
-    directory without a mark, of which neither knows anything, is warned of.
+    For commands that need no journal. They look at the local one, or at the cloud's where that is a file too; one that
+    cannot be read, or is of the older tool, knows no mark. A directory without one that is not known is warned of.
     """
     location, cloud = settings.central.location, settings.journal.cloud_directory
     if not location.is_local:
@@ -181,7 +182,7 @@ def require_marked(settings: Settings, *, emit: Emit) -> None:
     found = read_mark(root)
     paths = [settings.journal.local_path, *([cloud.local_path / settings.journal.cloud_name] if cloud.is_local else [])]
     for path in filter(Path.exists, paths):
-        with Journal.open(path, read_only=True) as journal:
+        with suppress(JournalError), Journal.open(path, read_only=True) as journal:
             here = _find(destinations.known(journal), destination_url(location))
             if here is None or here.mark is None:
                 continue

@@ -50,7 +50,7 @@ def is_proof(name: str, *, journal_name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """What was left: the keys of manifests, and by version folder why one was refused."""
+    """The keys of the manifests that were left, and the reasons of refusals by version folder."""
 
     manifests: tuple[str, ...]
     refused: Mapping[str, str]

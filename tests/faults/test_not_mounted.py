@@ -22,6 +22,9 @@ TREE: dict[str, Content] = {
 }
 
 
+LEGACY = Path(__file__).parents[1] / "data" / "legacy" / "journal-v2.db"
+
+
 @pytest.fixture
 def delivered(tmp_path: Path, disk: Disk) -> Site:
     """A site that has sent all that it had, and has something new."""
@@ -126,6 +129,21 @@ def test_what_needs_no_journal_does_not_work_below_an_unmounted_store_either(
         assert "Mount it" in told
 
     assert everything(central(tmp_path)) == set()
+
+
+@pytest.mark.parametrize("content", [b"no journal", b"", LEGACY.read_bytes()], ids=["damaged", "empty", "older"])
+def test_a_journal_that_cannot_be_read_knows_no_mark(tmp_path: Path, delivered: Site, content: bytes) -> None:
+    """What needs no journal works beside one of the older tool, and says that there is no mark."""
+    (central(tmp_path) / MARK).unlink()
+    for journal in (tmp_path / "cloud" / "journal" / "journal.db", delivered.home / "journal.db"):
+        journal.write_bytes(content)
+    build(delivered.home, {"note.txt": "hello"})
+
+    said = delivered.run("remote", "upload", "note.txt", "notes/").err
+
+    assert "has no mark of a central store" in said
+    assert (central(tmp_path) / "notes/note.txt").read_text() == "hello"
+    delivered.run("config", "check")
 
 
 def test_a_note_for_a_directory_that_nobody_knows(tmp_path: Path, delivered: Site) -> None:
