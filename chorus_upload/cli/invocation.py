@@ -176,16 +176,17 @@ def command_name(context: typer.Context) -> str:
 
 
 def given_arguments(context: typer.Context) -> dict[str, str]:
-    """Return the options of a command that say something, in words."""
+    """Return the options of a command that say something, as they are typed and in words."""
+    names = {each.name: max(each.opts, key=len).lstrip("-") for each in context.command.params}
     arguments = {}
     for name, value in context.params.items():
-        if value is None or value is False or value == []:
+        if value is None or value is False or value in ([], ()):
             continue
         if isinstance(value, list | tuple):
             text = ", ".join(map(str, value))
         else:
             text = "true" if value is True else str(value)
-        arguments[name.replace("_", "-")] = text
+        arguments[names[name]] = text
     return arguments
 
 

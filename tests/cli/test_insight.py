@@ -383,6 +383,16 @@ def test_what_keeps_old_versions_is_named(site: Site) -> None:
 # --- history, and journals that lie elsewhere --------------------------------------------------------------------
 
 
+def test_the_history_has_what_was_typed_and_no_more(site: Site) -> None:
+    site.type("journal", "update")
+    site.type("file", "verify", "--patient", "1001", "--sample", "100%", "--seed", "0")
+
+    update, verify = (json.loads(each["arguments"]) for each in site.type("history", "--json").events[-2:])
+
+    assert update == {}
+    assert verify == {"patient": "1001", "sample": "100%", "seed": "0"}
+
+
 def test_the_last_commands(site: Site) -> None:
     everything = site.type("history", "--json").events
     last = site.type("history", "--json", "--limit", "2").events
