@@ -192,6 +192,7 @@ class TransientError(StorageError):
     """
 
     exit_code = 26
+    usual_hint: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -201,7 +202,7 @@ class TransientError(StorageError):
         retry_after: float | None = None,
         foreign_status: int | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint or self.usual_hint)
         self.retry_after = retry_after
         self.foreign_status = foreign_status
 
@@ -221,6 +222,8 @@ class NotAsStored(TransientError):
 
 class HostUnresolved(TransientError):
     """The name of a host could not be looked up: there may be no network."""
+
+    usual_hint = "Is the address in the configuration right, and is this machine on a network that reaches it?"
 
 
 class HostUnknown(HostUnresolved):

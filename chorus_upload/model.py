@@ -334,7 +334,7 @@ class CommandRecord:
 
 @dataclass(frozen=True, slots=True)
 class PlaceSilent:
-    """A place has not responded for `seconds`, because of `reason`. New tries begin until `until_us`.
+    """A place has not responded for `seconds`, because of `reason`. It is tried again until `until_us`.
 
     That is None as long as no request has failed. `look_at` names the keys of the configuration that say where it is.
     """

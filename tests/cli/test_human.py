@@ -92,7 +92,7 @@ def test_a_place_that_keeps_silent(*, quiet: bool) -> None:
     silent, *responds = screen.err.splitlines()
     assert silent.startswith(
         "warning: acct.blob.core.windows.net (az://c/data) has not responded for 7.0 s: listing …: Could not resolve"
-        f" host. New tries begin until {local_time(SILENT.until_us or 0)}; look at azure_account_name,"
+        f" host. It is tried again until {local_time(SILENT.until_us or 0)}; look at azure_account_name,"
         " azure_account_url, endpoint_ip and proxy in the configuration"
     )
     assert "retry_seconds" in silent

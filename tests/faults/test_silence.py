@@ -178,7 +178,8 @@ def test_a_mistyped_account_is_told_at_once_by_every_command(command: str, tmp_p
     (said, *_) = [line for line in ran.err.splitlines() if "has not responded yet" in line]
     assert said.startswith(f"warning: {NOWHERE} (az://c")
     assert "Could not resolve host" in said
-    assert "New tries begin until 20" in said
+    assert "It is tried again until 20" in said
+    assert "Is the address in the configuration right" in ran.out + ran.err
     assert "azure_account_name, azure_account_url" in said
 
 

@@ -209,7 +209,7 @@ class HumanSink:
             return
         again = "It is tried again when the request fails"
         if event.until_us is not None:
-            again = f"New tries begin until {local_time(event.until_us)}"
+            again = f"It is tried again until {local_time(event.until_us)}"
         since = f"for {duration(event.seconds)}" if event.seconds >= 1 else "yet"
         self._progress.wait(
             event.place,
